@@ -1,0 +1,42 @@
+"""Values that the stages exchange, and what all of them need; knows no other package of ours."""
+
+from .emissions import PARTICLES, Emission
+from .errors import Cancelled, MissingPackageError, SynthDoseError
+from .files import atomic_path, resource_path, sha256_of
+from .grid import VoxelGrid
+from .materials import SYMBOLS, Material, atomic_number
+from .progress import Progress, ProgressReport, silent
+from .provenance import computer, versions
+from .resample import overlap_fraction, resample, resample_labels, resample_mean
+from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, organ_table
+
+__all__ = [
+    "PARTICLES",
+    "SYMBOLS",
+    "Cancelled",
+    "DoseMap",
+    "Emission",
+    "ImageVolume",
+    "LabelMap",
+    "Material",
+    "MissingPackageError",
+    "Organ",
+    "OrganDose",
+    "Progress",
+    "ProgressReport",
+    "SynthDoseError",
+    "VoxelGrid",
+    "VoxelPhantom",
+    "atomic_number",
+    "atomic_path",
+    "computer",
+    "organ_table",
+    "overlap_fraction",
+    "resample",
+    "resample_labels",
+    "resample_mean",
+    "resource_path",
+    "sha256_of",
+    "silent",
+    "versions",
+]

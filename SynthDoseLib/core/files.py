@@ -1,0 +1,76 @@
+"""Finding what ships with the library, and writing results so that a killed run leaves no half file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import SynthDoseError
+
+_LIBRARY = Path(__file__).resolve().parents[1]
+
+
+def resource_path(*parts: str) -> Path:
+    """Path of a file or folder in ``Resources/``, from a checkout, a wheel or a Slicer extension alike.
+
+    Raises
+    ------
+    SynthDoseError
+        If the installation lacks it.
+    """
+    for root in (_LIBRARY / "Resources", _LIBRARY.parent / "Resources"):
+        candidate = root.joinpath(*parts)
+        if candidate.exists():
+            return candidate
+    raise SynthDoseError(
+        f"The installation of SynthDose is incomplete: Resources/{'/'.join(parts)} is missing. Install it again."
+    )
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside `path` with the same suffixes; rename it to `path` when the block succeeds.
+
+    Parameters
+    ----------
+    path : path-like
+        Final name; its folder has to exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "dose.csv"
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text("organ,dose_Gy")
+    >>> target.read_text()
+    'organ,dose_Gy'
+    """
+    target = Path(path)
+    # the suffix stays last, because image writers choose the format by it
+    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.{target.name}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        reason = error.strerror or str(error)
+        raise SynthDoseError(
+            f"Cannot write {target}: {reason}. Check the free space and the permissions of the folder."
+        ) from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
