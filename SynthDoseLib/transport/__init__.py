@@ -1,0 +1,3 @@
+"""Dose engines: the voxel Monte Carlo."""
+
+__all__: list[str] = []

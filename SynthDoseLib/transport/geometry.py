@@ -1,0 +1,127 @@
+"""The phantom as the kernels see it, and the particles that wait for their turn.
+
+Kernels work in the frame of the grid: x, y, z run along i, j, k from the outer corner of voxel (0, 0, 0), in cm; voxel
+``(k * nj + j) * ni + i`` of the flattened arrays. Directions are unit vectors of that frame.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ..core import VoxelGrid, VoxelPhantom
+
+PHOTON, ELECTRON, POSITRON = 0, 1, 2
+
+KIND, ENERGY, X, Y, Z, U, V, W, WEIGHT, VOXEL_I, VOXEL_J, VOXEL_K = range(12)
+"""Columns of a particle on the stack; energies in MeV, positions in cm, voxel indices as whole floats."""
+
+STACK_SIZE = 256
+
+
+class Geometry(NamedTuple):
+    """Voxels for the kernels.
+
+    Attributes
+    ----------
+    ni, nj, nk : int
+    dx, dy, dz : float
+        Voxel size along i, j, k, cm.
+    material : ndarray of uint8, (nk * nj * ni,)
+    density : ndarray of float32, (nk * nj * ni,)
+        g/cm3; 0 is vacuum.
+    """
+
+    ni: int
+    nj: int
+    nk: int
+    dx: float
+    dy: float
+    dz: float
+    material: NDArray[np.uint8]
+    density: NDArray[np.float32]
+
+
+def build_geometry(phantom: VoxelPhantom) -> Geometry:
+    """Flatten a phantom for the kernels."""
+    nk, nj, ni = phantom.grid.shape
+    dx, dy, dz = (s / 10.0 for s in phantom.grid.spacing_mm)
+    return Geometry(
+        ni, nj, nk, dx, dy, dz, np.ravel(phantom.material_index), np.ravel(phantom.density_g_cm3).astype(np.float32, copy=False)
+    )
+
+
+def ras_to_frame(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotation (3, 3) and offset (3,) with ``frame_cm = rotation @ ras_mm + offset``.
+
+    The rotation has the scale mm to cm in it; for directions divide it by 0.1.
+    """
+    rotation = grid.directions.T * 0.1
+    corner_ras = grid.to_ras((-0.5, -0.5, -0.5))
+    return rotation, -rotation @ corner_ras
+
+
+@njit(inline="always")
+def voxel_index(geometry, i, j, k):
+    """Place of voxel (i, j, k) in the flattened arrays."""
+    return (k * geometry.nj + j) * geometry.ni + i
+
+
+@njit(inline="always")
+def distance_to_face(position, direction, index, size):
+    """Distance, cm, along one axis to the face of voxel `index` that the particle flies towards."""
+    if direction > 0.0:
+        return max(0.0, ((index + 1) * size - position) / direction)
+    if direction < 0.0:
+        return max(0.0, (index * size - position) / direction)
+    return 1e30
+
+
+@njit(inline="always")
+def rotate(u, v, w, cosine, azimuth):
+    """Turn a unit vector by a polar angle (its cosine) and an azimuth; return the new unit vector."""
+    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
+    cos_azimuth = math.cos(azimuth)
+    sin_azimuth = math.sin(azimuth)
+    across = math.sqrt(max(0.0, 1.0 - w * w))
+    if across > 1e-6:
+        new_u = u * cosine + sine * (u * w * cos_azimuth - v * sin_azimuth) / across
+        new_v = v * cosine + sine * (v * w * cos_azimuth + u * sin_azimuth) / across
+        new_w = w * cosine - sine * cos_azimuth * across
+    else:
+        sign = 1.0 if w > 0.0 else -1.0
+        new_u, new_v, new_w = sine * cos_azimuth, sine * sin_azimuth, sign * cosine
+    norm = 1.0 / math.sqrt(new_u * new_u + new_v * new_v + new_w * new_w)
+    return new_u * norm, new_v * norm, new_w * norm
+
+
+@njit
+def push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k):
+    """Put a particle on the stack (STACK_SIZE, 12); `count` is an int64 array of one. Return False when it is full."""
+    n = count[0]
+    if n >= stack.shape[0]:
+        return False
+    stack[n, KIND] = kind
+    stack[n, ENERGY] = energy
+    stack[n, X] = x
+    stack[n, Y] = y
+    stack[n, Z] = z
+    stack[n, U] = u
+    stack[n, V] = v
+    stack[n, W] = w
+    stack[n, WEIGHT] = weight
+    stack[n, VOXEL_I] = i
+    stack[n, VOXEL_J] = j
+    stack[n, VOXEL_K] = k
+    count[0] = n + 1
+    return True
+
+
+@njit(inline="always")
+def deposit(tally, voxel, energy):
+    """Add an energy (already times the weight), MeV, to a voxel."""
+    tally[voxel] += energy
