@@ -1,0 +1,243 @@
+"""The command ``synthdose``: one verb per station of the way from images to doses."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .core import Cancelled, MissingPackageError, Progress, SynthDoseError, resource_path
+
+BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
+
+Verb = Callable[[argparse.Namespace, Progress], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process if not given.
+
+    Returns
+    -------
+    int
+        0 only on success, 2 for bad input, 1 for any other failure, 130 after Ctrl-C.
+    """
+    parsed = build_parser().parse_args(arguments)
+    from .pipeline.console import json_progress, text_progress
+
+    progress = json_progress() if getattr(parsed, "progress", "text") == "json" else text_progress()
+    try:
+        verb: Verb = parsed.verb
+        return verb(parsed, progress)
+    except (KeyboardInterrupt, Cancelled):
+        return _stop("Stopped. What is finished is kept; the same command with --resume goes on from there.", INTERRUPTED)
+    except MissingPackageError as error:
+        return _stop(str(error), FAILURE)
+    except SynthDoseError as error:
+        return _stop(str(error), BAD_INPUT)
+    except MemoryError:
+        return _stop("Not enough memory. Use larger voxels ([dose] voxel_mm), fewer threads, or a larger computer.", FAILURE)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = f" ({error.filename})" if error.filename else ""
+        return _stop(f"The system refused: {reason}{where}.", FAILURE)
+    except Exception:
+        traceback.print_exc()
+        return _stop("This is a fault of SynthDose. Please report it with the lines above.", FAILURE)
+
+
+def _stop(message: str, status: int) -> int:
+    sys.stderr.write(f"\nsynthdose: {message}\n")
+    return status
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str, function: Verb
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name, help=text, description=text, epilog=f"Example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--progress", choices=("text", "json"), default="text", help="progress on stderr for people, or as JSON lines"
+    )
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="synthdose",
+        description="From patient images to organ doses. Research software, not for clinical use.",
+        epilog="'synthdose VERB --help' shows the options of a verb with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"SynthDose {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    demo = _verb(
+        verbs, "demo", "A synthetic patient through the whole chain, to a report.", "synthdose demo --out runs/demo", _demo
+    )
+    demo.add_argument("--out", type=Path, required=True, help="folder to write")
+    demo.add_argument("--seed", type=int, default=1, help="which patient (default 1)")
+    demo.add_argument("--sex", choices=("male", "female"), help="drawn from the seed if not given")
+    demo.add_argument("--threads", type=int, default=0, help="0 (default): all")
+    demo.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run in this folder")
+
+    run = _verb(verbs, "run", "One patient, start to report.", "synthdose run plan.toml --out runs/patient-017", _run)
+    run.add_argument("plan", type=Path, nargs="?", help="TOML file; --template prints one")
+    run.add_argument("--out", type=Path, help="folder to write")
+    run.add_argument("--data", type=Path, help="folder that relative paths of the plan refer to (default: the plan's own)")
+    run.add_argument("--resume", action="store_true", help="keep what an interrupted run of the same plan has finished")
+    run.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run in this folder")
+    run.add_argument("--template", action="store_true", help="print a commented plan and stop")
+
+    batch = _verb(
+        verbs,
+        "batch",
+        "Many patients with one plan; a failed one does not stop the others.",
+        "synthdose batch patients/ --plan plan.toml --out runs/cohort",
+        _batch,
+    )
+    batch.add_argument("folder", type=Path, help="one folder per patient; the plan's relative paths refer to each of them")
+    batch.add_argument("--plan", type=Path, required=True, help="TOML file")
+    batch.add_argument("--out", type=Path, required=True, help="folder to write: one run folder per patient, and batch.csv")
+
+    segment = _verb(
+        verbs,
+        "segment",
+        "Organs of one image.",
+        "synthdose segment ct/ --bundle synthdose_ct_organs --out labels.seg.nrrd",
+        _segment,
+    )
+    segment.add_argument("image", type=Path, help="DICOM folder, NRRD, NIfTI")
+    segment.add_argument(
+        "--bundle", help="MONAI bundle: a folder, a name shipped, or a Model Zoo name; without it: tissues by HU"
+    )
+    segment.add_argument("--organs", nargs="*", default=(), help="keep only these")
+    segment.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    segment.add_argument("--out", type=Path, required=True, help="labels.seg.nrrd to write")
+
+    phantom = _verb(
+        verbs,
+        "phantom",
+        "Materials, densities and masses from an image and its labels.",
+        "synthdose phantom ct/ labels.nii.gz --labels totalsegmentator --out phantom/",
+        _phantom,
+    )
+    phantom.add_argument("image", type=Path, help="CT: DICOM folder, NRRD, NIfTI")
+    phantom.add_argument("segmentation", type=Path, help="label map, SEG or RTSTRUCT")
+    phantom.add_argument("--labels", default="", help="label table: totalsegmentator, monai-wholebody, or a CSV file")
+    phantom.add_argument("--metal-material", default="", help="material of voxels above the calibration, e.g. titanium")
+    phantom.add_argument("--out", type=Path, required=True, help="folder to write")
+
+    simulate = _verb(
+        verbs,
+        "simulate",
+        "The dose engine alone: any voxel phantom and any source.",
+        "synthdose simulate CASE.toml --out results/",
+        _simulate,
+    )
+    simulate.add_argument("case", type=Path, help="TOML file")
+    simulate.add_argument("--out", type=Path, required=True, help="folder to write")
+
+    _verb(verbs, "check", "What works on this computer, and what to do about the rest.", "synthdose check", _check)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.demo import run_demo
+
+    summary = run_demo(
+        arguments.out,
+        seed=arguments.seed,
+        sex=arguments.sex,
+        threads=arguments.threads,
+        overwrite=arguments.overwrite,
+        progress=progress,
+    )
+    _say(summary)
+    return 0
+
+
+def _run(arguments: argparse.Namespace, progress: Progress) -> int:
+    if arguments.template:
+        _say(resource_path("plan_template.toml").read_text(encoding="utf-8").rstrip())
+        return 0
+    if arguments.plan is None or arguments.out is None:
+        raise SynthDoseError(
+            "'synthdose run' needs a plan and --out DIR. 'synthdose run --template' prints a plan to start from."
+        )
+    from .pipeline.plan import read_plan
+    from .pipeline.run import run_patient
+
+    plan = read_plan(arguments.plan, arguments.data)
+    result = run_patient(plan, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress)
+    _say(result.summary())
+    return 0
+
+
+def _batch(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.batch import run_batch
+
+    failed = run_batch(arguments.folder, arguments.plan, arguments.out, progress=progress)
+    _say(f"{arguments.out / 'batch.csv'} lists the patients; {failed} failed.")
+    return FAILURE if failed else 0
+
+
+def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.stations import segment_file
+
+    _say(
+        segment_file(
+            arguments.image,
+            arguments.out,
+            bundle=arguments.bundle or "",
+            organs=tuple(arguments.organs),
+            device=arguments.device,
+            progress=progress,
+        )
+    )
+    return 0
+
+
+def _phantom(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.stations import phantom_file
+
+    _say(
+        phantom_file(
+            arguments.image,
+            arguments.segmentation,
+            arguments.out,
+            table=arguments.labels,
+            metal_material=arguments.metal_material,
+            progress=progress,
+        )
+    )
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.case import run_case
+
+    run_case(arguments.case, arguments.out, progress)
+    _say((arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def _check(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.check import check_setup, describe
+
+    findings = check_setup()
+    _say(describe(findings))
+    return FAILURE if any(finding.state == "missing" and finding.required for finding in findings) else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

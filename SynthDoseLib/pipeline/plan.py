@@ -1,0 +1,321 @@
+"""The plan of one patient: what the TOML file says, checked before the first voxel is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from ..core import SynthDoseError
+from .toml_tables import nearest, read_table
+
+SCHEMA = 1
+ENGINES = ("monte-carlo",)
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """``[image]``: the CT or MR; the optional keys are for formats that do not say."""
+
+    path: Path
+    series: str = ""
+    modality: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+    orientation: str = ""
+    hu_offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoxPlan:
+    """``[[segmentation.box]]``: a region given by two corners, RAS mm, for a source where nothing is segmented."""
+
+    name: str
+    lower_ras_mm: tuple[float, float, float]
+    upper_ras_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class SegmentationPlan:
+    """``[segmentation]``: exactly one of `path`, `bundle` and `method`."""
+
+    path: Path | None = None
+    labels: str = ""
+    unlisted: str = "refuse"
+    series: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+    orientation: str = ""
+    bundle: str = ""
+    method: str = ""
+    organs: tuple[str, ...] = ()
+    box: tuple[BoxPlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class OverridePlan:
+    """``[phantom.overrides.ORGAN]``: a named material, a density, or both, in place of what the HU say."""
+
+    material: str = ""
+    density_g_cm3: float | None = None
+
+
+@dataclass(frozen=True)
+class PhantomPlan:
+    """``[phantom]``"""
+
+    calibration: str = "schneider"
+    metal_material: str = ""
+    overrides: Mapping[str, OverridePlan] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TherapyPlan:
+    """``[therapy]``"""
+
+    nuclide: str
+    administered_MBq: float | None = None
+    administered_at: datetime | None = None
+    progeny: str | Mapping[str, float] = "none"
+
+
+@dataclass(frozen=True)
+class ActivityPlan:
+    """``[[activity]]``: an image of one time point, or a map of time-integrated activity."""
+
+    path: Path | None = None
+    tia_MBq_s: Path | None = None
+    series: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+    orientation: str = ""
+    acquired_at: datetime | None = None
+    Bq_ml_per_count: float | None = None
+    patient_weight_kg: float | None = None
+    negative: str = "refuse"
+
+
+@dataclass(frozen=True)
+class OrganActivityPlan:
+    """``[[organ_activity]]``: uniform activity of one organ, by one of three quantities."""
+
+    organ: str
+    tia_MBq_s: float | None = None
+    residence_time_h: float | None = None
+    activity_MBq: float | None = None
+    effective_half_life_h: float | None = None
+
+
+@dataclass(frozen=True)
+class KineticsPlan:
+    """``[kinetics]``: effective half-lives for one time point, h."""
+
+    default_effective_half_life_h: float | None = None
+    rest_effective_half_life_h: float | None = None
+    effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DosePlan:
+    """``[dose]``"""
+
+    engine: str = "monte-carlo"
+    relative_sigma: float | None = None
+    organs: tuple[str, ...] = ()
+    histories: int | None = None
+    max_seconds: float | None = None
+    voxel_mm: float | None = None
+    seed: int = 1
+    device: str = "auto"
+    threads: int = 0
+    estimator: str = "auto"
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """``[output]``"""
+
+    radiomics: bool = True
+    dicom: bool = True
+    scene: bool = True
+    deidentify: bool = True
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything that decides the result of one patient.
+
+    Paths are absolute or relative to the working folder once `read_plan` has returned it.
+    """
+
+    image: ImagePlan
+    segmentation: SegmentationPlan
+    therapy: TherapyPlan
+    schema: int = SCHEMA
+    activity: tuple[ActivityPlan, ...] = ()
+    organ_activity: tuple[OrganActivityPlan, ...] = ()
+    phantom: PhantomPlan = PhantomPlan()
+    kinetics: KineticsPlan = KineticsPlan()
+    dose: DosePlan = DosePlan()
+    output: OutputPlan = OutputPlan()
+
+    def __post_init__(self) -> None:
+        _check_segmentation(self.segmentation)
+        _check_activity(self)
+        _check_therapy(self)
+        _check_dose(self.dose)
+
+
+def read_plan(path: str | Path, data_folder: str | Path | None = None) -> RunPlan:
+    """Read and check a plan file.
+
+    Parameters
+    ----------
+    path : path-like
+        TOML file.
+    data_folder : path-like, optional
+        What relative paths in the plan refer to; the plan's own folder if not given.
+
+    Raises
+    ------
+    SynthDoseError
+        If the file cannot be read, is not TOML, or a key or value is not valid.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SynthDoseError(f"Cannot read the plan {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SynthDoseError(f"{path} is not a valid TOML file: {error}.") from error
+    return plan_from_values(values, Path(data_folder) if data_folder else path.parent)
+
+
+def plan_from_values(values: Mapping[str, Any], data_folder: Path) -> RunPlan:
+    """Build a plan from the tables of a TOML file; see `read_plan`."""
+    schema = values.get("schema", SCHEMA)
+    if schema != SCHEMA:
+        raise SynthDoseError(f"The plan has schema {schema!r}; this version of SynthDose reads schema {SCHEMA}.")
+    required = ("image", "segmentation", "therapy")
+    known = [f.name for f in dataclasses.fields(RunPlan)]
+    for key in values:
+        if key not in known:
+            raise SynthDoseError(f"The plan has an unknown table '{key}'.{nearest(key, known)} Valid: {', '.join(known)}.")
+    for key in required:
+        if key not in values:
+            raise SynthDoseError(f"The plan lacks the table [{key}]. 'synthdose run --template' prints a complete plan.")
+    return _with_base(read_table(RunPlan, values, "The plan"), data_folder)
+
+
+def write_plan(plan: RunPlan, path: Path) -> None:
+    """Write a plan as TOML with all its defaults, paths absolute: what `provenance` needs to repeat the run."""
+    path.write_text(tomlkit.dumps(_to_toml(dataclasses.asdict(plan))), encoding="utf-8")
+
+
+def _to_toml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _to_toml(item) for key, item in value.items() if item is not None and item not in ((), {})}
+    if isinstance(value, tuple | list):
+        return [_to_toml(item) for item in value]
+    return value.absolute().as_posix() if isinstance(value, Path) else value
+
+
+def _with_base(plan: RunPlan, base: Path) -> RunPlan:
+    def table(entry: Any) -> Any:
+        changes = {
+            f.name: base / getattr(entry, f.name) for f in dataclasses.fields(entry) if isinstance(getattr(entry, f.name), Path)
+        }
+        return dataclasses.replace(entry, **changes)
+
+    segmentation, phantom = table(plan.segmentation), plan.phantom
+    if segmentation.labels.endswith(".csv"):
+        segmentation = dataclasses.replace(segmentation, labels=str(base / segmentation.labels))
+    if segmentation.bundle and (base / segmentation.bundle).is_dir():
+        segmentation = dataclasses.replace(segmentation, bundle=str(base / segmentation.bundle))
+    if phantom.calibration.endswith(".csv"):
+        phantom = dataclasses.replace(phantom, calibration=str(base / phantom.calibration))
+    return dataclasses.replace(
+        plan,
+        image=table(plan.image),
+        segmentation=segmentation,
+        phantom=phantom,
+        activity=tuple(table(entry) for entry in plan.activity),
+    )
+
+
+def _one_of(where: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SynthDoseError(f"{where} is '{value}'.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
+
+
+def _positive(where: str, value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise SynthDoseError(f"{where} has to be positive; found {value}.")
+
+
+def _check_segmentation(segmentation: SegmentationPlan) -> None:
+    given = [name for name in ("path", "bundle", "method") if getattr(segmentation, name)]
+    if len(given) != 1:
+        raise SynthDoseError(
+            f"[segmentation] needs exactly one of path, bundle and method; found {', '.join(given) or 'none of them'}."
+        )
+    if segmentation.method:
+        _one_of("[segmentation] method", segmentation.method, ("tissue",))
+    _one_of("[segmentation] unlisted", segmentation.unlisted, ("refuse", "background"))
+
+
+def _check_activity(plan: RunPlan) -> None:
+    if bool(plan.activity) == bool(plan.organ_activity):
+        raise SynthDoseError("The plan needs either [[activity]] or [[organ_activity]], to say where the nuclide is.")
+    if len(plan.activity) > 1:
+        raise SynthDoseError(
+            f"The plan has {len(plan.activity)} [[activity]] tables; this version integrates one time point. Keep one of them."
+        )
+    for entry in plan.activity:
+        if (entry.path is None) == (entry.tia_MBq_s is None):
+            raise SynthDoseError("[[activity]] needs exactly one of path (an activity image) and tia_MBq_s (a map).")
+        _one_of("[[activity]] negative", entry.negative, ("refuse", "zero"))
+        _positive("[[activity]] Bq_ml_per_count", entry.Bq_ml_per_count)
+        _positive("[[activity]] patient_weight_kg", entry.patient_weight_kg)
+    for row in plan.organ_activity:
+        given = [n for n in ("tia_MBq_s", "residence_time_h", "activity_MBq") if getattr(row, n) is not None]
+        if len(given) != 1:
+            raise SynthDoseError(
+                f"[[organ_activity]] {row.organ} needs exactly one of tia_MBq_s, residence_time_h and activity_MBq "
+                f"(at administration); found {', '.join(given) or 'none'}."
+            )
+        value = getattr(row, given[0])
+        if not (math.isfinite(value) and value >= 0):
+            raise SynthDoseError(f"[[organ_activity]] {row.organ} {given[0]} has to be 0 or more; found {value}.")
+        if given[0] == "residence_time_h" and plan.therapy.administered_MBq is None:
+            raise SynthDoseError("[[organ_activity]] residence_time_h needs [therapy] administered_MBq.")
+
+
+def _check_therapy(plan: RunPlan) -> None:
+    _positive("[therapy] administered_MBq", plan.therapy.administered_MBq)
+    kinetics = plan.kinetics
+    _positive("[kinetics] default_effective_half_life_h", kinetics.default_effective_half_life_h)
+    _positive("[kinetics] rest_effective_half_life_h", kinetics.rest_effective_half_life_h)
+    for organ, value in kinetics.effective_half_life_h.items():
+        _positive(f"[kinetics.effective_half_life_h] {organ}", value)
+    if isinstance(plan.therapy.progeny, str):
+        _one_of("[therapy] progeny", plan.therapy.progeny, ("none", "all"))
+
+
+def _check_dose(dose: DosePlan) -> None:
+    _one_of("[dose] engine", dose.engine, ENGINES)
+    _one_of("[dose] device", dose.device, ("cpu", "cuda", "auto"))
+    _one_of("[dose] estimator", dose.estimator, ("auto", "analog"))
+    for name in ("relative_sigma", "histories", "max_seconds", "voxel_mm"):
+        _positive(f"[dose] {name}", getattr(dose, name))
+    if dose.threads < 0 or dose.seed < 0:
+        raise SynthDoseError(f"[dose] threads and seed have to be 0 or more; found {dose.threads} and {dose.seed}.")
+    if dose.relative_sigma is None and dose.histories is None and dose.max_seconds is None:
+        raise SynthDoseError("[dose] needs a stop: relative_sigma (with organs), histories, or max_seconds.")
+    if dose.relative_sigma is not None and not dose.organs:
+        raise SynthDoseError('[dose] relative_sigma needs organs: the names whose mean dose has to reach it, as in ["liver"].')
