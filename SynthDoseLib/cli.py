@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 only on success, 2 for bad input, 1 for any other failure, 130 after Ctrl-C.
     """
     parsed = build_parser().parse_args(arguments)
-    from .pipeline.console import json_progress, text_progress
+    from .pipeline.console import TextProgress, json_progress
 
-    progress = json_progress() if getattr(parsed, "progress", "text") == "json" else text_progress()
+    progress = json_progress() if getattr(parsed, "progress", "text") == "json" else TextProgress()
     try:
         verb: Verb = parsed.verb
         return verb(parsed, progress)

@@ -87,10 +87,8 @@ def describe(findings: Sequence[Finding]) -> str:
 
 
 def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding("Python", "missing", f"{version}, 3.11 or newer is needed", "install Python 3.11 or 3.12", required=True)
-    return Finding("Python", "ok", f"{version}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors")
+    detail = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    return Finding("Python", "ok", detail)
 
 
 def _package(distribution: str, module: str, purpose: str, required: bool, install: str) -> Finding:

@@ -39,31 +39,39 @@ def json_progress(stream: TextIO | None = None) -> Progress:
     return report
 
 
-def text_progress(stream: TextIO | None = None, interval_s: float = 0.2) -> Progress:
-    """Report for people: one line that is written over on a terminal, a line every few seconds elsewhere."""
-    out = stream or sys.stderr
-    terminal = out.isatty()
-    pause = interval_s if terminal else 5.0
-    last: dict[str, object] = {"stage": "", "time": 0.0, "width": 0}
+class TextProgress:
+    """Report for people: one line that is written over on a terminal, a line every few seconds elsewhere.
 
-    def report(state: ProgressReport) -> None:
+    Parameters
+    ----------
+    stream : text stream, optional
+        Standard error if not given.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._out = stream or sys.stderr
+        self._terminal = self._out.isatty()
+        self._pause_s = 0.2 if self._terminal else 5.0
+        self._stage = ""
+        self._written_at = 0.0
+        self._width = 0
+
+    def __call__(self, state: ProgressReport) -> None:
         now = time.monotonic()
-        new_stage = state.stage != last["stage"]
+        new_stage = state.stage != self._stage
         done = state.fraction >= 1.0
-        if not (new_stage or done) and now - float(str(last["time"])) < pause:
+        if not (new_stage or done) and now - self._written_at < self._pause_s:
             return
         left = "" if state.seconds_left is None or done else f", {_duration(state.seconds_left)} left"
         line = f"{TITLES.get(state.stage, state.stage):<24} {100 * state.fraction:3.0f} %{left}  {state.message}".rstrip()
-        if terminal:
+        if self._terminal:
             line = line[:118]
-            prefix = "\n" if new_stage and last["stage"] else "\r"
-            out.write(prefix + line.ljust(int(str(last["width"])) if not new_stage else 0))
+            start = "\n" if new_stage and self._stage else "\r"
+            self._out.write(start + line.ljust(0 if new_stage else self._width))
         else:
-            out.write(line + "\n")
-        out.flush()
-        last.update(stage=state.stage, time=now, width=len(line))
-
-    return report
+            self._out.write(line + "\n")
+        self._out.flush()
+        self._stage, self._written_at, self._width = state.stage, now, len(line)
 
 
 def _duration(seconds: float) -> str:
