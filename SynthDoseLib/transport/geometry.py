@@ -22,6 +22,9 @@ KIND, ENERGY, X, Y, Z, U, V, W, WEIGHT, VOXEL_I, VOXEL_J, VOXEL_K = range(12)
 
 STACK_SIZE = 256
 
+TALLY_PER_MEV = float(2**30)
+"""Tallies are int64 in fixed point, so that their sums do not depend on the order: 1 meV steps, 8.6e9 MeV at most."""
+
 
 class Geometry(NamedTuple):
     """Voxels for the kernels.
@@ -123,5 +126,5 @@ def push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k)
 
 @njit(inline="always")
 def deposit(tally, voxel, energy):
-    """Add an energy (already times the weight), MeV, to a voxel."""
-    tally[voxel] += energy
+    """Add an energy (already times the weight), MeV, to a voxel of an int64 tally in units of 1 / TALLY_PER_MEV."""
+    tally[voxel] += np.int64(energy * TALLY_PER_MEV + 0.5)
