@@ -1,0 +1,280 @@
+"""Training a small segmentation network on pairs of CT and labels, and writing it as a MONAI bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import ImageVolume, LabelMap, Progress, ProgressReport, SynthDoseError, VoxelGrid, resample, silent
+from .augmentation import Augmentation, augment
+from .tables import organ_group
+
+if TYPE_CHECKING:
+    import torch
+
+AIR_HU = -1000.0
+SIZE_DIVISOR = 8  # three halvings in the network
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What to train, and how long.
+
+    Attributes
+    ----------
+    organs : tuple of str
+        Organs or groups in the order of the network's channels, from channel 1; channel 0 is everything else.
+    spacing_mm : float
+        Isotropic spacing the network sees.
+    window_HU : tuple of 2 float
+        CT numbers that become 0 and 1; clipped outside.
+    init_filters : int
+        Width of the network (MONAI ``SegResNet``).
+    steps : int
+        Optimiser steps of one patient each.
+    learning_rate : float
+        Largest of the one-cycle schedule (AdamW).
+    average : float
+        Decay per step of the running mean of the weights; the mean is what is kept.
+    augmentation : Augmentation
+    threads : int
+        CPU threads.
+    reduced_precision : bool
+        Compute in bfloat16 where PyTorch thinks it safe: several times faster on processors that have it.
+    seed : int
+    """
+
+    organs: tuple[str, ...]
+    spacing_mm: float = 6.0
+    window_HU: tuple[float, float] = (-800.0, 500.0)
+    init_filters: int = 8
+    steps: int = 600
+    learning_rate: float = 3e-3
+    average: float = 0.98
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    threads: int = 1
+    reduced_precision: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network's weights and how they came about.
+
+    Attributes
+    ----------
+    weights : mapping of str to Tensor
+        State of the network that `network_definition` describes.
+    settings : TrainingSettings
+    loss : ndarray of float64, (steps,)
+        Dice plus cross entropy.
+    seconds : float
+        Wall time of the training.
+    """
+
+    weights: dict[str, torch.Tensor]
+    settings: TrainingSettings
+    loss: NDArray[np.float64]
+    seconds: float
+
+
+def network_definition(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the network as a bundle's configuration describes it."""
+    return {
+        "_target_": "SegResNet",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": len(settings.organs) + 1,
+        "init_filters": settings.init_filters,
+        "blocks_down": [1, 1, 1, 1],
+        "blocks_up": [1, 1, 1],
+    }
+
+
+def prepare_pair(
+    ct: ImageVolume, labels: LabelMap, organs: Sequence[str], spacing_mm: float
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Bring a pair to the network's grid: axes along R, A, S, isotropic.
+
+    Parameters
+    ----------
+    ct : ImageVolume
+        CT numbers, HU.
+    labels : LabelMap
+        True organs; names that belong to an entry of `organs` (see `organ_group`) get its channel number.
+    organs : sequence of str
+        As in `TrainingSettings`.
+    spacing_mm : float
+
+    Returns
+    -------
+    tuple of ndarray, (ni, nj, nk)
+        CT numbers, HU, float32 and channel numbers, uint8.
+
+    Raises
+    ------
+    SynthDoseError
+        If none of the labels belongs to any of `organs`.
+    """
+    channel = np.zeros(max((o.index for o in labels.organs), default=0) + 1, np.uint8)
+    for number, organ in enumerate(organs, start=1):
+        members = set(organ_group(organ))
+        for entry in labels.organs:
+            if entry.name in members:
+                channel[entry.index] = number
+    if not channel.any():
+        raise SynthDoseError(
+            f"None of the labels ({', '.join(o.name for o in labels.organs)}) belongs to the organs to train: "
+            f"{', '.join(organs)}."
+        )
+    grid = _ras_grid(ct.grid, spacing_mm)
+    values = resample(ct.values, ct.grid, grid, fill=AIR_HU)
+    classes = resample(channel[labels.labels], labels.grid, grid, linear=False)
+    return np.ascontiguousarray(values.transpose(2, 1, 0)), np.ascontiguousarray(classes.transpose(2, 1, 0))
+
+
+def _ras_grid(grid: VoxelGrid, spacing_mm: float) -> VoxelGrid:
+    """Return the isotropic grid along R, A, S that covers the corners of `grid`."""
+    upper = np.asarray(grid.shape[::-1]) - 0.5
+    corners = grid.to_ras([(i, j, k) for i in (-0.5, upper[0]) for j in (-0.5, upper[1]) for k in (-0.5, upper[2])])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    count = np.maximum(1, np.ceil((high - low) / spacing_mm - 1e-4)).astype(int)
+    origin = (low + high) / 2 - spacing_mm * (count - 1) / 2
+    return VoxelGrid.from_spacing((int(count[2]), int(count[1]), int(count[0])), (spacing_mm,) * 3, origin_ras_mm=origin)
+
+
+def train_network(
+    pairs: Iterable[tuple[ImageVolume, LabelMap]],
+    settings: TrainingSettings,
+    *,
+    initial: dict[str, torch.Tensor] | None = None,
+    checkpoint: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
+    checkpoint_every: int = 200,
+    progress: Progress = silent,
+) -> TrainedNetwork:
+    """Train a segmentation network.
+
+    Parameters
+    ----------
+    pairs : iterable of (ImageVolume, LabelMap)
+        CT and true labels; read once and kept in memory at the network's spacing.
+    settings : TrainingSettings
+    initial : mapping, optional
+        Weights to start from, of the same network.
+    checkpoint : callable, optional
+        Called every `checkpoint_every` steps with the step and the averaged weights.
+    progress : Progress
+
+    Returns
+    -------
+    TrainedNetwork
+
+    Raises
+    ------
+    SynthDoseError
+        If there are no pairs, or none has any of the organs.
+    """
+    import torch
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import SegResNet
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    random = np.random.default_rng(settings.seed)
+    data = []
+    for ct, labels in pairs:
+        values, classes = prepare_pair(ct, labels, settings.organs, settings.spacing_mm)
+        data.append((torch.from_numpy(values), torch.from_numpy(classes)))
+        progress(ProgressReport("train", 0.0, None, f"patient {len(data)} read"))
+    if not data:
+        raise SynthDoseError("There are no pairs of CT and labels to train on.")
+    definition = {key: value for key, value in network_definition(settings).items() if key != "_target_"}
+    network = SegResNet(**definition)
+    if initial is not None:
+        network.load_state_dict(initial)
+    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.average))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.15
+    )
+    criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1e-3, smooth_dr=1e-3)
+    losses = np.zeros(settings.steps)
+    start = time.monotonic()
+    for step in range(settings.steps):
+        image, classes = augment(*data[int(random.integers(len(data)))], settings.augmentation, random, AIR_HU)
+        image, classes = _to_network(image, classes, settings.window_HU)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.reduced_precision):
+            logits = network(image)
+        loss = criterion(logits.float(), classes)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        mean.update_parameters(network)
+        losses[step] = float(loss.detach())
+        elapsed = time.monotonic() - start
+        left = elapsed / (step + 1) * (settings.steps - step - 1)
+        recent = losses[max(0, step - 19) : step + 1].mean()
+        progress(ProgressReport("train", (step + 1) / settings.steps, left, f"step {step + 1}: loss {recent:.3f}"))
+        if checkpoint is not None and (step + 1) % checkpoint_every == 0:
+            checkpoint(step + 1, _weights(mean.module))
+    return TrainedNetwork(_weights(mean.module), settings, losses, time.monotonic() - start)
+
+
+def _weights(network: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _to_network(
+    image_HU: torch.Tensor, classes: torch.Tensor, window_HU: tuple[float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale the window to 0..1, and add air behind the ends until the network can halve each side."""
+    import torch.nn.functional as functional
+
+    low, high = window_HU
+    scaled = ((image_HU - low) / (high - low)).clamp(0.0, 1.0)
+    extra = [-n % SIZE_DIVISOR for n in scaled.shape]
+    margins = (0, extra[2], 0, extra[1], 0, extra[0])
+    return functional.pad(scaled, margins)[None, None], functional.pad(classes, margins)[None, None].long()
+
+
+def dice_scores(found: LabelMap, truth: LabelMap, organs: Sequence[str]) -> dict[str, float]:
+    """Dice overlap per organ or group of organs; NaN where neither map has it.
+
+    Parameters
+    ----------
+    found, truth : LabelMap
+        On the same grid.
+    organs : sequence of str
+        Names or groups (see `organ_group`).
+
+    Returns
+    -------
+    dict of str to float
+        2 |A and B| / (|A| + |B|).
+
+    Raises
+    ------
+    SynthDoseError
+        If the grids differ.
+
+    References
+    ----------
+    Dice, Ecology 26 (1945) 297-302.
+    """
+    if not found.grid.matches(truth.grid):
+        raise SynthDoseError("Dice overlap needs two label maps on the same grid; resample one of them first.")
+    scores = {}
+    for organ in organs:
+        members = set(organ_group(organ))
+        first, second = (np.isin(m.labels, [o.index for o in m.organs if o.name in members]) for m in (found, truth))
+        total = int(first.sum()) + int(second.sum())
+        scores[organ] = 2 * int((first & second).sum()) / total if total else float("nan")
+    return scores
