@@ -192,7 +192,7 @@ def _batch(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
-    from .pipeline.stations import segment_file
+    from .pipeline.single import segment_file
 
     _say(
         segment_file(
@@ -208,7 +208,7 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _phantom(arguments: argparse.Namespace, progress: Progress) -> int:
-    from .pipeline.stations import phantom_file
+    from .pipeline.single import phantom_file
 
     _say(
         phantom_file(

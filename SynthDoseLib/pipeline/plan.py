@@ -93,8 +93,10 @@ class ActivityPlan:
     series: str = ""
     spacing_mm: tuple[float, float, float] | None = None
     orientation: str = ""
+    unit: str = ""
     acquired_at: datetime | None = None
-    Bq_ml_per_count: float | None = None
+    sensitivity_cps_per_MBq: float | None = None
+    duration_s: float | None = None
     patient_weight_kg: float | None = None
     negative: str = "refuse"
 
@@ -107,16 +109,17 @@ class OrganActivityPlan:
     tia_MBq_s: float | None = None
     residence_time_h: float | None = None
     activity_MBq: float | None = None
+    hours_after_administration: float = 0.0
     effective_half_life_h: float | None = None
 
 
 @dataclass(frozen=True)
 class KineticsPlan:
-    """``[kinetics]``: effective half-lives for one time point, h."""
+    """``[kinetics]``: half-lives per organ for one time point, h; organs not named follow the rest of the body."""
 
-    default_effective_half_life_h: float | None = None
     rest_effective_half_life_h: float | None = None
     effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
+    biological_half_life_h: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -280,14 +283,16 @@ def _check_activity(plan: RunPlan) -> None:
         if (entry.path is None) == (entry.tia_MBq_s is None):
             raise SynthDoseError("[[activity]] needs exactly one of path (an activity image) and tia_MBq_s (a map).")
         _one_of("[[activity]] negative", entry.negative, ("refuse", "zero"))
-        _positive("[[activity]] Bq_ml_per_count", entry.Bq_ml_per_count)
-        _positive("[[activity]] patient_weight_kg", entry.patient_weight_kg)
+        for name in ("sensitivity_cps_per_MBq", "duration_s", "patient_weight_kg"):
+            _positive(f"[[activity]] {name}", getattr(entry, name))
+        if entry.unit:
+            _one_of("[[activity]] unit", entry.unit, ("Bq/ml", "counts", "g/ml", "MBq*s", "MBq*s/ml"))
     for row in plan.organ_activity:
         given = [n for n in ("tia_MBq_s", "residence_time_h", "activity_MBq") if getattr(row, n) is not None]
         if len(given) != 1:
             raise SynthDoseError(
-                f"[[organ_activity]] {row.organ} needs exactly one of tia_MBq_s, residence_time_h and activity_MBq "
-                f"(at administration); found {', '.join(given) or 'none'}."
+                f"[[organ_activity]] {row.organ} needs exactly one of tia_MBq_s, residence_time_h and activity_MBq; "
+                f"found {', '.join(given) or 'none'}."
             )
         value = getattr(row, given[0])
         if not (math.isfinite(value) and value >= 0):
@@ -299,10 +304,10 @@ def _check_activity(plan: RunPlan) -> None:
 def _check_therapy(plan: RunPlan) -> None:
     _positive("[therapy] administered_MBq", plan.therapy.administered_MBq)
     kinetics = plan.kinetics
-    _positive("[kinetics] default_effective_half_life_h", kinetics.default_effective_half_life_h)
     _positive("[kinetics] rest_effective_half_life_h", kinetics.rest_effective_half_life_h)
-    for organ, value in kinetics.effective_half_life_h.items():
-        _positive(f"[kinetics.effective_half_life_h] {organ}", value)
+    for name in ("effective_half_life_h", "biological_half_life_h"):
+        for organ, value in getattr(kinetics, name).items():
+            _positive(f"[kinetics.{name}] {organ}", value)
     if isinstance(plan.therapy.progeny, str):
         _one_of("[therapy] progeny", plan.therapy.progeny, ("none", "all"))
 

@@ -1,0 +1,64 @@
+"""Many patients with one plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core import Progress, SynthDoseError, silent
+from .plan import read_plan
+from .run import run_patient
+from .run_folder import FINISHED, write_rows
+
+HEADER = ("patient", "state", "message", "organ", "volume_ml", "mass_g", "mean_dose_Gy", "sigma_Gy")
+
+
+def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silent) -> int:
+    """Run `plan` on every folder in `folder`; patients that are finished in `out` are left as they are.
+
+    Parameters
+    ----------
+    folder : Path
+        One folder per patient; the plan's relative paths refer to each.
+    plan : Path
+        TOML plan.
+    out : Path
+        One run folder per patient, and ``batch.csv`` with a row per patient and organ.
+
+    Returns
+    -------
+    int
+        Number of patients that failed.
+
+    Raises
+    ------
+    SynthDoseError
+        If there is no patient, or the plan itself is not valid.
+    """
+    if not folder.is_dir():
+        raise SynthDoseError(f"{folder} is not a folder. Give the folder that holds one folder per patient.")
+    patients = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    if not patients:
+        raise SynthDoseError(f"{folder} holds no folders. Put each patient's files into a folder of its own there.")
+    read_plan(plan, patients[0])
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[object, ...]] = []
+    failed = 0
+    for patient in patients:
+        target = out / patient.name
+        try:
+            if not (target / FINISHED).exists():
+                run_patient(read_plan(plan, patient), target, resume=True, progress=progress)
+            rows += [(patient.name, "finished", "", *line) for line in _organ_lines(target)]
+        except SynthDoseError as error:
+            failed += 1
+            rows.append((patient.name, "failed", str(error), "", "", "", "", ""))
+        except Exception as error:  # one patient must not stop the others; the message is kept in the table
+            failed += 1
+            rows.append((patient.name, "failed", f"{type(error).__name__}: {error}", "", "", "", "", ""))
+        write_rows(out / "batch.csv", HEADER, rows)
+    return failed
+
+
+def _organ_lines(folder: Path) -> list[tuple[str, ...]]:
+    text = (folder / "organ_doses.csv").read_text(encoding="utf-8").splitlines()
+    return [tuple(line.split(",")[:5]) for line in text[1:]]

@@ -1,0 +1,326 @@
+"""One patient, start to report."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..core import (
+    DoseMap,
+    ImageVolume,
+    LabelMap,
+    MissingPackageError,
+    OrganDose,
+    Progress,
+    SynthDoseError,
+    VoxelPhantom,
+    atomic_path,
+    computer,
+    sha256_of,
+    silent,
+    versions,
+)
+from ..dosimetry import (
+    OrganDoseRow,
+    absolute_dose,
+    absolute_organ_doses,
+    dose_volume_histograms,
+    noise_notes,
+    organ_dose_table,
+    write_dvh_csv,
+    write_organ_doses_csv,
+)
+from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
+from ..kinetics import TimeIntegratedActivity
+from ..physics import decay_emissions, get_nuclide
+from ..transport import RunSettings, SimulationResult, VolumeSource, simulate
+from .plan import RunPlan, write_plan
+from .run_folder import FINISHED, claim_folder, open_folder, write_json
+from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, time_integrate, to_dose_grid
+
+CHECKPOINT = ".transport"
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What `run_patient` found.
+
+    Attributes
+    ----------
+    folder : Path
+    dose : DoseMap
+        Gy, absolute.
+    organs : tuple of OrganDoseRow
+    notes : tuple of str
+        Assumptions and warnings of all stages.
+    seconds : mapping of str to float
+        Wall time per stage.
+    """
+
+    folder: Path
+    dose: DoseMap
+    organs: tuple[OrganDoseRow, ...]
+    notes: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+    def summary(self) -> str:
+        """Organ doses as a table, for people."""
+        lines = [f"{'organ':<28}{'mass / g':>10}{'dose / Gy':>12}{'± / Gy':>11}"]
+        for row in self.organs:
+            if row.mass_g > 0:
+                lines.append(f"{row.organ:<28}{row.mass_g:>10.1f}{row.mean_dose_Gy:>12.4g}{row.sigma_Gy:>11.2g}")
+        total = sum(self.seconds.values())
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())
+        lines += ["", f"{total:.1f} s ({stages})", f"Report: {self.folder / 'report.html'}"]
+        lines.append("Research software, not for clinical use.")
+        return "\n".join(lines)
+
+
+@dataclass
+class _Clock:
+    """Wall time per stage, and the caller told of each."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        report_stage(self.progress, name, 0.0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        report_stage(self.progress, name, 1.0)
+
+
+def run_patient(
+    plan: RunPlan,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> RunResult:
+    """Take one patient from images to report and fill the run folder.
+
+    Parameters
+    ----------
+    plan : RunPlan
+    out : path-like
+        Run folder. It is made only when images, phantom and activity have been found good.
+    resume : bool
+        Take over the transported dose of an interrupted run of the same inputs.
+    overwrite : bool
+        Replace the files of an earlier run.
+    progress : callable
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    SynthDoseError
+        For bad input, before anything is written.
+    """
+    folder = claim_folder(out, resume=resume, overwrite=overwrite)
+    clock = _Clock(progress)
+    with clock.stage("read"):
+        ct = read_ct(plan.image)
+    with clock.stage("segment"):
+        labels = segment(plan.segmentation, ct, device=plan.dose.device, progress=progress)
+    with clock.stage("phantom"):
+        dose_ct, dose_labels = to_dose_grid(plan.dose, ct, labels)
+        phantom = make_phantom(plan.phantom, dose_ct, dose_labels)
+    with clock.stage("activity"):
+        tia, activity = time_integrate(plan, phantom)
+        settings = _settings(plan, phantom)
+        emissions = decay_emissions(plan.therapy.nuclide, plan.therapy.progeny)
+    open_folder(folder, phantom.grid.size)
+    with clock.stage("results"):
+        _write_inputs(folder, plan, dose_ct, phantom, tia)
+    with clock.stage("transport"):
+        key = _transport_key(plan, phantom, tia)
+        simulated = _load_checkpoint(folder, key, phantom) if resume else None
+        if simulated is None:
+            source = VolumeSource(tia.grid, tia.tia_MBq_s)
+            simulated = simulate(phantom, source, emissions, settings, progress)
+            _save_checkpoint(folder, key, simulated)
+    with clock.stage("results"):
+        dose = absolute_dose(simulated.dose, tia.decays)
+        organ_doses = absolute_organ_doses(simulated.organs, tia.decays)
+        wanted = [*plan.dose.organs, *(row.organ for row in plan.organ_activity), *plan.kinetics.effective_half_life_h]
+        groups = groups_of(phantom.labels, wanted)
+        rows = organ_dose_table(dose, phantom, organ_doses, groups=groups)
+        _write_doses(folder, dose, rows, phantom, organ_doses)
+        notes = [*ct.notes, *phantom.notes, *tia.notes, *noise_notes(dose, phantom)]
+        if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
+            notes += _write_dicom(folder / "dicom", plan, ct, labels, dose)
+    if plan.output.radiomics:
+        with clock.stage("radiomics"):
+            notes += _write_radiomics(folder, ct, labels, progress)
+    if plan.output.scene:
+        with clock.stage("scene"):
+            notes += write_scene(folder)
+    with clock.stage("report"):
+        record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, notes)
+        _write_report(folder, plan, dose_ct, phantom, tia, dose, rows, simulated, record, organ_doses)
+    record["seconds"] = clock.seconds
+    write_json(folder / FINISHED, record)
+    for name in (f"{CHECKPOINT}.npz", f"{CHECKPOINT}.json"):
+        (folder / name).unlink(missing_ok=True)
+    return RunResult(folder, dose, rows, tuple(notes), clock.seconds)
+
+
+def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
+    organs: list[str] = []
+    for name in plan.dose.organs:
+        organs += [member for member in members(name, phantom.labels) if member not in organs]
+    return RunSettings(
+        histories=plan.dose.histories,
+        relative_sigma=plan.dose.relative_sigma,
+        organs=tuple(organs),
+        max_seconds=plan.dose.max_seconds,
+        seed=plan.dose.seed,
+        device=plan.dose.device,
+        threads=plan.dose.threads,
+        estimator=plan.dose.estimator,
+    )
+
+
+def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> None:
+    with atomic_path(folder / "plan.toml") as temporary:
+        write_plan(plan, temporary)
+    write_volume(folder / "ct.nrrd", ct.values, ct.grid, unit="HU")
+    write_segmentation(folder / "labels.seg.nrrd", phantom.labels)
+    write_volume(folder / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
+    write_volume(folder / "materials.nrrd", phantom.material_index, phantom.grid)
+    write_volume(folder / "tia_MBq_s.nrrd", tia.tia_MBq_s, tia.grid, unit="MBq*s")
+
+
+def _write_doses(
+    folder: Path, dose: DoseMap, rows: tuple[OrganDoseRow, ...], phantom: VoxelPhantom, organs: tuple[OrganDose, ...]
+) -> None:
+    write_volume(folder / "dose_Gy.nrrd", dose.dose_Gy, dose.grid, unit="Gy")
+    write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
+    write_organ_doses_csv(folder / "organ_doses.csv", rows)
+    sigma = {organ.organ: organ.sigma_Gy for organ in organs}
+    write_dvh_csv(folder / "dvh.csv", dose_volume_histograms(dose, phantom.labels, sigma_Gy=sigma))
+
+
+def _write_dicom(folder: Path, plan: RunPlan, ct: ImageVolume, labels: LabelMap, dose: DoseMap) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    deidentify = plan.output.deidentify
+    try:
+        write_rtdose(folder / "rtdose.dcm", dose, ct, deidentify=deidentify)
+        write_dicom_seg(folder / "seg.dcm", labels, ct, deidentify=deidentify)
+        write_rtstruct(folder / "rtstruct.dcm", labels, ct, deidentify=deidentify)
+    except SynthDoseError as error:
+        return [f"DICOM export is incomplete: {error}"]
+    return []
+
+
+def _write_radiomics(folder: Path, ct: ImageVolume, labels: LabelMap, progress: Progress) -> list[str]:
+    from ..radiomics import extract_features, write_features_csv
+
+    try:
+        features = extract_features(ct, labels, progress=progress)
+    except MissingPackageError as error:
+        return [f"Radiomics was left out: {error}"]
+    write_features_csv(folder / "radiomics.csv", features)
+    return []
+
+
+def write_scene(folder: Path) -> list[str]:
+    """Write ``scene.mrb`` in a process of its own; return why it is missing, if it is."""
+    command = [sys.executable, "-m", "SynthDoseLib.mrml.scene", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode == 0:
+        return []
+    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+    return [f"The Slicer scene is missing: {lines[-1] if lines else f'exit status {done.returncode}'}"]
+
+
+def _transport_key(plan: RunPlan, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> str:
+    """Hash of everything that decides the transported dose."""
+    digest = hashlib.sha256()
+    text = {
+        "version": __version__,
+        "therapy": [plan.therapy.nuclide, plan.therapy.progeny],
+        "dose": dataclasses.asdict(dataclasses.replace(plan.dose, threads=0)),
+        "materials": [[m.name, m.density_g_cm3, dict(m.mass_fractions)] for m in phantom.materials],
+        "grid": phantom.grid.ijk_to_ras.tolist(),
+    }
+    digest.update(json.dumps(text, sort_keys=True, default=str).encode())
+    for array in (phantom.material_index, phantom.density_g_cm3, phantom.labels.labels, tia.tia_MBq_s):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _save_checkpoint(folder: Path, key: str, result: SimulationResult) -> None:
+    with atomic_path(folder / f"{CHECKPOINT}.npz") as temporary:
+        np.savez(temporary, dose=result.dose.dose_Gy, sigma=result.dose.sigma_Gy)
+    values = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name not in ("dose", "organs")}
+    record = {"key": key, "result": values, "organs": [dataclasses.asdict(organ) for organ in result.organs]}
+    write_json(folder / f"{CHECKPOINT}.json", record)
+
+
+def _load_checkpoint(folder: Path, key: str, phantom: VoxelPhantom) -> SimulationResult | None:
+    try:
+        record = json.loads((folder / f"{CHECKPOINT}.json").read_text(encoding="utf-8"))
+        if record["key"] != key:
+            return None
+        with np.load(folder / f"{CHECKPOINT}.npz", allow_pickle=False) as arrays:
+            dose = DoseMap(phantom.grid, arrays["dose"], arrays["sigma"], per="decay")
+        return SimulationResult(dose=dose, organs=tuple(OrganDose(**organ) for organ in record["organs"]), **record["result"])
+    except (OSError, KeyError, ValueError, TypeError):
+        return None  # no or another checkpoint: the dose is transported again
+
+
+def _provenance(
+    plan: RunPlan,
+    ct: ImageVolume,
+    activity: ImageVolume | None,
+    simulated: SimulationResult,
+    tia: TimeIntegratedActivity,
+    seconds: Mapping[str, float],
+    notes: list[str],
+) -> dict[str, Any]:
+    inputs = {"image": ct.source_files, "activity": activity.source_files if activity else ()}
+    if plan.segmentation.path is not None and plan.segmentation.path.is_file():
+        inputs["segmentation"] = (str(plan.segmentation.path),)
+    nuclide = get_nuclide(plan.therapy.nuclide)
+    transport = {f.name: getattr(simulated, f.name) for f in dataclasses.fields(simulated) if f.name not in ("dose", "organs")}
+    return {
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "computer": computer(),
+        "inputs": {name: _hash_files(files) for name, files in inputs.items() if files},
+        "nuclide": {"name": nuclide.name, "half_life_s": nuclide.half_life_s, "decays": tia.decays},
+        "transport": transport,
+        "seconds": dict(seconds),
+        "notes": list(notes),
+        "statement": "Research software, not for clinical use.",
+    }
+
+
+def _hash_files(files: tuple[str, ...]) -> dict[str, str | int]:
+    """Name and hash of a file, or of the sorted hashes of several (a DICOM series); folders are not told."""
+    hashes = sorted(sha256_of(file) for file in files)
+    if len(files) == 1:
+        return {"name": Path(files[0]).name, "sha256": hashes[0]}
+    joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return {"name": Path(files[0]).parent.name, "files": len(files), "sha256_of_sorted_sha256": joined}

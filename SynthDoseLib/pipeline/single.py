@@ -1,0 +1,63 @@
+"""One station alone, from file to file: segmentation, phantom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core import Progress, SynthDoseError, silent
+from ..io import write_segmentation, write_volume
+from .plan import ImagePlan, PhantomPlan, SegmentationPlan
+from .run_folder import claim_folder, open_folder, write_json, write_rows
+from .stations import describe_masses, make_phantom, mass_rows, read_ct, report_stage, segment
+
+
+def segment_file(
+    image: Path, out: Path, *, bundle: str = "", organs: tuple[str, ...] = (), device: str = "auto", progress: Progress = silent
+) -> str:
+    """Segment an image by a MONAI bundle, or by HU without one, and write ``.seg.nrrd``.
+
+    Returns
+    -------
+    str
+        Table of organs and volumes, for people.
+    """
+    if not out.name.endswith(".seg.nrrd"):
+        raise SynthDoseError(f"--out has to end with .seg.nrrd, as Slicer expects; found {out.name}.")
+    if not out.absolute().parent.is_dir():
+        raise SynthDoseError(f"The folder {out.absolute().parent} does not exist. Make it first.")
+    report_stage(progress, "read", 0.0)
+    ct = read_ct(ImagePlan(image))
+    plan = SegmentationPlan(bundle=bundle, organs=organs) if bundle else SegmentationPlan(method="tissue")
+    labels = segment(plan, ct, device=device, progress=progress)
+    write_segmentation(out, labels)
+    lines = [f"{'organ':<28}{'volume / ml':>14}"]
+    lines += [f"{name:<28}{count * ct.grid.voxel_volume_ml:>14.1f}" for name, count in labels.voxel_counts().items()]
+    return "\n".join([*lines, *labels.notes])
+
+
+def phantom_file(
+    image: Path, segmentation: Path, out: Path, *, table: str = "", metal_material: str = "", progress: Progress = silent
+) -> str:
+    """Build a phantom and write its materials, densities, labels and masses to a folder.
+
+    Returns
+    -------
+    str
+        Table of organs, volumes and masses, for people.
+    """
+    folder = claim_folder(out, overwrite=True)
+    report_stage(progress, "read", 0.0)
+    ct = read_ct(ImagePlan(image))
+    labels = segment(SegmentationPlan(path=segmentation, labels=table), ct, progress=progress)
+    phantom = make_phantom(PhantomPlan(metal_material=metal_material), ct, labels)
+    open_folder(folder, phantom.grid.size)
+    write_volume(folder / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
+    write_volume(folder / "materials.nrrd", phantom.material_index, phantom.grid)
+    write_segmentation(folder / "labels.seg.nrrd", phantom.labels)
+    write_rows(folder / "masses.csv", ("organ", "volume_ml", "mass_g", "density_g_cm3"), mass_rows(phantom))
+    materials = [
+        {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
+        for n, m in enumerate(phantom.materials)
+    ]
+    write_json(folder / "phantom.json", {"schema": 1, "materials": materials, "notes": phantom.notes})
+    return "\n".join([describe_masses(phantom), *phantom.notes])
