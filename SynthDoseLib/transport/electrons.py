@@ -1,0 +1,278 @@
+"""Electrons and positrons through the voxels: condensed history of class II with a random hinge.
+
+A step is a straight flight, one deflection at a uniformly distributed point of it (the hinge), and another straight flight; the
+deflection stands for all elastic and soft inelastic scattering of the step, so that the mean displacement comes out right
+without a special sampling. Its length is a mass per area: it runs through voxels of any density and is only broken off where
+the material changes or a hard event comes. A broken step keeps the first moments, because the hinge has then been passed with
+the probability that is the share of the step flown. Soft losses are deposited evenly along the step.
+
+Hard events are Moller or Bhabha collisions and bremsstrahlung photons above the cut-offs of `ElectronTables`. An electron whose
+range ends before the nearest face of its voxel is deposited there, and the photons it would still have emitted are sampled
+from the yield of its remaining range.
+
+Symbols: E energy, m electron rest energy (MeV), lengths cm, u, v, w direction.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from .electrons_tables import BREMS, HARD, LOSS, MU0, RANGE, REST_ENERGY, SPREAD, STEP, TAIL
+from .geometry import ELECTRON, PHOTON, POSITRON, deposit, distance_to_face, push_particle, rotate, voxel_index
+from .random import next_uniform
+
+_TWO_PI = 2 * math.pi
+
+
+@njit
+def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry, tables, tally, stack, count, state):
+    """Follow one electron or positron until it stops or leaves the grid; return the energy times weight that left, MeV.
+
+    Deposits go to `tally`, photons and hard secondaries to the stack. What is deposited, pushed and returned adds up to
+    `energy`, plus 1.022 MeV for a positron, times `weight`.
+    """
+    sign = 1 if kind == POSITRON else 0
+    smallest = min(geometry.dx, geometry.dy, geometry.dz)
+    flights = -math.log(next_uniform(state))
+    voxel = voxel_index(geometry, i, j, k)
+    density = geometry.density[voxel]
+    material = geometry.material[voxel]
+    while True:
+        if density <= 0.0:
+            step, turned_at, end, rate, hard = 1e30, 1e30, 1e30, 0.0, 0.0
+            mu0, tail, brems = 0.0, 0.0, 0.0
+            is_event = False
+        else:
+            if energy < tables.absorption:
+                break
+            rows = tables.rows[2 * material + sign]
+            place = (math.log(energy) - tables.log_first) * tables.rows_per_log
+            n = min(int(place), rows.shape[0] - 2)
+            part = place - n
+            reach = (rows[n, RANGE] + part * (rows[n + 1, RANGE] - rows[n, RANGE])) / density
+            if reach < 0.5 * smallest and (
+                reach < tables.stop_share * smallest or reach < nearest_face(geometry, x, y, z, i, j, k)
+            ):
+                break
+            step = rows[n, STEP] + part * (rows[n + 1, STEP] - rows[n, STEP])
+            loss = rows[n, LOSS] + part * (rows[n + 1, LOSS] - rows[n, LOSS])
+            spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
+            mu0 = rows[n, MU0] + part * (rows[n + 1, MU0] - rows[n, MU0])
+            tail = rows[n, TAIL] + part * (rows[n + 1, TAIL] - rows[n, TAIL])
+            hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
+            brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
+            rate = min(loss + spread * (2.0 * next_uniform(state) - 1.0), energy) / step
+            turned_at = next_uniform(state) * step
+            is_event = flights < hard * step
+            end = flights / hard if is_event else step
+        flown = 0.0
+        goal = min(turned_at, end)
+        while True:
+            length = (goal - flown) / density if density > 0.0 else 1e30
+            new_x, new_y, new_z = x + u * length, y + v * length, z + w * length
+            if (
+                i * geometry.dx <= new_x <= (i + 1) * geometry.dx
+                and j * geometry.dy <= new_y <= (j + 1) * geometry.dy
+                and k * geometry.dz <= new_z <= (k + 1) * geometry.dz
+            ):
+                deposit(tally, voxel, rate * (goal - flown) * weight)
+                x, y, z = new_x, new_y, new_z
+                flown = goal
+                if goal >= end:
+                    break
+                u, v, w = deflect(u, v, w, mu0, tail, state)
+                goal = end
+                continue
+            to_x = distance_to_face(x, u, i, geometry.dx)
+            to_y = distance_to_face(y, v, j, geometry.dy)
+            to_z = distance_to_face(z, w, k, geometry.dz)
+            to_face = min(to_x, to_y, to_z)
+            length = min(length, to_face)
+            if density > 0.0:
+                crossed = min(length * density, goal - flown)
+                deposit(tally, voxel, rate * crossed * weight)
+                flown += crossed
+            x, y, z = x + u * length, y + v * length, z + w * length
+            if to_x <= to_face:
+                i += 1 if u > 0.0 else -1
+            elif to_y <= to_face:
+                j += 1 if v > 0.0 else -1
+            else:
+                k += 1 if w > 0.0 else -1
+            if i < 0 or i >= geometry.ni or j < 0 or j >= geometry.nj or k < 0 or k >= geometry.nk:
+                return (energy - rate * flown + sign * 2.0 * REST_ENERGY) * weight
+            voxel = voxel_index(geometry, i, j, k)
+            density = geometry.density[voxel]
+            if density <= 0.0 or geometry.material[voxel] != material or rate == 0.0:
+                material = geometry.material[voxel]
+                is_event = False
+                break
+        energy -= rate * flown
+        if is_event:
+            flights = -math.log(next_uniform(state))
+            if next_uniform(state) < brems:
+                energy = emit_photon(
+                    energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, tables, tally, stack, count, state
+                )
+            else:
+                energy, u, v, w = collide(
+                    kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state
+                )
+        else:
+            flights -= hard * flown
+    stop(kind, energy, x, y, z, weight, i, j, k, voxel, 2 * material + sign, tables, tally, stack, count, state)
+    return 0.0
+
+
+@njit
+def deflect(u, v, w, mu0, tail, state):
+    """Turn a direction by an angle of the two-interval distribution of mu = (1 - cos theta) / 2.
+
+    With probability `tail` mu is uniform above `mu0`, otherwise below.
+    """
+    number = next_uniform(state)
+    if number < tail:
+        mu = mu0 + (1.0 - mu0) * number / tail
+    else:
+        mu = mu0 * (number - tail) / (1.0 - tail)
+    return rotate(u, v, w, 1.0 - 2.0 * mu, _TWO_PI * next_uniform(state))
+
+
+@njit
+def nearest_face(geometry, x, y, z, i, j, k):
+    """Distance to the nearest face of the voxel, cm."""
+    across_x = min(x - i * geometry.dx, (i + 1) * geometry.dx - x)
+    across_y = min(y - j * geometry.dy, (j + 1) * geometry.dy - y)
+    across_z = min(z - k * geometry.dz, (k + 1) * geometry.dz - z)
+    return min(across_x, across_y, across_z)
+
+
+@njit
+def stop(kind, energy, x, y, z, weight, i, j, k, voxel, place, tables, tally, stack, count, state):
+    """End a particle here: bremsstrahlung of its remaining range, annihilation of a positron, the rest deposited."""
+    rest = energy
+    if energy > tables.photon_cut:
+        number = next_uniform(state)
+        rows = tables.photons[place]
+        row = (math.log(energy) - tables.log_first) * tables.rows_per_log
+        n = min(int(row), rows.shape[0] - 2)
+        if number < rows[n] + (row - n) * (rows[n + 1] - rows[n]):
+            # The yield is far below one photon; the energy where it is emitted follows from the same number.
+            while n > 0 and rows[n] > number:
+                n -= 1
+            share = (number - rows[n]) / max(rows[n + 1] - rows[n], 1e-30)
+            emitting = min(energy, math.exp(tables.log_first + (n + share) / tables.rows_per_log))
+            if emitting > tables.photon_cut:
+                photon = sample_photon_energy(emitting, place // 2, tables, state)
+                u, v, w = isotropic(state)
+                if push_particle(stack, count, PHOTON, photon, x, y, z, u, v, w, weight, i, j, k):
+                    rest -= photon
+    if kind == POSITRON:
+        u, v, w = isotropic(state)
+        for side in (-1.0, 1.0):
+            if not push_particle(stack, count, PHOTON, REST_ENERGY, x, y, z, side * u, side * v, side * w, weight, i, j, k):
+                rest += REST_ENERGY
+    deposit(tally, voxel, rest * weight)
+
+
+@njit
+def isotropic(state):
+    """Sample an isotropic direction."""
+    w = 2.0 * next_uniform(state) - 1.0
+    azimuth = _TWO_PI * next_uniform(state)
+    sine = math.sqrt(1.0 - w * w)
+    return sine * math.cos(azimuth), sine * math.sin(azimuth), w
+
+
+@njit
+def collide(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state):
+    """Hard collision: put the secondary on the stack or deposit it; return energy and direction of the primary."""
+    least = max(tables.hard_share * energy, tables.hard_least)
+    largest = energy if kind == POSITRON else 0.5 * energy
+    if least >= largest:
+        return energy, u, v, w
+    if kind == POSITRON:
+        lost = energy * sample_bhabha(energy / REST_ENERGY, least / energy, state)
+    else:
+        lost = energy * sample_moller(energy / REST_ENERGY, least / energy, state)
+    kept = energy - lost
+    total = energy + 2.0 * REST_ENERGY
+    azimuth = _TWO_PI * next_uniform(state)
+    cosine = math.sqrt(lost * total / (energy * (lost + 2.0 * REST_ENERGY)))
+    du, dv, dw = rotate(u, v, w, min(1.0, cosine), azimuth + math.pi)
+    cosine = math.sqrt(max(0.0, kept) * total / (energy * (kept + 2.0 * REST_ENERGY)))
+    u, v, w = rotate(u, v, w, min(1.0, cosine), azimuth)
+    place = 2 * geometry.material[voxel]
+    rows = tables.rows[place]
+    row = (math.log(lost) - tables.log_first) * tables.rows_per_log
+    n = min(max(int(row), 0), rows.shape[0] - 2)
+    reach = (rows[n, RANGE] + (row - n) * (rows[n + 1, RANGE] - rows[n, RANGE])) / geometry.density[voxel]
+    is_local = reach < tables.stop_share * min(geometry.dx, geometry.dy, geometry.dz) or reach < nearest_face(
+        geometry, x, y, z, i, j, k
+    )
+    if is_local or not push_particle(stack, count, ELECTRON, lost, x, y, z, du, dv, dw, weight, i, j, k):
+        stop(ELECTRON, lost, x, y, z, weight, i, j, k, voxel, place, tables, tally, stack, count, state)
+    return kept, u, v, w
+
+
+@njit
+def sample_moller(tau, least, state):
+    """Sample the share of the energy lost in a Moller collision, between `least` and 1/2; tau = E/m."""
+    a = (tau / (tau + 1.0)) ** 2
+    bound = 1.0 + 1.25 * a
+    while True:
+        share = least / (1.0 - next_uniform(state) * (1.0 - 2.0 * least))
+        rest = share / (1.0 - share)
+        if next_uniform(state) * bound < 1.0 + rest * rest - rest + a * (share * share + rest):
+            return share
+
+
+@njit
+def sample_bhabha(tau, least, state):
+    """Sample the share of the energy lost in a Bhabha collision, between `least` and 1; tau = E/m."""
+    beta2 = tau * (tau + 2.0) / (tau + 1.0) ** 2
+    y = 1.0 / (tau + 2.0)
+    b4 = (1.0 - 2.0 * y) ** 3
+    b3 = (1.0 - 2.0 * y) ** 2 + b4
+    b2 = (1.0 - 2.0 * y) * (3.0 + y * y)
+    b1 = 2.0 - y * y
+    while True:
+        share = least / (1.0 - next_uniform(state) * (1.0 - least))
+        if next_uniform(state) < 1.0 - beta2 * share * (b1 - share * (b2 - share * (b3 - share * b4))):
+            return share
+
+
+@njit
+def emit_photon(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, tables, tally, stack, count, state):
+    """Emit a bremsstrahlung photon; return the energy that the electron keeps. Its direction does not change."""
+    if energy <= tables.photon_cut:
+        return energy
+    photon = sample_photon_energy(energy, material, tables, state)
+    # Dipole radiation of the electron's rest frame seen from the laboratory.
+    number = 2.0 * next_uniform(state) - 1.0
+    root = (4.0 * abs(number) + math.sqrt(16.0 * number * number + 4.0)) / 2.0
+    cosine = root ** (1.0 / 3.0) - root ** (-1.0 / 3.0)
+    cosine = cosine if number > 0.0 else -cosine
+    beta = math.sqrt(energy * (energy + 2.0 * REST_ENERGY)) / (energy + REST_ENERGY)
+    cosine = min(1.0, max(-1.0, (cosine + beta) / (1.0 + beta * cosine)))
+    pu, pv, pw = rotate(u, v, w, cosine, _TWO_PI * next_uniform(state))
+    if not push_particle(stack, count, PHOTON, photon, x, y, z, pu, pv, pw, weight, i, j, k):
+        deposit(tally, voxel, photon * weight)
+    return energy - photon
+
+
+@njit
+def sample_photon_energy(energy, material, tables, state):
+    """Sample the energy of a bremsstrahlung photon above the cut-off from k dsigma/dk."""
+    spectrum = tables.spectrum[material]
+    row = (math.log(energy) - tables.log_first) * tables.rows_per_log
+    n = min(int(row + 0.5), spectrum.shape[0] - 1)
+    ratio = math.log(energy / tables.photon_cut)
+    while True:
+        photon = tables.photon_cut * math.exp(ratio * next_uniform(state))
+        place = photon / energy * (spectrum.shape[1] - 1)
+        m = min(int(place), spectrum.shape[1] - 2)
+        if next_uniform(state) < spectrum[n, m] + (place - m) * (spectrum[n, m + 1] - spectrum[n, m]):
+            return min(photon, energy)

@@ -1,0 +1,294 @@
+"""Everything the electron kernels look up, computed once per set of materials.
+
+The transport is a condensed history of class II: inelastic collisions that lose more than a cut-off and bremsstrahlung
+photons above a cut-off are simulated one by one, the rest is grouped into steps. A step is fixed by material and energy
+alone, so one row of the table holds it ready to use: how long it is (mass per area, so that it serves any density), what it
+loses on average and with what spread, and the two numbers of a distribution of the deflection that has the first and second
+moment of multiple elastic scattering. Both moments are integrals along the slowing down of the step:
+
+    <cos theta> = exp(-K1),  <P2(cos theta)> = exp(-K2),  Kl = integral of (transport coefficient l) / (restricted stopping power) dE
+
+(Goudsmit and Saunderson, Phys. Rev. 57 (1940) 24; Lewis, Phys. Rev. 78 (1950) 526). Symbols: E kinetic energy, W energy of the
+secondary, m electron rest energy, all MeV; path lengths are g/cm2, coefficients cm2/g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import Material
+from ..physics import (
+    bremsstrahlung_spectrum,
+    csda_range,
+    elastic_moments,
+    electrons_per_gram,
+    mean_excitation_energy,
+    stopping_powers,
+)
+
+REST_ENERGY = 0.51099895
+"""Electron rest energy, MeV (CODATA 2018)."""
+
+_CLASSICAL_RADIUS_CM = 2.8179403262e-13
+_COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
+"""2 pi r_e^2 m, MeV cm2 per electron: the common factor of Moller's and Bhabha's cross sections."""
+
+RANGE, STEP, LOSS, SPREAD, MU0, TAIL, HARD, BREMS = range(8)
+"""Columns of a row: CSDA range; length, mean loss and half width of the loss of a step; the two parameters of the deflection;
+coefficient of all hard events, averaged over the step; share of bremsstrahlung in it."""
+
+_LOWEST_ENERGY = 1e-3
+_POINTS_PER_E_FOLD = 48
+_KAPPA_POINTS = 65
+
+
+class ElectronTables(NamedTuple):
+    """Tables of the electron kernels; index ``2 * material`` is for electrons, ``2 * material + 1`` for positrons.
+
+    Attributes
+    ----------
+    log_first, rows_per_log : float
+        Rows are uniform in ln E: row = (ln E - log_first) * rows_per_log.
+    rows : ndarray of float32, (2 * materials, points, 8)
+        Columns RANGE .. BREMS.
+    photons : ndarray of float32, (2 * materials, points)
+        Mean number of hard bremsstrahlung photons emitted while slowing down from E to rest.
+    spectrum : ndarray of float32, (materials, points, kappa)
+        k dsigma/dk over its largest value at this energy, k = kappa E, kappa uniform from 0 to 1.
+    absorption : float
+        Energy below which an electron is never followed, MeV.
+    hard_share, hard_least : float
+        Secondaries of more than ``max(hard_share * E, hard_least)`` MeV are hard.
+    photon_cut : float
+        Bremsstrahlung photons above this energy are emitted, MeV.
+    stop_share : float
+        An electron whose range is below this share of the smallest voxel edge is deposited where it is.
+    """
+
+    log_first: float
+    rows_per_log: float
+    rows: NDArray[np.float32]
+    photons: NDArray[np.float32]
+    spectrum: NDArray[np.float32]
+    absorption: float
+    hard_share: float
+    hard_least: float
+    photon_cut: float
+    stop_share: float
+
+
+class _Collisions(NamedTuple):
+    """Integrals of the inelastic cross section above (number) and up to (energy, variance) the cut-off, per g/cm2."""
+
+    hard_number: NDArray[np.float64]
+    hard_energy: NDArray[np.float64]
+    soft_variance: NDArray[np.float64]
+
+
+def build_electron_tables(
+    materials: Sequence[Material],
+    max_energy_MeV: float,
+    *,
+    first_moment: float = 0.15,
+    energy_share: float = 0.12,
+    hard_share: float = 0.08,
+    hard_least_MeV: float = 0.010,
+    photon_cut_MeV: float = 0.010,
+    absorption_MeV: float = 0.002,
+    stop_share: float = 0.015,
+) -> ElectronTables:
+    """Tables for `transport_electron`.
+
+    Parameters
+    ----------
+    materials : sequence of Material
+        In the order of the phantom's material indices.
+    max_energy_MeV : float
+        Largest kinetic energy that can occur, at most 20 MeV (the end of the data).
+    first_moment : float
+        Largest K1 of a step.
+    energy_share : float
+        Largest mean loss of a step as a share of the energy.
+    hard_share, hard_least_MeV : float
+        Collisions that lose more than ``max(hard_share * E, hard_least_MeV)`` are simulated one by one.
+    photon_cut_MeV : float
+        Smallest bremsstrahlung photon that is emitted as a particle.
+    absorption_MeV : float
+        Electrons below are deposited at once.
+    stop_share : float
+        See `ElectronTables`.
+
+    Returns
+    -------
+    ElectronTables
+
+    References
+    ----------
+    Berger, in Methods in Computational Physics 1 (1963) 135 (classes of condensed histories); Salvat, PENELOPE-2018 (OECD/NEA 2019)
+    for the two-interval distribution of the deflection.
+    """
+    first, last = np.log(_LOWEST_ENERGY), np.log(max(max_energy_MeV, 10 * _LOWEST_ENERGY)) + 1e-6
+    points = int(np.ceil((last - first) * _POINTS_PER_E_FOLD)) + 2
+    log_energy = np.linspace(first, last, points)
+    energy = np.exp(log_energy)
+    kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
+    rows = np.zeros((2 * len(materials), points, 8), np.float32)
+    photons = np.zeros((2 * len(materials), points), np.float32)
+    spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
+    cut = np.maximum(hard_share * energy, hard_least_MeV)
+    for index, material in enumerate(materials):
+        scaled = _scaled_bremsstrahlung(material, energy, kappa)
+        spectrum[index] = scaled / scaled.max(axis=1, keepdims=True)
+        brems_number, brems_energy = _bremsstrahlung_integrals(energy, kappa, scaled, photon_cut_MeV)
+        for positron in (False, True):
+            collisions = _collision_integrals(material, energy, cut, positron)
+            total_power = stopping_powers(material, energy, positron=positron).total
+            soft_power = total_power - collisions.hard_energy - brems_energy
+            moments = _scattering_moments(material, energy, cut, positron)
+            first_range = float(csda_range(material, np.array([_LOWEST_ENERGY]), positron=positron)[0])
+            place = 2 * index + positron
+            rows[place, :, RANGE] = first_range + _integral(log_energy, energy / total_power)
+            _fill_steps(rows[place], log_energy, soft_power, moments, collisions, brems_number, first_moment, energy_share)
+            photons[place] = _integral(log_energy, energy * brems_number / total_power)
+    return ElectronTables(
+        float(first),
+        float((points - 1) / (last - first)),
+        rows,
+        photons,
+        spectrum,
+        absorption_MeV,
+        hard_share,
+        hard_least_MeV,
+        photon_cut_MeV,
+        stop_share,
+    )
+
+
+def _integral(log_energy: NDArray[np.float64], integrand: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Running integral over ln E, zero at the first point."""
+    steps = 0.5 * (integrand[1:] + integrand[:-1]) * np.diff(log_energy)
+    return np.concatenate(([0.0], np.cumsum(steps)))
+
+
+def _fill_steps(
+    row: NDArray[np.float32],
+    log_energy: NDArray[np.float64],
+    soft_power: NDArray[np.float64],
+    moments: tuple[NDArray[np.float64], NDArray[np.float64]],
+    collisions: _Collisions,
+    brems_number: NDArray[np.float64],
+    first_moment: float,
+    energy_share: float,
+) -> None:
+    """Fill the columns of one material and kind: the step that starts at each energy."""
+    energy = np.exp(log_energy)
+    k1 = _integral(log_energy, energy * moments[0] / soft_power)
+    hard = collisions.hard_number + brems_number
+    final = np.maximum(np.interp(k1 - first_moment, k1, log_energy), np.log(energy * (1 - energy_share)))
+    # Below the first point of the table the coefficients are those of that point: electrons end there anyway.
+    final = np.clip(final, log_energy[0] - 0.1, log_energy - 0.01)
+
+    def over_step(coefficient: NDArray[np.float64]) -> NDArray[np.float64]:
+        extended = np.concatenate(([log_energy[0] - 0.2], log_energy))
+        integrand = (
+            np.exp(extended) * np.concatenate((coefficient[:1], coefficient)) / np.concatenate((soft_power[:1], soft_power))
+        )
+        running = _integral(extended, integrand)
+        return np.interp(log_energy, extended, running) - np.interp(final, extended, running)
+
+    step = over_step(np.ones_like(energy))
+    loss = energy - np.exp(final)
+    k1_step, k2_step = over_step(moments[0]), over_step(moments[1])
+    mu_mean = 0.5 * -np.expm1(-k1_step)
+    mu_square = mu_mean + np.expm1(-k2_step) / 6
+    mu0 = (2 * mu_mean - 3 * mu_square) / (1 - 2 * mu_mean)
+    row[:, STEP] = step
+    row[:, LOSS] = loss
+    # A uniform spread of this half width has the variance of the soft losses; it may not turn a loss into a gain.
+    row[:, SPREAD] = np.minimum(np.sqrt(3 * over_step(collisions.soft_variance)), loss)
+    row[:, MU0] = mu0
+    row[:, TAIL] = 2 * mu_mean - mu0
+    row[:, HARD] = over_step(hard) / step
+    row[:, BREMS] = brems_number / np.maximum(hard, 1e-30)
+
+
+def _beta_squared(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    return energy * (energy + 2 * REST_ENERGY) / (energy + REST_ENERGY) ** 2
+
+
+def _collision_integrals(
+    material: Material, energy: NDArray[np.float64], cut: NDArray[np.float64], positron: bool
+) -> _Collisions:
+    """Integrate Moller's (or Bhabha's) cross section for free electrons at rest, numerically in ln W."""
+    constant = _COLLISION_CONSTANT * electrons_per_gram(material) / _beta_squared(energy)
+    largest = energy if positron else 0.5 * energy
+    number, lost, variance = (np.zeros_like(energy) for _ in range(3))
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    for low, high, is_hard in ((np.minimum(cut, largest), largest, True), (1e-7 * energy, np.minimum(cut, largest), False)):
+        half = 0.5 * np.log(high / low)
+        for node, weight in zip(nodes, weights, strict=True):
+            secondary = low * np.exp(half * (1 + node))
+            density = constant / secondary * _shape(energy, secondary / energy, positron) * weight * half
+            if is_hard:
+                number += density
+                lost += density * secondary
+            else:
+                variance += density * secondary**2
+    return _Collisions(number, lost, variance)
+
+
+def _shape(energy: NDArray[np.float64], share: NDArray[np.float64], positron: bool) -> NDArray[np.float64]:
+    """Cross section times W^2, 1 for small losses; `share` is W/E."""
+    gamma = 1 + energy / REST_ENERGY
+    if not positron:
+        rest = share / (1 - share)
+        return 1 + rest**2 - rest + ((gamma - 1) / gamma) ** 2 * (share**2 + rest)
+    y = 1 / (gamma + 1)
+    b4 = (1 - 2 * y) ** 3
+    b3 = (1 - 2 * y) ** 2 + b4
+    b2 = (1 - 2 * y) * (3 + y**2)
+    b1 = 2 - y**2
+    return 1 - _beta_squared(energy) * share * (b1 - share * (b2 - share * (b3 - share * b4)))
+
+
+def _scattering_moments(
+    material: Material, energy: NDArray[np.float64], cut: NDArray[np.float64], positron: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and second transport coefficients of elastic and soft inelastic scattering.
+
+    A soft collision turns the electron by 1 - cos theta = W m / (E (E + 2 m)). The close collisions between the mean excitation
+    energy and the cut-off give the logarithm, the distant ones of their excitation about one unit more.
+    """
+    sigma1, sigma2 = elastic_moments(material, energy, positron=positron)
+    excitation = mean_excitation_energy(material) * 1e-6
+    soft = np.minimum(cut, energy if positron else 0.5 * energy)
+    turn = REST_ENERGY / (energy * (energy + 2 * REST_ENERGY))
+    constant = _COLLISION_CONSTANT * electrons_per_gram(material) / _beta_squared(energy)
+    inelastic = constant * turn * (1 + np.log(np.maximum(soft / excitation, 1)))
+    return sigma1 + inelastic, sigma2 + 3 * inelastic
+
+
+def _scaled_bremsstrahlung(material: Material, energy: NDArray[np.float64], kappa: NDArray[np.float64]) -> NDArray[np.float64]:
+    """k dsigma/dk, cm2/g, at k = kappa E; shape (energies, kappas)."""
+    table_kappa, scaled = bremsstrahlung_spectrum(material, energy)
+    return np.stack([np.interp(kappa, table_kappa, line) for line in scaled])
+
+
+def _bremsstrahlung_integrals(
+    energy: NDArray[np.float64], kappa: NDArray[np.float64], scaled: NDArray[np.float64], photon_cut: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Number of photons and energy above the cut-off, per g/cm2."""
+    number, lost = np.zeros_like(energy), np.zeros_like(energy)
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    for n, (value, line) in enumerate(zip(energy, scaled, strict=True)):
+        if value > photon_cut:
+            half = 0.5 * np.log(value / photon_cut)
+            share = photon_cut / value * np.exp(half * (1 + nodes))
+            density = np.interp(share, kappa, line) * weights * half
+            number[n] = density.sum()
+            lost[n] = (density * share).sum() * value
+    return number, lost
