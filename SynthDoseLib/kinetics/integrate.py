@@ -147,14 +147,14 @@ def from_map(
     SynthDoseError
         If the map holds NaN or (unless allowed) negative voxels, or does not overlap the body.
     """
-    if tia.unit not in ("", "MBq*s", "MBq*s/ml"):
+    if tia.unit not in ("", "MBq*s", "MBq s", "MBq*s/ml", "MBq s/ml"):
         raise SynthDoseError(
             f"The time-integrated activity map is in '{tia.unit}'; allowed are MBq*s (per voxel) and MBq*s/ml."
         )
     if administered_MBq is not None:
         require_positive("administered_MBq", administered_MBq, "MBq")
     values, notes = _checked(tia.values, "time-integrated activity", "MBq s", negative)
-    if tia.unit != "MBq*s/ml":
+    if not tia.unit.endswith("/ml"):
         values = values / np.float32(tia.grid.voxel_volume_ml)
     per_ml, moved = _onto(values, tia.grid, labels, body)
     result = per_ml * np.float32(labels.grid.voxel_volume_ml)

@@ -287,7 +287,7 @@ def _point(dose: DoseMap, labels: LabelMap | None, point_ras_mm: ArrayLike | Non
     return picture_centre(dose, labels) if point_ras_mm is None else np.asarray(point_ras_mm, dtype=np.float64)
 
 
-def _mesh(view: PlaneView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mesh(view: PlaneView) -> tuple[NDArray[Any], NDArray[Any]]:
     """Positions of the pixel centres, mm from the upper left corner."""
     _, rows, columns = view.grid.shape
     step = view.grid.spacing_mm[0]
@@ -311,7 +311,7 @@ def _three_planes(
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3, width_ratios=ratios)
     handles: dict[str, Any] = {}
-    shown = None
+    shown: Any = None
     for axes, view in zip(panels, views, strict=True):
         shown = draw(axes, view)
         _outline(axes, view, labels, outlines, handles)
@@ -322,7 +322,7 @@ def _three_planes(
         axes.set_axis_off()
         place = {"axial": f"S {point[2]:.0f}", "coronal": f"A {point[1]:.0f}", "sagittal": f"R {point[0]:.0f}"}[view.name]
         axes.set_title(f"{view.name}  ·  {place} mm", fontsize=9, color=LIGHT)
-    bar = figure.colorbar(shown, ax=list(panels), extend=extend, fraction=0.03, pad=0.012, aspect=28)
+    bar: Any = figure.colorbar(shown, ax=list(panels), extend=extend, fraction=0.03, pad=0.012, aspect=28)
     bar.solids.set_alpha(1.0)
     bar.set_label(quantity, color=LIGHT, fontsize=9)
     bar.ax.tick_params(colors=LIGHT, labelsize=8)

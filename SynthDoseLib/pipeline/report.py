@@ -1,0 +1,275 @@
+"""The report of one patient: a single HTML file with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
+from ..dosimetry import DoseVolumeHistogram, OrganDoseRow
+from ..kinetics import TimeIntegratedActivity
+from .report_quality import SegmentationRow
+
+CURVES = 12  # more lines in one plot cannot be told apart
+OUTLINES = 10
+NOT_CURVES = frozenset({"rest_of_body", "body"})
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """A file or folder that went in: what it was, its bare name, and the SHA-256 (of one file, or of a list of them)."""
+
+    role: str
+    name: str
+    sha256: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class EnergyBalance:
+    """Energies of the simulation, MeV per decay."""
+
+    emitted_MeV: float
+    deposited_MeV: float
+    escaped_MeV: float
+
+    @property
+    def difference(self) -> float:
+        """Emitted energy that is neither deposited nor escaped, as a fraction of the emitted."""
+        return (self.emitted_MeV - self.deposited_MeV - self.escaped_MeV) / self.emitted_MeV if self.emitted_MeV else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContents:
+    """What the report shows. Everything is optional: a part without content is left out.
+
+    Attributes
+    ----------
+    title : str
+    patient : str
+        Only what may be shown; "De-identified" if empty.
+    created_at : datetime, optional
+    nuclide, engine, device : str
+    administered_MBq, administered_at : optional
+    histories, seed : int, optional
+    target_sigma : float, optional
+        Relative standard error that was asked for.
+    target_organs : sequence of str
+        Organs that it was asked for.
+    facts : mapping of label to text
+        More lines for the summary.
+    ct : ImageVolume, optional
+        Shown under the dose, on any grid.
+    dose : DoseMap, optional
+        Absolute, Gy.
+    labels : LabelMap, optional
+        On the grid of `dose`.
+    organ_doses : sequence of OrganDoseRow
+    histograms : sequence of DoseVolumeHistogram
+    activity : TimeIntegratedActivity, optional
+    segmentation : sequence of SegmentationRow
+        See `segmentation_rows`.
+    segmentation_source : str
+        Where the organs come from, one sentence.
+    radiomics : str
+        What was extracted with which settings, or why not.
+    inputs : sequence of ReportInput
+    warnings : sequence of str
+        What the reader has to know before using a number; shown at the top.
+    notes : mapping of stage to sequence of str
+    versions, computer : mapping of name to text
+    stage_seconds : mapping of stage to s
+    energy : EnergyBalance, optional
+    files : mapping of file name to what it holds
+        Of the run folder.
+    """
+
+    title: str = "Internal dosimetry"
+    patient: str = ""
+    created_at: datetime | None = None
+    nuclide: str = ""
+    administered_MBq: float | None = None
+    administered_at: datetime | None = None
+    engine: str = ""
+    device: str = ""
+    histories: int | None = None
+    seed: int | None = None
+    target_sigma: float | None = None
+    target_organs: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    ct: ImageVolume | None = None
+    dose: DoseMap | None = None
+    labels: LabelMap | None = None
+    organ_doses: Sequence[OrganDoseRow] = ()
+    histograms: Sequence[DoseVolumeHistogram] = ()
+    activity: TimeIntegratedActivity | None = None
+    segmentation: Sequence[SegmentationRow] = ()
+    segmentation_source: str = ""
+    radiomics: str = ""
+    inputs: Sequence[ReportInput] = ()
+    warnings: Sequence[str] = ()
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    computer: Mapping[str, str] = field(default_factory=dict)
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    energy: EnergyBalance | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(path: str | os.PathLike[str], contents: ReportContents) -> None:
+    """Write the report as one HTML file that needs neither network nor scripts.
+
+    Parameters
+    ----------
+    path : path-like
+        ``report.html``; appears only when it is complete.
+    contents : ReportContents
+        Texts from patient files are escaped: they cannot add markup.
+
+    Raises
+    ------
+    SynthDoseError
+        If the file cannot be written.
+    """
+    html = render_report(contents)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def render_report(contents: ReportContents) -> str:
+    """Return the report as HTML text; see `write_report`."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(quantity=quantity, organ=_organ, duration=_duration)
+    template = environment.from_string(resource_path("report", "report.html").read_text(encoding="utf-8"))
+    curves = _curves(contents)
+    return template.render(
+        c=contents,
+        summary=_summary(contents),
+        pictures=_pictures(contents, curves),
+        organ_bars=_organ_bars(contents.organ_doses),
+        curves=curves,
+        noise=_noise_text(contents),
+        style=resource_path("report", "report.css").read_text(encoding="utf-8"),
+    )
+
+
+def quantity(value: float | None, digits: int = 3) -> str:
+    """Write a number for people with `digits` significant digits, without an exponent where it stays readable.
+
+    Examples
+    --------
+    >>> quantity(1234.5), quantity(0.012345), quantity(None), quantity(1.5e-9), quantity(0)
+    ('1230', '0.0123', '–', '1.50e-09', '0')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 6:
+        rounded = round(value, digits - 1 - exponent)
+        return f"{rounded:.{max(0, digits - 1 - exponent)}f}"
+    return f"{value:.{digits - 1}e}"
+
+
+def _organ(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def _summary(c: ReportContents) -> list[tuple[str, str]]:
+    """Cards at the top: label and text."""
+    cards: list[tuple[str, str]] = []
+    if c.nuclide:
+        cards.append(("Nuclide", c.nuclide))
+    if c.administered_MBq is not None:
+        cards.append(("Administered", f"{quantity(c.administered_MBq, 4)} MBq"))
+    if c.administered_at is not None:
+        cards.append(("Administered at", c.administered_at.strftime("%Y-%m-%d %H:%M")))
+    if c.activity is not None:
+        cards.append(("Decays in the body", f"{c.activity.decays:.3e}"))
+    if c.engine:
+        cards.append(("Dose engine", f"{c.engine}, {c.device}" if c.device else c.engine))
+    if c.histories is not None:
+        cards.append(("Histories", f"{c.histories:,}".replace(",", " ")))
+    reached = _reached(c)
+    if reached:
+        name, relative = max(reached.items(), key=lambda item: item[1])
+        wanted = f" (asked for {c.target_sigma:.2%})" if c.target_sigma else ""
+        cards.append(("Largest organ standard error", f"{relative:.2%} in {_organ(name)}{wanted}"))
+    cards += [(label, text) for label, text in c.facts.items()]
+    return cards
+
+
+def _reached(c: ReportContents) -> dict[str, float]:
+    """Relative standard error per organ that it was asked for, or of every organ that has a tenth of the highest dose."""
+    rows = [r for r in c.organ_doses if r.mean_dose_Gy > 0 and math.isfinite(r.sigma_Gy)]
+    wanted = [r for r in rows if r.organ in c.target_organs]
+    if not wanted:
+        highest = max((r.mean_dose_Gy for r in rows), default=0.0)
+        wanted = [r for r in rows if r.mean_dose_Gy >= 0.1 * highest]
+    return {r.organ: r.sigma_Gy / r.mean_dose_Gy for r in wanted}
+
+
+def _curves(c: ReportContents) -> list[DoseVolumeHistogram]:
+    """The histograms worth a line: highest mean doses first."""
+    worth = [h for h in c.histograms if h.organ not in NOT_CURVES]
+    return sorted(worth, key=lambda h: -float(h.sorted_dose_Gy.mean()))[:CURVES]
+
+
+def _organ_bars(rows: Sequence[OrganDoseRow]) -> list[dict[str, Any]]:
+    """Rows of the organ table with the length of their bar, % of the highest mean dose."""
+    highest = max((r.mean_dose_Gy for r in rows if math.isfinite(r.mean_dose_Gy)), default=0.0)
+    bars = []
+    for row in rows:
+        known = math.isfinite(row.mean_dose_Gy) and highest > 0
+        relative = row.sigma_Gy / row.mean_dose_Gy if known and row.mean_dose_Gy > 0 else math.nan
+        bars.append({"row": row, "length": f"{100 * row.mean_dose_Gy / highest if known else 0:.1f}", "relative": relative})
+    return bars
+
+
+def _noise_text(c: ReportContents) -> str:
+    """One sentence on the standard error of single voxels."""
+    if c.dose is None or not c.dose.sigma_Gy.any():
+        return ""
+    from .report_pictures import display_maximum_Gy
+
+    high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels)
+    if not high.any():
+        return ""
+    relative = float(np.median(c.dose.sigma_Gy[high] / c.dose.dose_Gy[high]))
+    return f"Where the dose is above a tenth of the scale, the median standard error of a single voxel is {relative:.1%}."
+
+
+def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> dict[str, str]:
+    """Pictures as data addresses, those that there is content for."""
+    from . import report_pictures as draw
+
+    names = [h.organ for h in curves] or [r.organ for r in c.organ_doses if r.organ not in NOT_CURVES][:OUTLINES]
+    colours = draw.organ_colours(names)
+    outlines = {name: colours[name] for name in names[:OUTLINES]}
+    figures: dict[str, Any] = {}
+    if c.dose is not None:
+        point = draw.picture_centre(c.dose, c.labels)
+        if c.ct is not None:
+            figures["dose"] = draw.dose_over_ct_figure(c.ct, c.dose, c.labels, point_ras_mm=point, outlines=outlines)
+        if c.dose.sigma_Gy.any():
+            figures["sigma"] = draw.sigma_figure(c.dose, c.labels, point_ras_mm=point, outlines=outlines)
+    if c.activity is not None:
+        body = c.labels.labels > 0 if c.labels is not None and c.labels.grid.matches(c.activity.grid) else None
+        figures["activity"] = draw.activity_figure(c.activity.tia_MBq_s, c.activity.grid, body)
+    if curves:
+        figures["dvh"] = draw.dvh_figure(curves, colours)
+    return {name: "data:image/png;base64," + base64.b64encode(draw.figure_png(f)).decode() for name, f in figures.items()}
