@@ -1,0 +1,419 @@
+"""A synthetic patient: stylised adult, CT, and Lu-177 SPECT after a therapy, with the truth beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
+
+from .stylised import StylisedAdult, stylised_adult
+from .stylised_reference import SEXES, TISSUE_INDEX, TISSUES
+from .synthetic_images import FWHM_TO_SIGMA, add_couch, ct_image, spect_image
+
+LU177_HALF_LIFE_H = 159.5  # 6.647 d, ICRP Publication 107
+
+# concentration at 24 h after 7400 MBq, MBq/ml, and effective half-life, h: inside the ranges that dosimetry after
+# Lu-177-DOTATATE finds, chosen here
+_UPTAKE: dict[str, tuple[float, float]] = {
+    "kidney_left": (0.55, 51.0),
+    "kidney_right": (0.55, 51.0),
+    "spleen": (0.70, 67.0),
+    "liver": (0.11, 67.0),
+    "urinary_bladder": (0.10, 40.0),
+    "adrenal_gland_left": (0.12, 60.0),
+    "adrenal_gland_right": (0.12, 60.0),
+    "pancreas": (0.05, 60.0),
+    "thyroid_gland": (0.03, 60.0),
+    "stomach": (0.03, 50.0),
+    "small_bowel": (0.04, 50.0),
+    "duodenum": (0.05, 50.0),
+    "colon": (0.03, 50.0),
+    "skeleton": (0.014, 46.0),
+    "heart": (0.012, 44.0),
+    "aorta": (0.012, 44.0),
+    "lung_left": (0.004, 44.0),
+    "lung_right": (0.004, 44.0),
+}
+_REST = (0.008, 44.0)
+_TUMOUR = (3.0, 92.0)
+
+
+@dataclass(frozen=True)
+class RegionActivity:
+    """True activity of an organ, a tumour or the rest of the body.
+
+    Attributes
+    ----------
+    activity_MBq : float
+        At the start of the SPECT.
+    concentration_Bq_ml : float
+    effective_half_life_h : float
+    time_integrated_activity_MBq_s : float
+        From the administration on, by that half-life alone.
+    volume_ml, mass_g : float
+    """
+
+    activity_MBq: float
+    concentration_Bq_ml: float
+    effective_half_life_h: float
+    time_integrated_activity_MBq_s: float
+    volume_ml: float
+    mass_g: float
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticPatient:
+    """Images of a person who does not exist, and what is true about them.
+
+    Attributes
+    ----------
+    ct : ImageVolume
+        HU.
+    spect : ImageVolume
+        Bq/ml, on a grid of its own.
+    labels : LabelMap
+        Truth on the CT's grid: organs, skeleton and ``tumour_1`` … (cut out of their organs).
+    organ_labels : LabelMap
+        The same with the tumours counted to the organs they sit in, as a segmentation of organs would have it.
+    target_mass_g : dict of str to float
+        Mass asked per organ and tumour, g; of a liver with tumours that of the healthy part.
+    activity : dict of str to RegionActivity
+        Per organ and tumour, and `rest_of_body`; within the field of view.
+    adult : StylisedAdult
+    nuclide : str
+    administered_MBq : float
+    administered_at : datetime
+    seed : int
+    """
+
+    ct: ImageVolume
+    spect: ImageVolume
+    labels: LabelMap
+    organ_labels: LabelMap
+    target_mass_g: dict[str, float]
+    activity: dict[str, RegionActivity]
+    adult: StylisedAdult
+    nuclide: str
+    administered_MBq: float
+    administered_at: datetime
+    seed: int
+    truth: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPair:
+    """A CT and its labels, for training a network.
+
+    Attributes
+    ----------
+    hu : ndarray of float32, (nk, nj, ni)
+        CT numbers.
+    labels : ndarray of uint16, (nk, nj, ni)
+        Place in `organs` plus 1; 0 is everything else.
+    grid : VoxelGrid
+    organs : tuple of str
+        Canonical names.
+    """
+
+    hu: NDArray[np.float32]
+    labels: NDArray[np.uint16]
+    grid: VoxelGrid
+    organs: tuple[str, ...]
+
+
+def synthetic_patient(
+    seed: int,
+    *,
+    sex: str | None = None,
+    spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
+    spect_spacing_mm: float = 4.8,
+    administered_MBq: float = 7400.0,
+    administered_at: datetime = datetime(2024, 1, 31, 10, 0, 0),
+    imaged_after_h: float = 24.0,
+    tumours: int = 4,
+    variation: float = 1.0,
+    field_of_view: str = "torso",
+    noise_hu: float = 15.0,
+    couch: bool = True,
+) -> SyntheticPatient:
+    """Make a patient after Lu-177-DOTATATE: CT, SPECT and the truth.
+
+    Parameters
+    ----------
+    seed : int
+        0 or more; the same arguments always make the same patient.
+    sex : str, optional
+        "female" or "male"; drawn from the seed if not given.
+    spacing_mm : tuple of 3 float
+        CT voxels along i, j, k, mm.
+    spect_spacing_mm : float
+        Edge of the cubic SPECT voxels, mm.
+    administered_MBq, administered_at
+        Activity of Lu-177 and when it was given.
+    imaged_after_h : float
+        From the administration to the SPECT, h.
+    tumours : int
+        Number of tumours, 0 to 6: in the liver, the pancreas and a vertebra.
+    variation, field_of_view
+        As for `stylised_adult`.
+    noise_hu : float
+        Standard deviation of the CT's noise, HU.
+    couch : bool
+        Whether the CT shows the scanner's couch.
+
+    Returns
+    -------
+    SyntheticPatient
+
+    Raises
+    ------
+    SynthDoseError
+        If an argument is outside what is allowed above.
+    """
+    if seed < 0:
+        raise SynthDoseError(f"seed has to be 0 or more; found {seed}.")
+    if administered_MBq <= 0 or imaged_after_h < 0:
+        raise SynthDoseError(f"Activity and time have to be positive; found {administered_MBq} MBq, {imaged_after_h} h.")
+    if not 0 <= tumours <= 6:
+        raise SynthDoseError(f"tumours has to be from 0 to 6; found {tumours}.")
+    streams = np.random.SeedSequence([seed, 177]).spawn(4)
+    rng_person, rng_tumours, rng_ct, rng_spect = (np.random.default_rng(stream) for stream in streams)
+    drawn = SEXES[int(rng_person.integers(2))]
+    sex = drawn if sex is None else sex
+    adult = stylised_adult(sex, spacing_mm=spacing_mm, seed=seed, variation=variation, field_of_view=field_of_view)
+    labels, tissues, targets = _with_tumours(adult, tumours, rng_tumours)
+
+    acquired_at = administered_at + timedelta(hours=imaged_after_h)
+    metadata = {
+        "patient_id": f"SYNTHETIC-{seed:04d}",
+        "patient_name": f"Synthetic^Patient {seed:04d}",
+        "patient_sex": "F" if sex == "female" else "M",
+        "patient_weight_kg": round(adult.weight_kg, 1),
+        "patient_height_m": round(adult.height_m, 2),
+        "study_description": "SynthDose synthetic patient, Lu-177-DOTATATE",
+    }
+    hu = ct_image(tissues, TISSUES, adult.grid.spacing_mm, rng_ct, noise_hu=noise_hu)
+    if couch:
+        add_couch(tissues, adult.grid, hu)
+    ct = ImageVolume(
+        adult.grid,
+        hu,
+        modality="CT",
+        unit="HU",
+        acquired_at=acquired_at - timedelta(minutes=5),
+        metadata={**metadata, "series_description": "CT, synthetic"},
+        notes=("This image is synthetic: it shows nobody.",),
+    )
+
+    concentration, activity = _activity(adult, labels, tissues, administered_MBq, imaged_after_h, rng_person)
+    grid = _spect_grid(adult.grid, spect_spacing_mm)
+    spect = ImageVolume(
+        grid,
+        spect_image(concentration, adult.grid, grid, rng_spect),
+        modality="NM",
+        unit="Bq/ml",
+        acquired_at=acquired_at,
+        metadata={
+            **metadata,
+            "series_description": "SPECT Lu-177, Bq/ml, synthetic",
+            "radionuclide": "Lu-177",
+            "injected_activity_MBq": administered_MBq,
+            "injected_at": administered_at,
+        },
+        notes=("This image is synthetic: it shows nobody.",),
+    )
+    return SyntheticPatient(
+        ct, spect, labels, adult.labels, targets, activity, adult, "Lu-177", administered_MBq, administered_at, seed
+    )
+
+
+def training_pair(
+    seed: int, spacing_mm: tuple[float, float, float] = (6.0, 6.0, 6.0), *, sex: str | None = None
+) -> TrainingPair:
+    """Make a CT with labels for training a network: people, contrast phases and scanners vary more than in the demo.
+
+    Parameters
+    ----------
+    seed : int
+        0 or more.
+    spacing_mm : tuple of 3 float
+        Along i, j, k, mm; 8 mm at most.
+    sex : str, optional
+        Drawn from the seed if not given.
+
+    Returns
+    -------
+    TrainingPair
+        The organs in `organs` are the same, in the same order, for every seed; an organ may be absent.
+    """
+    rng = np.random.default_rng([seed, 6, 6])
+    drawn = SEXES[int(rng.integers(2))]
+    adult = stylised_adult(
+        drawn if sex is None else sex,
+        spacing_mm=spacing_mm,
+        seed=seed,
+        variation=float(rng.uniform(0.7, 1.3)),
+        field_of_view="torso",
+        margin_mm=float(rng.uniform(8, 45)),
+    )
+    hu = np.array([tissue.hu for tissue in TISSUES], np.float32)
+    _inject_contrast(hu, rng)
+    image = ct_image(
+        adult.tissues,
+        TISSUES,
+        adult.grid.spacing_mm,
+        rng,
+        noise_hu=float(rng.uniform(4, 25)),
+        blur_fwhm_mm=float(rng.uniform(2.0, 6.0)),
+        tissue_hu=hu,
+    )
+    if rng.random() < 0.7:
+        add_couch(adult.tissues, adult.grid, image, gap_mm=float(rng.uniform(2, 20)))
+    table = np.zeros(len(adult.labels.organs) + 1, np.uint16)
+    for organ in adult.labels.organs:
+        table[organ.index] = TRAINING_ORGANS.index(organ.name) + 1 if organ.name in TRAINING_ORGANS else 0
+    return TrainingPair(image, table[adult.labels.labels], adult.grid, TRAINING_ORGANS)
+
+
+TRAINING_ORGANS = (
+    "lung_right", "lung_left", "liver", "kidney_right", "kidney_left", "spleen", "heart", "stomach", "urinary_bladder",
+    "skeleton", "pancreas", "gallbladder", "colon", "small_bowel", "aorta", "spinal_cord", "duodenum",
+    "adrenal_gland_right", "adrenal_gland_left", "esophagus", "trachea", "thyroid_gland", "prostate", "uterus",
+)  # fmt: skip
+"""Organs of `training_pair`, in the order of their labels."""
+
+
+def _inject_contrast(hu: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Change CT numbers as contrast medium and people do; half of the scans have contrast medium."""
+    hu += rng.normal(0, 4, hu.size).astype(np.float32)
+    hu[TISSUE_INDEX["air"]] = -1000
+    hu[TISSUE_INDEX["lung"]] = rng.uniform(-860, -640)
+    hu[TISSUE_INDEX["fat"]] = rng.uniform(-115, -85)
+    bone = rng.uniform(0.75, 1.3)
+    hu[TISSUE_INDEX["spongiosa"]] *= bone
+    hu[TISSUE_INDEX["cortical"]] *= bone
+    if rng.random() < 0.5:
+        phase = rng.uniform(0.3, 1.2)
+        gains = {"blood": 110, "myocardium": 60, "kidney": 130, "spleen": 70, "liver": 50, "pancreas": 50, "thyroid": 60}
+        for tissue, gain in gains.items():
+            hu[TISSUE_INDEX[tissue]] += gain * phase * rng.uniform(0.7, 1.2)
+    hu[TISSUE_INDEX["liver"]] += min(0.0, rng.normal(0, 12))  # steatosis
+
+
+def _with_tumours(
+    adult: StylisedAdult, number: int, rng: np.random.Generator
+) -> tuple[LabelMap, NDArray[np.uint8], dict[str, float]]:
+    """Labels, tissues and asked masses with spheres of tumour in the liver, the pancreas and the spine."""
+    labels = adult.labels.labels.copy()
+    tissues = adult.tissues.copy()
+    organs = list(adult.labels.organs)
+    targets = dict(adult.target_mass_g)
+    hosts = ("liver", "liver", "skeleton", "pancreas", "liver", "liver")
+    diameters = rng.uniform((28, 20, 16, 14, 12, 34), (38, 28, 22, 18, 20, 40))
+    spacing = np.asarray(adult.grid.spacing_mm[::-1])
+    density = TISSUES[TISSUE_INDEX["tumour"]].density_g_cm3
+    for index in range(number):
+        host = adult.labels.organ(hosts[index]).index
+        centre = _seat(labels == host, spacing, diameters[index] / 2, rng, spine=hosts[index] == "skeleton", grid=adult.grid)
+        half = np.ceil(diameters[index] / spacing).astype(int)
+        lower = np.maximum(centre - half, 0)
+        where = tuple(slice(int(a), int(b)) for a, b in zip(lower, centre + half + 1, strict=True))
+        distance = np.zeros(labels[where].shape)
+        for axis in range(3):
+            along = (np.arange(labels[where].shape[axis]) + lower[axis] - centre[axis]) * spacing[axis]
+            distance = distance + (along**2).reshape([-1 if a == axis else 1 for a in range(3)])
+        mass = 4 / 3 * np.pi * (diameters[index] / 20) ** 3 * density
+        count = max(1, round(mass / density / adult.grid.voxel_volume_ml))
+        distance[(labels[where] != host)] = np.inf
+        count = min(count, int(np.isfinite(distance).sum()))
+        chosen = np.unravel_index(np.argsort(distance, axis=None, kind="stable")[:count], distance.shape)
+        lost = np.array([TISSUES[t].density_g_cm3 for t in tissues[where][chosen]]).sum() * adult.grid.voxel_volume_ml
+        targets[hosts[index]] -= float(lost)
+        organ = Organ(max(o.index for o in organs) + 1, f"tumour_{index + 1}")
+        organs.append(organ)
+        labels[where][chosen] = organ.index
+        tissues[where][chosen] = TISSUE_INDEX["tumour"]
+        targets[organ.name] = mass
+    return LabelMap(adult.grid, labels, tuple(organs)), tissues, targets
+
+
+def _seat(
+    host: NDArray[np.bool_],
+    spacing: NDArray[np.float64],
+    radius_mm: float,
+    rng: np.random.Generator,
+    *,
+    spine: bool,
+    grid: VoxelGrid,
+) -> NDArray[np.int64]:
+    """Voxel (k, j, i) in an organ with room for a sphere around it; the roomiest one if there is none."""
+    from scipy import ndimage
+
+    if spine:
+        kji = np.argwhere(host)
+        ras = grid.to_ras(kji[:, ::-1])
+        middle = np.median(ras, axis=0)
+        near = kji[(np.abs(ras[:, 0] - middle[0]) < 15) & (np.abs(ras[:, 2] - (middle[2] - 60)) < 60)]
+        host = np.zeros_like(host)
+        host[tuple(near.T)] = True
+    box = ndimage.find_objects(host.astype(np.uint8))[0]
+    room = ndimage.distance_transform_edt(np.pad(host[box], 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    seats = np.argwhere(room > min(radius_mm + spacing.max(), room.max() * 0.999))
+    return seats[int(rng.integers(len(seats)))] + np.array([part.start for part in box])
+
+
+def _activity(
+    adult: StylisedAdult,
+    labels: LabelMap,
+    tissues: NDArray[np.uint8],
+    administered_MBq: float,
+    imaged_after_h: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], dict[str, RegionActivity]]:
+    """Activity concentration, Bq/ml, on the CT's grid, and the same per region."""
+    volume = labels.grid.voxel_volume_ml
+    regions = np.asarray(labels.labels, np.int32).copy()
+    rest = max(organ.index for organ in labels.organs) + 1
+    regions[(regions == 0) & (tissues != TISSUE_INDEX["air"]) & (tissues != TISSUE_INDEX["gas"])] = rest
+    density = np.array([tissue.density_g_cm3 for tissue in TISSUES])[tissues]
+    counts = np.bincount(regions.ravel(), minlength=rest + 1)
+    masses = np.bincount(regions.ravel(), weights=density.ravel(), minlength=rest + 1) * volume
+    values = np.zeros(rest + 1, np.float32)
+    truth: dict[str, RegionActivity] = {}
+    for organ in (*labels.organs, Organ(rest, "rest_of_body")):
+        uptake, half_life = _TUMOUR if organ.name.startswith("tumour_") else _UPTAKE.get(organ.name, _REST)
+        spread = 0.35 if organ.name.startswith("tumour_") else 0.12
+        uptake *= float(np.exp(spread * np.clip(rng.standard_normal(), -2, 2)))
+        half_life *= float(np.exp(0.05 * np.clip(rng.standard_normal(), -2, 2)))
+        at_24_h = uptake * administered_MBq / 7400 * 1e6
+        now = at_24_h * 2 ** ((24.0 - imaged_after_h) / half_life)
+        total = now * counts[organ.index] * volume * 1e-6
+        integral = total * 2 ** (imaged_after_h / half_life) * half_life * 3600 / np.log(2)
+        values[organ.index] = now
+        truth[organ.name] = RegionActivity(
+            float(total),
+            float(now),
+            half_life,
+            float(integral),
+            float(counts[organ.index] * volume),
+            float(masses[organ.index]),
+        )
+    return values[regions], truth
+
+
+def _spect_grid(ct: VoxelGrid, spacing_mm: float) -> VoxelGrid:
+    """Cubic voxels, 128 columns and rows around the person, not aligned with the CT."""
+    count = int(np.ceil(ct.shape[0] * ct.spacing_mm[2] / spacing_mm)) + 4
+    middle = ct.to_ras((np.asarray(ct.shape[::-1]) - 1) / 2) + np.array([3.1, -5.3, 1.7])
+    size = np.array([128, 128, count])
+    origin = middle - ct.directions @ (spacing_mm * (size - 1) / 2)
+    return VoxelGrid.from_spacing((count, 128, 128), (spacing_mm,) * 3, origin, ct.directions)
+
+
+RESOLUTION_SIGMA_MM = 9.0 * FWHM_TO_SIGMA
+"""Standard deviation of the SPECT's Gaussian resolution, mm."""
