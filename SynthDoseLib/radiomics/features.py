@@ -1,0 +1,251 @@
+"""Extraction of pyradiomics features, one organ at a time, with settings that are stated beside the numbers."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..core import (
+    ImageVolume,
+    LabelMap,
+    MissingPackageError,
+    Progress,
+    ProgressReport,
+    SynthDoseError,
+    atomic_path,
+    resample_mean,
+    silent,
+)
+
+CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
+NOT_ORGANS = frozenset({"rest_of_body", "body"})
+INSTALL = (
+    "pip install numpy setuptools wheel versioneer cython, then pip install --no-build-isolation pyradiomics==3.0.1 "
+    "(needs a C compiler)"
+)
+
+
+@dataclass(frozen=True)
+class RadiomicsSettings:
+    """How features are computed.
+
+    Attributes
+    ----------
+    bin_width : float or None
+        Width of a grey level, in the unit of the image; None takes 25 for a CT and `bin_count` levels otherwise.
+    bin_count : int
+        Grey levels of images without a fixed scale.
+    spacing_mm : float or None
+        Edge of the cubic voxels to which the neighbourhood of each organ is resampled, so that features of different
+        scans can be compared; None keeps the voxels of the image.
+    classes : tuple of str
+        Families of features, some of `CLASSES`.
+    minimum_voxels : int
+        Smaller organs (after resampling) are left out and named in the notes.
+    """
+
+    bin_width: float | None = None
+    bin_count: int = 32
+    spacing_mm: float | None = 3.0
+    classes: tuple[str, ...] = CLASSES
+    minimum_voxels: int = 16
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.classes) - set(CLASSES))
+        if unknown or not self.classes:
+            raise SynthDoseError(
+                f"Unknown families of features: {', '.join(unknown) or 'none given'}. Known: {', '.join(CLASSES)}."
+            )
+        for name in ("bin_width", "spacing_mm", "bin_count", "minimum_voxels"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise SynthDoseError(f"{name} has to be a number above 0; found {value}.")
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """One feature of one organ in one image; the names of the fields are the header of ``radiomics.csv``."""
+
+    organ: str
+    image: str
+    feature: str
+    value: float
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features and what to know about them.
+
+    Attributes
+    ----------
+    rows : tuple of FeatureRow
+    notes : tuple of str
+        The settings, and which organs were left out for which reason.
+    """
+
+    rows: tuple[FeatureRow, ...]
+    notes: tuple[str, ...]
+
+
+def extract_features(
+    image: ImageVolume,
+    labels: LabelMap,
+    *,
+    organs: Iterable[str] | None = None,
+    settings: RadiomicsSettings | None = None,
+    progress: Progress = silent,
+) -> FeatureTable:
+    """Compute the features of every organ.
+
+    Parameters
+    ----------
+    image : ImageVolume
+        CT, or any other image; its modality (or unit) names it in the rows.
+    labels : LabelMap
+        On the grid of `image`.
+    organs : iterable of str, optional
+        All but the body and its rest if not given.
+    settings : RadiomicsSettings, optional
+    progress : callable
+        May raise `Cancelled`.
+
+    Returns
+    -------
+    FeatureTable
+        Features that are not defined for an organ (division by zero in a flat one) are left out.
+
+    Raises
+    ------
+    SynthDoseError
+        If the grids differ or an organ is unknown.
+    MissingPackageError
+        If pyradiomics is not installed.
+
+    References
+    ----------
+    van Griethuysen et al., Cancer Res. 77 (2017) e104-e107; Zwanenburg et al., Radiology 295 (2020) 328-338.
+    """
+    settings = settings or RadiomicsSettings()
+    radiomics = _load()
+    if not image.grid.matches(labels.grid):
+        raise SynthDoseError("Image and label map are on different grids. Resample the labels to the grid of the image first.")
+    names = [o.name for o in labels.organs if o.name not in NOT_ORGANS] if organs is None else list(organs)
+    bins: dict[str, float] = {"binWidth": settings.bin_width} if settings.bin_width else {"binCount": settings.bin_count}
+    if settings.bin_width is None and image.modality == "CT":
+        bins = {"binWidth": 25.0}
+    boxes = ndimage.find_objects(np.asarray(labels.labels, dtype=np.int32))
+    rows: list[FeatureRow] = []
+    skipped: list[str] = []
+    title = image.modality or image.unit or "image"
+    with _quiet(radiomics):
+        extractor = radiomics.featureextractor.RadiomicsFeatureExtractor(additionalInfo=False, label=1, **bins)
+        extractor.disableAllFeatures()
+        for family in settings.classes:
+            extractor.enableFeatureClassByName(family)
+        for number, name in enumerate(names):
+            progress(ProgressReport("radiomics", number / max(1, len(names)), None, name))
+            index = labels.organ(name).index
+            box = boxes[index - 1] if index <= len(boxes) else None
+            try:
+                if box is None:
+                    raise ValueError("empty")
+                found = _features(extractor, *_neighbourhood(image, labels, index, box, settings.spacing_mm), settings)
+            except ValueError as error:  # how pyradiomics refuses a region
+                skipped.append(f"{name} ({str(error).splitlines()[0]})")
+                continue
+            rows += [FeatureRow(name, title, feature, value) for feature, value in found.items()]
+    progress(ProgressReport("radiomics", 1.0))
+    notes = [_describe(bins, settings, image, radiomics.__version__)]
+    if skipped:
+        notes.append(f"No features of: {', '.join(skipped)}.")
+    return FeatureTable(tuple(rows), tuple(notes))
+
+
+def write_features_csv(path: str | os.PathLike[str], table: FeatureTable | Iterable[FeatureRow]) -> None:
+    """Write rows ``organ,image,feature,value``."""
+    rows = table.rows if isinstance(table, FeatureTable) else table
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["organ", "image", "feature", "value"])
+        writer.writerows([row.organ, row.image, row.feature, f"{row.value:.8g}"] for row in rows)
+
+
+def _load() -> ModuleType:
+    try:
+        import radiomics
+        import radiomics.featureextractor
+    except ImportError:
+        raise MissingPackageError("pyradiomics", "Radiomics", INSTALL) from None
+    return radiomics
+
+
+@contextmanager
+def _quiet(radiomics: ModuleType) -> Iterator[None]:
+    """Keep pyradiomics from writing to stderr, and numpy from warning of undefined features, which are left out."""
+    logger = logging.getLogger("radiomics")
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _features(
+    extractor: Any,
+    values: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+    settings: RadiomicsSettings,
+) -> dict[str, float]:
+    """Features by name; `ValueError` says why there are none."""
+    import SimpleITK
+
+    voxels = int(np.count_nonzero(mask))
+    if voxels < settings.minimum_voxels:
+        raise ValueError(f"{voxels} voxels, needed are {settings.minimum_voxels}")
+    pictures = []
+    for array in (values.astype(np.float64), mask.astype(np.uint8)):
+        picture = SimpleITK.GetImageFromArray(array)
+        picture.SetSpacing(spacing_mm)
+        pictures.append(picture)
+    found = extractor.execute(*pictures)
+    numbers = {str(key).removeprefix("original_"): float(np.asarray(value)) for key, value in found.items()}
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
+
+
+def _neighbourhood(
+    image: ImageVolume, labels: LabelMap, index: int, box: tuple[slice, ...], spacing_mm: float | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
+    """Cut out an organ with a margin and bring it to cubic voxels; an organ's voxel is one that is at least half filled."""
+    lower = [max(0, s.start - 2) for s in box]
+    upper = [min(n, s.stop + 2) for s, n in zip(box, labels.grid.shape, strict=True)]
+    region = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
+    values, inside = image.values[region], labels.labels[region] == index
+    grid = image.grid.crop((lower[0], lower[1], lower[2]), (inside.shape[0], inside.shape[1], inside.shape[2]))
+    if spacing_mm is None or np.allclose(grid.spacing_mm, spacing_mm, rtol=1e-3):
+        return values, inside, grid.spacing_mm
+    cubes = grid.with_spacing((spacing_mm, spacing_mm, spacing_mm))
+    filled = resample_mean(inside.astype(np.float32), grid, cubes)
+    lowest = float(values.min())
+    return resample_mean(values, grid, cubes, fill=lowest), filled >= 0.5, cubes.spacing_mm
+
+
+def _describe(bins: dict[str, float], settings: RadiomicsSettings, image: ImageVolume, version: str) -> str:
+    grey = f"grey levels {bins['binWidth']:g} {image.unit} wide" if "binWidth" in bins else f"{bins['binCount']:g} grey levels"
+    voxels = f"cubic voxels of {settings.spacing_mm:g} mm" if settings.spacing_mm else "the image's own voxels"
+    return f"Features ({', '.join(settings.classes)}) by pyradiomics {version.lstrip('v')}, {grey}, {voxels}, no filter."
