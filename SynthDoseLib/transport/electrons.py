@@ -133,7 +133,7 @@ def deflect(u, v, w, mu0, tail, state):
     With probability `tail` mu is uniform above `mu0`, otherwise below.
     """
     number = next_uniform(state)
-    if number < tail:
+    if number < tail:  # noqa: SIM108
         mu = mu0 + (1.0 - mu0) * number / tail
     else:
         mu = mu0 * (number - tail) / (1.0 - tail)

@@ -6,7 +6,7 @@ alone, so one row of the table holds it ready to use: how long it is (mass per a
 loses on average and with what spread, and the two numbers of a distribution of the deflection that has the first and second
 moment of multiple elastic scattering. Both moments are integrals along the slowing down of the step:
 
-    <cos theta> = exp(-K1),  <P2(cos theta)> = exp(-K2),  Kl = integral of (transport coefficient l) / (restricted stopping power) dE
+    <cos theta> = exp(-K1),  <P2(cos theta)> = exp(-K2),  Kl = integral of (coefficient l) / (restricted stopping power) dE
 
 (Goudsmit and Saunderson, Phys. Rev. 57 (1940) 24; Lewis, Phys. Rev. 78 (1950) 526). Symbols: E kinetic energy, W energy of the
 secondary, m electron rest energy, all MeV; path lengths are g/cm2, coefficients cm2/g.
@@ -128,7 +128,7 @@ def build_electron_tables(
 
     References
     ----------
-    Berger, in Methods in Computational Physics 1 (1963) 135 (classes of condensed histories); Salvat, PENELOPE-2018 (OECD/NEA 2019)
+    Berger, in Methods in Computational Physics 1 (1963) 135 (classes of condensed histories); Salvat, PENELOPE-2018 (NEA 2019)
     for the two-interval distribution of the deflection.
     """
     first, last = np.log(_LOWEST_ENERGY), np.log(max(max_energy_MeV, 10 * _LOWEST_ENERGY)) + 1e-6
@@ -143,11 +143,16 @@ def build_electron_tables(
     for index, material in enumerate(materials):
         scaled = _scaled_bremsstrahlung(material, energy, kappa)
         spectrum[index] = scaled / scaled.max(axis=1, keepdims=True)
-        brems_number, brems_energy = _bremsstrahlung_integrals(energy, kappa, scaled, photon_cut_MeV)
+        electron_number, electron_energy = _bremsstrahlung_integrals(energy, kappa, scaled, photon_cut_MeV)
+        electron_radiative = stopping_powers(material, energy).radiative
         for positron in (False, True):
             collisions = _collision_integrals(material, energy, cut, positron)
-            total_power = stopping_powers(material, energy, positron=positron).total
-            soft_power = total_power - collisions.hard_energy - brems_energy
+            powers = stopping_powers(material, energy, positron=positron)
+            total_power = powers.total
+            # Positrons radiate less; the shape of the spectrum is taken to be the same.
+            less = powers.radiative / electron_radiative
+            brems_number = electron_number * less
+            soft_power = total_power - collisions.hard_energy - electron_energy * less
             moments = _scattering_moments(material, energy, cut, positron)
             first_range = float(csda_range(material, np.array([_LOWEST_ENERGY]), positron=positron)[0])
             place = 2 * index + positron
@@ -274,8 +279,8 @@ def _scattering_moments(
 
 def _scaled_bremsstrahlung(material: Material, energy: NDArray[np.float64], kappa: NDArray[np.float64]) -> NDArray[np.float64]:
     """k dsigma/dk, cm2/g, at k = kappa E; shape (energies, kappas)."""
-    table_kappa, scaled = bremsstrahlung_spectrum(material, energy)
-    return np.stack([np.interp(kappa, table_kappa, line) for line in scaled])
+    table = bremsstrahlung_spectrum(material, energy)
+    return np.stack([np.interp(kappa, table.kappa, line) for line in table.scaled])
 
 
 def _bremsstrahlung_integrals(
