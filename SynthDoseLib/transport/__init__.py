@@ -1,3 +1,38 @@
 """Dose engines: the voxel Monte Carlo."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core import Emission, Progress, VoxelPhantom, silent
+from .cache import prepare_kernel_cache
+from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
+from .values import RunSettings, SimulationResult
+
+__all__ = [
+    "BeamSource",
+    "OrganSource",
+    "PointSource",
+    "RunSettings",
+    "SimulationResult",
+    "Source",
+    "SphereSource",
+    "VolumeSource",
+    "simulate",
+]
+
+# before any kernel is defined, whoever imports it first
+prepare_kernel_cache()
+
+
+def simulate(
+    phantom: VoxelPhantom,
+    source: Source,
+    emissions: Sequence[Emission],
+    settings: RunSettings,
+    progress: Progress = silent,
+) -> SimulationResult:
+    """Dose per decay in every voxel and organ of a phantom: `engine.simulate`, which loads numba only when it is called."""
+    from . import engine
+
+    return engine.simulate(phantom, source, emissions, settings, progress)

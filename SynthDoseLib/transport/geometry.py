@@ -22,8 +22,8 @@ KIND, ENERGY, X, Y, Z, U, V, W, WEIGHT, VOXEL_I, VOXEL_J, VOXEL_K = range(12)
 
 STACK_SIZE = 256
 
-TALLY_PER_MEV = float(2**30)
-"""Tallies are int64 in fixed point, so that their sums do not depend on the order: 1 meV steps, 8.6e9 MeV at most."""
+TALLY_PER_MEV = float(2**36)
+"""Tallies are int64 in fixed point, so that their sums do not depend on the order: 15 µeV steps, 1.3e8 MeV at most."""
 
 
 class Geometry(NamedTuple):

@@ -1,0 +1,55 @@
+"""Where compiled kernels are kept between runs.
+
+numba decides from a kernel's own file whether its cached code is fresh, and so loads stale code when only a function of another
+file changed. The folder's name therefore carries a hash of all sources of the engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def user_cache_folder() -> Path:
+    """Folder of the operating system for files that can be made again, with our own name at the end."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "SynthDose"
+
+
+def engine_hash() -> str:
+    """Sixteen hexadecimal digits that change with any source file of the engine."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def prepare_kernel_cache() -> Path:
+    """Tell numba where to keep the engine's compiled kernels; a NUMBA_CACHE_DIR of the user is respected.
+
+    To be called before the first kernel is defined. Falls back to the folder for temporary files where the user's
+    cache folder cannot be written.
+    """
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if not chosen:
+        folder = user_cache_folder() / f"kernels-{engine_hash()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError:
+            folder = Path(tempfile.gettempdir()) / f"SynthDose-kernels-{engine_hash()}"
+        chosen = os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    if "numba" in sys.modules:
+        # numba reads the environment once, when it is imported
+        sys.modules["numba"].config.CACHE_DIR = chosen
+    return Path(chosen)

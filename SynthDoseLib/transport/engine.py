@@ -1,0 +1,243 @@
+"""The voxel Monte Carlo: from a phantom, a source and its emissions to dose per decay."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from ..core import DoseMap, Emission, OrganDose, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
+from .allotment import Allotment, allot
+from .batches import BatchRunner, Statistics
+from .problem import Problem, build_problem, warm_up
+from .sources import Source
+from .values import RunSettings, SimulationResult
+
+MEV_PER_G_IN_GY = 1.602176634e-10
+BATCHES = 64
+_OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
+_BYTES_PER_VOXEL, _BYTES_PER_VOXEL_AND_THREAD = 40, 8
+_MEMORY_SHARE = 0.8
+
+
+def simulate(
+    phantom: VoxelPhantom,
+    source: Source,
+    emissions: Sequence[Emission],
+    settings: RunSettings,
+    progress: Progress = silent,
+) -> SimulationResult:
+    """Dose per decay in every voxel and organ of a phantom.
+
+    Photons, electrons and positrons are transported, alphas slow down along straight lines; see the modules of this package.
+
+    Parameters
+    ----------
+    phantom : VoxelPhantom
+        Outside its grid and where its density is 0 is vacuum.
+    source : VolumeSource, OrganSource, PointSource, SphereSource or BeamSource
+        All its decays have to happen in matter (a beam may start anywhere).
+    emissions : sequence of Emission
+        Per decay.
+    settings : RunSettings
+    progress : callable
+        Gets `ProgressReport` of stage "transport"; may raise `Cancelled`, which stops the threads within a second.
+
+    Returns
+    -------
+    SimulationResult
+        One standard error, from 64 batches (fewer or more when the run is limited by sigma or time).
+
+    Raises
+    ------
+    SynthDoseError
+        If the input is not usable: see `build_problem`, `build_source`, `RunSettings`; or memory does not suffice.
+    Cancelled
+        From `progress`.
+    """
+    wall, cpu = time.monotonic(), time.process_time()
+    organs = _organ_indices(phantom, settings)
+    threads = _threads(phantom.grid.size, settings.threads)
+    progress(ProgressReport("transport", 0.0, None, "Preparing cross sections and electron tables"))
+    problem = build_problem(phantom, source, emissions, seed=settings.seed, estimator=settings.estimator)
+    progress(ProgressReport("transport", 0.0, None, "Loading the engine (compiled once per installation, about half a minute)"))
+    warm_up(problem)
+    pilot = allot(problem, organs, _pilot_histories(settings), threading.Event())
+    runner, planned, scale = _plan(problem, pilot, settings, threads)
+    report = _reporter(progress, phantom, organs, planned)
+    while True:
+        runner.run(planned, report)
+        planned = _extension(runner.statistics, organs, settings, planned)
+        if runner.expired or planned <= runner.statistics.done:
+            break
+    result = _result(phantom, runner.statistics, scale, settings, threads, time.monotonic() - wall, time.process_time() - cpu)
+    progress(ProgressReport("transport", 1.0, 0.0, f"{result.histories} histories in {result.wall_s:.1f} s"))
+    return result
+
+
+def _organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.int64]:
+    counts = phantom.labels.voxel_counts()
+    if settings.relative_sigma is not None and not settings.organs:
+        raise SynthDoseError('relative_sigma needs the organs it is meant for, for example organs = ["kidneys"].')
+    for name in settings.organs:
+        phantom.labels.organ(name)
+        if counts[name] == 0:
+            raise SynthDoseError(f"The organ '{name}' of the run settings is empty: no voxel has its label.")
+    names = settings.organs or tuple(name for name, count in counts.items() if count)
+    return np.array([phantom.labels.organ(name).index for name in names], np.int64)
+
+
+def _threads(voxels: int, wanted: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = wanted or cores
+    free = psutil.virtual_memory().available * _MEMORY_SHARE
+    affordable = int((free - _BYTES_PER_VOXEL * voxels) // (_BYTES_PER_VOXEL_AND_THREAD * voxels))
+    if affordable < 1:
+        needed = (_BYTES_PER_VOXEL + _BYTES_PER_VOXEL_AND_THREAD) * voxels / _MEMORY_SHARE
+        raise SynthDoseError(
+            f"The phantom of {voxels} voxels needs {needed / 2**30:.1f} GiB of free memory; "
+            f"{free / _MEMORY_SHARE / 2**30:.1f} GiB are free. Crop it to the body or use larger voxels."
+        )
+    return min(threads, affordable)
+
+
+def _pilot_histories(settings: RunSettings) -> int:
+    if settings.histories is not None:
+        return int(np.clip(settings.histories // 100, 80, 4000))
+    return 4000
+
+
+def _plan(problem: Problem, pilot: Allotment, settings: RunSettings, threads: int) -> tuple[BatchRunner, int, float]:
+    """Decide how many histories a batch has; return the runner, the number of batches, and what a weight of 1 stands for."""
+    now = time.monotonic()
+    limits = []
+    if settings.histories is not None:
+        limits.append((settings.histories, BATCHES))
+    if settings.relative_sigma is not None:
+        worst = np.nanmax(pilot.variance_per_history) if np.isfinite(pilot.variance_per_history).any() else 1e4
+        limits.append((int(max(5000, worst / settings.relative_sigma**2)), _OPEN_BATCHES))
+    if settings.max_seconds is not None:
+        affordable = settings.max_seconds * threads / pilot.seconds_per_history
+        # only a limit that is likely to end the run may shape the batches: it is not reproducible
+        if not limits or affordable < 2 * min(total for total, _ in limits):
+            limits.append((int(max(1000, affordable)), _OPEN_BATCHES))
+    total, batches = min(limits)
+    batches = min(batches, max(10, total // (10 * len(problem.groups))))
+    per_group = _largest_remainder(pilot.share, total)
+    per_batch = per_group / batches
+    yields = np.array([group.yield_per_decay for group in problem.groups])
+    weights = yields / per_batch
+    deadline = np.inf if settings.max_seconds is None else now + settings.max_seconds
+    runner = BatchRunner(problem, per_batch, weights / weights.max(), threads, deadline)
+    return runner, batches, float(weights.max())
+
+
+def _largest_remainder(share: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    """Whole numbers in proportion to `share` that sum to `total`, each at least 1."""
+    exact = share * total
+    whole = np.maximum(np.floor(exact).astype(np.int64), 1)
+    rest = total - int(whole.sum())
+    if rest > 0:
+        order = np.argsort(exact - np.floor(exact))[::-1]
+        np.add.at(whole, order[np.arange(rest) % order.size], 1)
+    return whole
+
+
+def _extension(statistics: Statistics, organs: NDArray[np.int64], settings: RunSettings, planned: int) -> int:
+    """Batches to have in total: more than were planned if sigma, or the time that is left, asks for it."""
+    limit = None
+    if settings.relative_sigma is not None:
+        errors = statistics.relative_errors(organs)
+        worst = float(np.nanmax(errors)) if np.isfinite(errors).any() else np.inf
+        if worst <= settings.relative_sigma:
+            return planned
+        factor = min(4.0, (worst / settings.relative_sigma) ** 2 * 1.05)
+        limit = int(np.ceil(planned * factor))
+    elif settings.histories is None:
+        limit = 2 * planned
+    if limit is None:
+        return planned
+    if settings.histories is not None:
+        limit = min(limit, int(settings.histories * planned // max(1, statistics.counts.sum())))
+    return max(limit, planned)
+
+
+def _reporter(progress: Progress, phantom: VoxelPhantom, organs: NDArray[np.int64], planned: int) -> _Reporter:
+    names = {organ.index: organ.name for organ in phantom.labels.organs}
+    return _Reporter(progress, [names[int(index)] for index in organs], organs, planned)
+
+
+class _Reporter:
+    """Says how far the run is, and how sure the organs are."""
+
+    def __init__(self, progress: Progress, names: list[str], organs: NDArray[np.int64], planned: int) -> None:
+        self._progress, self._names, self._organs, self._planned = progress, names, organs, planned
+        self._begun = time.monotonic()
+
+    def __call__(self, statistics: Statistics) -> None:
+        done = statistics.done
+        fraction = min(1.0, done / max(self._planned, done, 1))
+        elapsed = time.monotonic() - self._begun
+        left = elapsed * (1 - fraction) / fraction if fraction > 0 else None
+        message = f"{int(statistics.counts.sum())} histories"
+        if done > 2 and self._organs.size:
+            errors = statistics.relative_errors(self._organs)
+            known = [(f"{name} {100 * e:.2g} %") for name, e in zip(self._names, errors, strict=True) if np.isfinite(e)]
+            message += "; sigma " + ", ".join(known[:4]) if known else ""
+        self._progress(ProgressReport("transport", fraction, left, message))
+
+
+def _result(
+    phantom: VoxelPhantom,
+    statistics: Statistics,
+    scale: float,
+    settings: RunSettings,
+    threads: int,
+    wall_s: float,
+    cpu_s: float,
+) -> SimulationResult:
+    batches = statistics.done
+    per_batch = scale / batches
+    mass = phantom.density_g_cm3.ravel() * np.float64(phantom.grid.voxel_volume_ml)
+    to_gray = np.divide(MEV_PER_G_IN_GY, mass, out=np.zeros_like(mass), where=mass > 0)
+    mean = statistics.energy * per_batch
+    variance = np.maximum(statistics.energy_squared * scale * per_batch - mean**2, 0.0) / max(1, batches - 1)
+    dose = (mean * to_gray).astype(np.float32).reshape(phantom.grid.shape)
+    sigma = (np.sqrt(variance) * to_gray).astype(np.float32).reshape(phantom.grid.shape)
+    masses = phantom.mass_g()
+    filled = [organ for organ in phantom.labels.organs if masses[organ.name] > 0]
+    energies, errors = statistics.organ_means(np.array([organ.index for organ in filled], np.int64))
+    organs = tuple(
+        OrganDose(
+            organ.name,
+            masses[organ.name],
+            float(energy * scale * MEV_PER_G_IN_GY / masses[organ.name]),
+            float(error * scale * MEV_PER_G_IN_GY / masses[organ.name]),
+        )
+        for organ, energy, error in zip(filled, energies, errors, strict=True)
+    )
+    notes: tuple[str, ...] = ()
+    if settings.threads > threads:
+        notes = (f"{threads} of {settings.threads} threads were used: free memory does not suffice for more tallies.",)
+    return SimulationResult(
+        dose=DoseMap(phantom.grid, dose, sigma, "decay"),
+        organs=organs,
+        histories=int(statistics.counts.sum()),
+        histories_per_emission=tuple(int(n) for n in statistics.counts),
+        cpu_s=cpu_s,
+        wall_s=wall_s,
+        transport_cpu_s=statistics.cpu_s,
+        device="cpu",
+        threads=threads,
+        seed=settings.seed,
+        energy_emitted_MeV=statistics.emitted * per_batch,
+        energy_deposited_MeV=float(mean.sum()),
+        energy_escaped_MeV=statistics.escaped * per_batch,
+        batches=batches,
+        notes=notes,
+    )

@@ -1,0 +1,188 @@
+"""A simulation made ready for the kernels."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..core import Emission, SynthDoseError, VoxelPhantom
+from .alphas import AlphaTables, build_alpha_tables
+from .electrons_tables import ElectronTables, build_electron_tables
+from .emission_groups import EmissionGroup, group_emissions
+from .geometry import STACK_SIZE, TALLY_PER_MEV, Geometry, build_geometry
+from .histories import ALPHA, run_histories
+from .sources import Source, SourceTables, build_source
+from .tables import PhotonTables, build_photon_tables, range_classes
+
+LOCAL_SHARE = 0.1
+"""Electrons are local where their mean range, weighted by energy, is at most this share of the smallest voxel edge, in the
+thinnest of the voxel and its 26 neighbours; vacuum and the border of the grid count as thin."""
+
+CHUNK_SECONDS = 0.1  # how long a kernel runs before it looks up: cancelling has to feel immediate
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Tables and arrays that do not change while histories run.
+
+    Attributes
+    ----------
+    labels : ndarray of uint16, (voxels,)
+        Organ index per voxel, 0 elsewhere.
+    voxel_class : ndarray of uint8, (voxels,)
+        See `transport_photon`.
+    """
+
+    groups: tuple[EmissionGroup, ...]
+    geometry: Geometry
+    source: SourceTables
+    photons: PhotonTables
+    electrons: ElectronTables
+    alphas: AlphaTables
+    labels: NDArray[np.uint16]
+    voxel_class: NDArray[np.uint8]
+    kerma: bool
+    emission_count: int
+    seed: int
+
+
+@dataclass(eq=False)
+class Work:
+    """What one thread writes to.
+
+    Attributes
+    ----------
+    tally : ndarray of int64, (voxels,)
+        All zero between batches.
+    counts : ndarray of int64, (emissions,)
+    totals : ndarray of float64, (3,)
+        See `run_histories`.
+    cpu_s : float
+        Time spent in histories.
+    """
+
+    tally: NDArray[np.int64]
+    stack: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    totals: NDArray[np.float64]
+    cpu_s: float = 0.0
+
+
+class Stopped(Exception):
+    """A batch was given up because the run was cancelled or its time was over."""
+
+
+def build_problem(
+    phantom: VoxelPhantom, source: Source, emissions: Sequence[Emission], *, seed: int, estimator: str
+) -> Problem:
+    """Check the input and compute all tables.
+
+    Raises
+    ------
+    SynthDoseError
+        If the phantom is empty, or source or emissions do not fit it.
+    """
+    if not phantom.density_g_cm3.any():
+        raise SynthDoseError("The phantom is empty: the density is 0 everywhere.")
+    groups = group_emissions(emissions)
+    source_tables = build_source(source, phantom)
+    geometry = build_geometry(phantom)
+    most = max(group.max_energy_MeV for group in groups if group.kind != ALPHA) if any(g.kind != ALPHA for g in groups) else 0.1
+    kerma = estimator == "auto"
+    with_alphas = any(group.kind == ALPHA for group in groups)
+    return Problem(
+        groups,
+        geometry,
+        source_tables,
+        build_photon_tables(phantom.materials, most),
+        build_electron_tables(phantom.materials, max(most, 0.1)),
+        build_alpha_tables(phantom.materials, with_alphas),
+        phantom.labels.labels.ravel(),
+        _voxel_classes(phantom) if kerma else np.zeros(1, np.uint8),
+        kerma,
+        len(emissions),
+        seed,
+    )
+
+
+def _voxel_classes(phantom: VoxelPhantom) -> NDArray[np.uint8]:
+    edge_cm = min(phantom.grid.spacing_mm) / 10
+    thinnest = ndimage.minimum_filter(phantom.density_g_cm3, size=3, mode="constant", cval=0.0)
+    return range_classes(LOCAL_SHARE * edge_cm * thinnest, up=False).ravel()
+
+
+def new_work(problem: Problem) -> Work:
+    """Empty tallies for one thread."""
+    return Work(
+        np.zeros(problem.labels.size, np.int64),
+        np.zeros((STACK_SIZE, 12)),
+        np.zeros(problem.emission_count, np.int64),
+        np.zeros(3),
+    )
+
+
+def warm_up(problem: Problem) -> None:
+    """Make the kernels ready: loaded from the cache, or compiled where that is the first time."""
+    work = new_work(problem)
+    _run(problem, work, 0, 0, 0, 1.0, 0)
+    organ_energies(work.tally[:1], problem.labels[:1], np.zeros(1))
+    close_batch(work.tally[:1], problem.labels[:1], np.zeros(1), np.zeros(1), np.zeros(1))
+
+
+def _run(problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int) -> None:
+    own = problem.groups[group]
+    run_histories(
+        first, last, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.source,
+        problem.geometry, problem.photons, problem.electrons, problem.alphas, problem.voxel_class, problem.kerma,
+        work.tally, work.stack, work.counts, work.totals,
+    )  # fmt: skip
+
+
+def follow(
+    problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int, stop: threading.Event
+) -> None:
+    """Run histories `first` to `last` (excluded) of a group in chunks that look at `stop`.
+
+    Raises
+    ------
+    Stopped
+    """
+    chunk = 50
+    while first < last:
+        if stop.is_set():
+            raise Stopped
+        end = min(last, first + chunk)
+        begun = time.thread_time()
+        _run(problem, work, group, first, end, weight, stream)
+        spent = time.thread_time() - begun
+        work.cpu_s += spent
+        chunk = int(max(50, min(20 * chunk, chunk * CHUNK_SECONDS / max(spent, 1e-6))))
+        first = end
+
+
+@njit(nogil=True, cache=True)
+def organ_energies(tally, labels, sums):
+    """Add the energies of a tally, MeV, to the organ that each voxel belongs to, and clear the tally."""
+    for voxel in range(tally.size):
+        if tally[voxel] != 0:
+            sums[labels[voxel]] += tally[voxel] / TALLY_PER_MEV
+            tally[voxel] = 0
+
+
+@njit(nogil=True, cache=True)
+def close_batch(tally, labels, sums, total, total_of_squares):
+    """As `organ_energies`, and add the energies and their squares to `total` and `total_of_squares` (voxels,)."""
+    for voxel in range(tally.size):
+        if tally[voxel] != 0:
+            energy = tally[voxel] / TALLY_PER_MEV
+            sums[labels[voxel]] += energy
+            total[voxel] += energy
+            total_of_squares[voxel] += energy * energy
+            tally[voxel] = 0

@@ -1,0 +1,118 @@
+"""What a simulation is asked for, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import DoseMap, OrganDose, SynthDoseError
+
+DEVICES = ("auto", "cpu", "cuda")
+ESTIMATORS = ("auto", "analog")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """When a simulation stops (whichever limit is met first) and how it is done.
+
+    Parameters
+    ----------
+    histories : int, optional
+        Particle histories in total; the engine allots them among the emissions.
+    relative_sigma : float, optional
+        Stop when the relative standard error of every one of `organs` is at most this.
+    organs : tuple of str
+        Organs that matter: for `relative_sigma` and for the allotment of histories; all organs if empty.
+    max_seconds : float, optional
+        Wall-clock limit of the transport.
+    seed : int
+        The same seed gives the same dose for any number of threads (unless `max_seconds` cut the run short).
+    device : str
+        "cpu", or "auto", which is the CPU in this version.
+    threads : int
+        0 for all cores.
+    estimator : str
+        "auto": photon dose by track length where the secondary electrons' range is negligible, analog elsewhere;
+        "analog": energy is scored where it is deposited, everywhere.
+
+    Raises
+    ------
+    SynthDoseError
+        If a value is out of range, or no limit is given.
+    """
+
+    histories: int | None = None
+    relative_sigma: float | None = None
+    organs: tuple[str, ...] = ()
+    max_seconds: float | None = None
+    seed: int = 1
+    device: str = "auto"
+    threads: int = 0
+    estimator: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "organs", tuple(self.organs))
+        if self.histories is None and self.relative_sigma is None and self.max_seconds is None:
+            raise SynthDoseError("The run needs a limit: histories, relative_sigma or max_seconds.")
+        if self.histories is not None and self.histories < 100:
+            raise SynthDoseError(f"histories has to be at least 100 for an uncertainty; found {self.histories}.")
+        if self.relative_sigma is not None and not 1e-5 <= self.relative_sigma < 1:
+            raise SynthDoseError(f"relative_sigma has to be between 0.00001 and 1; found {self.relative_sigma}.")
+        if self.max_seconds is not None and not (np.isfinite(self.max_seconds) and self.max_seconds > 0):
+            raise SynthDoseError(f"max_seconds has to be positive; found {self.max_seconds}.")
+        if not 0 <= self.seed < 2**63:
+            raise SynthDoseError(f"seed has to be between 0 and 2^63 - 1; found {self.seed}.")
+        if self.device not in DEVICES:
+            raise SynthDoseError(f"device '{self.device}' is not known. Allowed: {', '.join(DEVICES)}.")
+        if self.device == "cuda":
+            raise SynthDoseError("device 'cuda' is not available in this version of SynthDose. Use device = 'cpu' or 'auto'.")
+        if self.threads < 0:
+            raise SynthDoseError(f"threads has to be 0 (all cores) or more; found {self.threads}.")
+        if self.estimator not in ESTIMATORS:
+            raise SynthDoseError(f"estimator '{self.estimator}' is not known. Allowed: {', '.join(ESTIMATORS)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class SimulationResult:
+    """Dose per decay (per particle for a beam) with its Monte Carlo standard error.
+
+    Attributes
+    ----------
+    dose : DoseMap
+        Per decay, on the grid of the phantom.
+    organs : tuple of OrganDose
+        Energy imparted over mass, per decay, for every organ of the phantom that is not empty.
+    histories : int
+        Particle histories in total.
+    histories_per_emission : tuple of int
+        In the order of the emissions that were given.
+    cpu_s, wall_s : float
+        Of the whole call; `transport_cpu_s` of the histories alone, summed over threads, s.
+    device : str
+    threads : int
+        Threads that were used; fewer than asked for if memory is short.
+    seed : int
+    energy_emitted_MeV, energy_deposited_MeV, energy_escaped_MeV : float
+        Per decay; a positron counts its kinetic energy plus 1.022 MeV.
+    batches : int
+        Independent batches that sigma comes from.
+    notes : tuple of str
+        What is remarkable, one sentence each.
+    """
+
+    dose: DoseMap
+    organs: tuple[OrganDose, ...]
+    histories: int
+    histories_per_emission: tuple[int, ...]
+    cpu_s: float
+    wall_s: float
+    transport_cpu_s: float
+    device: str
+    threads: int
+    seed: int
+    energy_emitted_MeV: float
+    energy_deposited_MeV: float
+    energy_escaped_MeV: float
+    batches: int
+    notes: tuple[str, ...] = ()
