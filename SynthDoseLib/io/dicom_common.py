@@ -1,0 +1,125 @@
+"""What all written DICOM objects share: patient, study, equipment, identifiers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from .. import __version__
+from ..core import ImageVolume, SynthDoseError
+from .dicom_files import read_dataset
+from .text import clean_text
+
+MAKER = "SynthDose"
+NOTICE = "Research software, not for clinical use"
+_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+_STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "StudyDescription")
+# type 2: has to be there, may be empty
+_EMPTY = (*_PATIENT, "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID")
+# of the basic profile of PS3.15, what highdicom or this module copies from the reference
+_IDENTIFYING = (
+    *_PATIENT, *_STUDY, "PatientAge", "PatientSize", "PatientWeight", "OtherPatientIDs", "EthnicGroup", "PatientComments",
+    "InstitutionName", "StationName", "OperatorsName", "PerformingPhysicianName", "AdditionalPatientHistory",
+    "ClinicalTrialSubjectID", "PatientBirthTime", "Occupation", "ContentCreatorName",
+)  # fmt: skip
+
+
+def new_uid() -> str:
+    """Return a fresh identifier from the root for UUIDs (2.25), which needs no registration."""
+    return str(generate_uid(prefix=None))
+
+
+def reference_headers(image: ImageVolume) -> list[Dataset]:
+    """Headers, without pixels, of the DICOM files an image was read from.
+
+    Raises
+    ------
+    SynthDoseError
+        If it was not read from DICOM, or the files are gone.
+    """
+    if not image.metadata.get("study_instance_uid") or not image.source_files:
+        raise SynthDoseError(
+            "Export to DICOM needs the DICOM series it belongs to, but the image was not read from DICOM. "
+            "Give the DICOM folder of the CT as image."
+        )
+    return [read_dataset(Path(name), pixels=False) for name in image.source_files]
+
+
+def with_required_tags(header: Dataset) -> Dataset:
+    """Add the empty patient and study elements that a de-identified header may lack, in place."""
+    for keyword in _EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, "")
+    return header
+
+
+def strip_identity(dataset: Dataset) -> None:
+    """Blank who the patient is and when the study was, in place; UIDs are kept, so that it still refers to its images."""
+    for keyword in _IDENTIFYING:
+        if keyword in dataset:
+            if keyword in _EMPTY:
+                setattr(dataset, keyword, "")
+            else:
+                delattr(dataset, keyword)
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = "PS3.15 basic profile, UIDs kept"
+    items = []
+    for value, meaning in (
+        ("113100", "Basic Application Confidentiality Profile"),
+        ("113110", "Retain UIDs Option"),
+    ):
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+        items.append(code)
+    dataset.DeidentificationMethodCodeSequence = items
+
+
+def new_object(sop_class_uid: str, modality: str, description: str) -> Dataset:
+    """Return a dataset with its file meta, identifiers, equipment and times; patient and study are still missing."""
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = new_uid()
+    dataset.SeriesInstanceUID = new_uid()
+    dataset.Modality = modality
+    dataset.SeriesDescription = clean_text(description)
+    dataset.Manufacturer = MAKER
+    dataset.ManufacturerModelName = MAKER
+    dataset.SoftwareVersions = __version__
+    # what a module needs that cannot be known stays out, rather than being made up
+    now = datetime.now()
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.file_meta = file_meta(dataset)
+    return dataset
+
+
+def file_meta(dataset: Dataset) -> FileMetaDataset:
+    """File meta information for explicit little endian."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationVersionName = MAKER.upper()
+    return meta
+
+
+def copy_study(dataset: Dataset, header: Dataset, deidentify: bool) -> None:
+    """Make `dataset` part of the patient and study of `header`, with or without who that is."""
+    if "SpecificCharacterSet" in header:
+        dataset.SpecificCharacterSet = header.SpecificCharacterSet
+    for keyword in (*_PATIENT, *_STUDY):
+        if keyword in header:
+            setattr(dataset, keyword, header[keyword].value)
+    with_required_tags(dataset)
+    dataset.StudyInstanceUID = header.StudyInstanceUID
+    if deidentify:
+        strip_identity(dataset)
+
+
+def series_number_after(header: Dataset, step: int) -> int:
+    """A series number of our own that does not hide among the scanner's."""
+    text = str(header.get("SeriesNumber") or "0")
+    return 9000 + step if not text.isdigit() else int(text) % 1000 * 10 + 9000 + step

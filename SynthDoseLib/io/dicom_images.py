@@ -1,0 +1,218 @@
+"""CT, MR, PET and SPECT from DICOM: one file per slice, or multi-frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ..core import ImageVolume, SynthDoseError
+from .dicom_files import DicomFile, choose_series, describe_series, is_localizer, lenient, read_dataset
+from .dicom_frames import Frame, frames_of
+from .dicom_metadata import UNITS, acquisition_moment, nuclide_metadata, number, patient_metadata, reference_moment
+from .finish import AIR_HU, finish_image
+from .slices import order_slices, regular_volume, require_no_gap
+
+# 12-bit scanners: everything outside is no CT number of tissue or air
+_CT_RANGE_HU = (-1024.0, 3071.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    values: NDArray[np.float32]
+    padded: NDArray[np.bool_] | None
+    notes: tuple[str, ...]
+
+
+def read_dicom_image(
+    path: Path, *, modality: str | None = None, series: str | None = None, hu_offset: float = 0.0
+) -> ImageVolume:
+    """Read one series of a DICOM folder or file; see `read_image`."""
+    files = choose_series(path, modality, series)
+    notes: list[str] = []
+    slices = [f for f in files if not is_localizer(f)]
+    if slices and len(slices) < len(files):
+        notes.append(f"{len(files) - len(slices)} scout view(s) in the series were left out.")
+        files = slices
+    kind = files[0].modality
+    frames = [frame for file in files for frame in frames_of(file)]
+    placements = [f.placement for f in frames]
+    if len({f.size for f in frames}) > 1:
+        sizes = sorted({f"{f.size[1]} x {f.size[0]}" for f in frames})
+        raise SynthDoseError(
+            f"{path}: the slices have different numbers of pixels ({', '.join(sizes)}). Keep those of one size."
+        )
+    order = order_slices(path, placements)
+    require_no_gap(path, placements, order)
+    frames = [frames[n] for n in order]
+    headers = [f.header for f in files]
+    if path.is_file() and len(frames) == 1:
+        notes.append("One file with one slice was read; give the folder to read the whole series.")
+    acquired_at, time_notes = reference_moment(headers, kind)
+    nuclide, nuclide_notes = nuclide_metadata(headers[0], acquired_at)
+    metadata = {**patient_metadata(headers[0]), **nuclide}
+    stack = _load(path, files, frames, kind)
+    unit, values, unit_notes = _unit(headers[0], kind, frames, stack.values)
+    fill = AIR_HU if kind == "CT" else 0.0
+    thickness = frames[0].thickness
+    if len(frames) == 1 and thickness is None:
+        raise SynthDoseError(f"{path}: the only slice does not say how thick it is (SliceThickness). Give the whole series.")
+    if stack.padded is not None:
+        values[stack.padded] = fill
+    values, matrix, grid_notes = regular_volume(values, [f.placement for f in frames], thickness or 1.0, fill)
+    values, decay_notes, acquired_at = _refer_to_start(path, values, kind, unit, frames, metadata, acquired_at)
+    image = finish_image(
+        path,
+        values,
+        matrix,
+        modality=kind,
+        unit=unit,
+        hu_offset=hu_offset,
+        acquired_at=acquired_at,
+        metadata=metadata,
+        source_files=tuple(dict.fromkeys(str(f.file.path) for f in frames)),
+        notes=(*notes, *time_notes, *nuclide_notes, *unit_notes, *stack.notes, *grid_notes, *decay_notes),
+    )
+    return image
+
+
+def _load(path: Path, files: Sequence[DicomFile], frames: Sequence[Frame], kind: str) -> _Stack:
+    """Decode the pixels of all frames, rescaled; for CT also where padding is."""
+    rows, columns = frames[0].size
+    values = np.empty((len(frames), rows, columns), np.float32)
+    padded = np.zeros(values.shape, bool) if kind == "CT" else None
+    inside: set[float] = set()
+    where: dict[Path, list[int]] = {}
+    for n, frame in enumerate(frames):
+        where.setdefault(frame.file.path, []).append(n)
+    for file_path, places in where.items():
+        dataset = read_dataset(file_path)
+        stored = decode(dataset, file_path)
+        for n in places:
+            frame = frames[n]
+            plane = stored[frame.index].astype(np.float32)
+            if padded is not None and frame.padding is not None:
+                hu = tuple(p * frame.slope + frame.intercept for p in frame.padding)
+                if hu[1] < _CT_RANGE_HU[0] or hu[0] > _CT_RANGE_HU[1]:
+                    padded[n] = (plane >= frame.padding[0]) & (plane <= frame.padding[1])
+                elif hu[1] > AIR_HU:
+                    inside.add(hu[0])
+            values[n] = plane * np.float32(frame.slope) + np.float32(frame.intercept)
+    notes: list[str] = []
+    if inside:
+        notes.append(f"The file's padding value is a CT number of tissue ({min(inside):.0f} HU); it was not replaced.")
+    count = int(padded.sum()) if padded is not None else 0
+    if padded is not None and count:
+        padding = np.unique(values[padded])
+        notes.append(
+            f"{count} of {values.size} voxels held the file's padding value ({padding[0]:.0f} HU) "
+            f"and were set to air ({AIR_HU:.0f} HU)."
+        )
+    return _Stack(values, padded if count else None, tuple(notes))
+
+
+def decode(dataset: Dataset, path: Path) -> NDArray[Any]:
+    """Return the stored values of a file, (frames, rows, columns), whatever the compression.
+
+    Raises
+    ------
+    SynthDoseError
+        If the pixels are incomplete, colour, or compressed in a way that no installed decoder knows.
+    """
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise SynthDoseError(f"{path} is a colour image; CT, MR, PET and SPECT have one value per pixel.")
+    declared = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    compressed = bool(syntax is not None and syntax.is_compressed)
+    held = len(dataset.get("PixelData") or b"") * 8 // max(1, int(dataset.get("BitsAllocated") or 16))
+    if held == 0 or (not compressed and held < declared) or declared > max(held, 1) * 2000:
+        raise SynthDoseError(
+            f"{path} is incomplete: its header declares {declared} pixels, the file holds {held}. Copy or export it again."
+        )
+    try:
+        with lenient():
+            array = np.asarray(dataset.pixel_array)
+    except Exception as error:  # decoders raise whatever they like
+        name = syntax.name if syntax is not None else "unknown transfer syntax"
+        raise SynthDoseError(
+            f"{path}: the pixels ({name}) cannot be decoded: damaged, incomplete, or a decoder is missing "
+            f"(pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg) ({str(error)[:160]})."
+        ) from error
+    return array if array.ndim == 3 else array[None]
+
+
+def _unit(
+    header: Dataset, kind: str, frames: Sequence[Frame], values: NDArray[np.float32]
+) -> tuple[str, NDArray[np.float32], tuple[str, ...]]:
+    """Return the unit of the values, converted from counts where the file gives the factor."""
+    if kind == "CT":
+        return "HU", values, ()
+    units = {f.unit for f in frames}
+    if units != {""}:
+        return next(iter(units - {""})), values, ()
+    if kind == "MR":
+        return "", values, ()
+    stated = str(header.get("Units") or "").strip().upper()
+    unit = UNITS.get(stated, stated if kind == "PT" else stated or "counts")
+    # Philips writes counts and the factor to Bq/ml in a private element
+    factor = number(header.get((0x7053, 0x1009)).value) if (0x7053, 0x1009) in header else None
+    if unit == "counts" and factor and "PHILIPS" in str(header.get("Manufacturer", "")).upper():
+        return (
+            "Bq/ml",
+            values * np.float32(factor),
+            (f"Counts were converted with the file's factor of {factor:g} Bq/ml each.",),
+        )
+    return unit, values, ()
+
+
+def _refer_to_start(
+    path: Path,
+    values: NDArray[np.float32],
+    kind: str,
+    unit: str,
+    frames: Sequence[Frame],
+    metadata: dict[str, Any],
+    acquired_at: datetime | None,
+) -> tuple[NDArray[np.float32], tuple[str, ...], datetime | None]:
+    """Make the activities of a PET refer to `acquired_at`, whatever the scanner corrected them to.
+
+    SUV stays as it is: by its definition it does not depend on when it is taken.
+    """
+    if kind != "PT" or unit != "Bq/ml":
+        return values, (), acquired_at
+    correction = metadata.get("decay_correction", "")
+    half_life = metadata.get("half_life_s")
+    if correction == "ADMIN":
+        injected = metadata.get("injected_at")
+        missing = [
+            name
+            for name, value in (("half-life", half_life), ("injection time", injected), ("acquisition time", acquired_at))
+            if value is None
+        ]
+        if missing or half_life is None or injected is None or acquired_at is None:
+            raise SynthDoseError(
+                f"{path}: the PET is decay-corrected to the injection, but lacks its {', '.join(missing)}: the activity "
+                "at the scan is not known. Export it corrected to the start of the scan, or add what is missing."
+            )
+        seconds = (acquired_at - injected).total_seconds()
+        note = f"The PET was decay-corrected to the injection; it was brought to the start of the scan, {seconds:.0f} s later."
+        return values * np.float32(0.5 ** (seconds / half_life)), (note,), acquired_at
+    if correction == "NONE" and acquired_at is not None and half_life is not None:
+        times = [acquisition_moment(f.file.header) for f in frames]
+        late = np.array([(t - acquired_at).total_seconds() if t else 0.0 for t in times])
+        if late.max() > 0.002 * half_life and len(late) == len(values):
+            factors = (2.0 ** (late / half_life)).astype(np.float32)
+            note = (
+                f"The PET is not decay-corrected; its slices, up to {late.max():.0f} s apart, were corrected to the first one."
+            )
+            return values * factors[:, None, None], (note,), acquired_at
+    return values, (), acquired_at
+
+
+__all__ = ["decode", "describe_series", "read_dicom_image"]

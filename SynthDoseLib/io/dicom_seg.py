@@ -1,0 +1,204 @@
+"""DICOM SEG through highdicom: binary and fractional segments to labels, and labels to binary segments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..core import ImageVolume, LabelMap, MissingPackageError, Organ, SynthDoseError, VoxelGrid
+from .coding import TISSUE, snomed_of
+from .dicom_common import MAKER, new_uid, reference_headers, series_number_after, strip_identity, with_required_tags
+from .dicom_files import lenient, read_dataset, save_dataset
+from .dicom_labels import compare_frames
+from .geometry import LPS_TO_RAS, lps_matrix, right_handed
+from .overlap import combine
+from .text import clean_text, unique_names
+from .volumes import writing
+
+FRACTION_INSIDE = 0.5
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom
+    except ImportError as error:
+        raise MissingPackageError("highdicom", "Reading and writing DICOM SEG") from error
+    return highdicom
+
+
+def read_dicom_seg(
+    path: Path,
+    frame_of_reference: str = "",
+    segments: Collection[str] | None = None,
+    accept_other_frame: bool = False,
+) -> LabelMap:
+    """Read the segments of a DICOM SEG on its own grid; see `read_labels`.
+
+    A fractional segment holds the voxels that are at least half inside.
+    """
+    highdicom = _highdicom()
+    header = read_dataset(path, pixels=False)
+    declared = int(header.get("NumberOfFrames") or 0) * int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
+    if declared == 0 or declared > 10_000 * max(1, path.stat().st_size):
+        raise SynthDoseError(f"{path} declares {declared} pixels, which does not fit its size. It is damaged or incomplete.")
+    try:
+        with lenient():
+            dataset = highdicom.seg.segread(path)
+            descriptions = [dataset.get_segment_description(n) for n in dataset.segment_numbers]
+    except Exception as error:  # highdicom and the decoders raise whatever they like
+        raise SynthDoseError(f"{path} cannot be read as DICOM SEG; it is damaged ({clean_text(error, 160)}).") from error
+    notes = list(compare_frames(path, clean_text(header.get("FrameOfReferenceUID")), frame_of_reference, accept_other_frame))
+    names = unique_names([clean_text(d.segment_label) or f"segment {d.segment_number}" for d in descriptions])
+    lacking = [name for name in segments or () if name not in names]
+    if lacking:
+        raise SynthDoseError(f"{path} has no segment '{lacking[0]}'. Segments: {', '.join(names)}.")
+    chosen = [(d, name) for d, name in zip(descriptions, names, strict=True) if segments is None or name in segments]
+    organs = tuple(Organ(n, name, _code(d), _colour(d)) for n, (d, name) in enumerate(chosen, start=1))
+    fractional = str(dataset.segmentation_type.value) == "FRACTIONAL"
+    if fractional:
+        notes.append(f"The segments of {path.name} are fractional: voxels at least half inside were taken.")
+    matrix = LPS_TO_RAS @ _volume(path, dataset, int(chosen[0][0].segment_number))[1]
+
+    def masks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        for organ, (description, _) in zip(organs, chosen, strict=True):
+            array, _ = _volume(path, dataset, int(description.segment_number))
+            inside = array >= FRACTION_INSIDE if fractional else array > 0
+            yield organ.index, right_handed(inside, matrix)[0]
+
+    shape = _volume(path, dataset, int(chosen[0][0].segment_number))[0].shape
+    try:
+        grid = VoxelGrid((shape[0], shape[1], shape[2]), right_handed(np.empty(shape, bool), matrix)[1])
+    except SynthDoseError as error:
+        raise SynthDoseError(f"{path}: {error}") from error
+    labels, overlap = combine(masks(), organs, grid)
+    return LabelMap(grid, labels, organs, (*notes, *overlap))
+
+
+def _volume(path: Path, dataset: Any, number: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return one segment as (nk, nj, ni) with the matrix from (i, j, k) to LPS."""
+    try:
+        with lenient():
+            volume = dataset.get_volume(segment_numbers=[number], rescale_fractional=True, skip_overlap_checks=True)
+    except Exception as error:  # as above
+        raise SynthDoseError(
+            f"{path}: the segments do not make up a regular volume ({clean_text(error, 200)}). "
+            "Slices are missing or not evenly spaced, or the file is damaged: export it again."
+        ) from error
+    # highdicom orders the columns of its matrix as the array: slices, rows, columns
+    return np.asarray(volume.array).reshape(volume.spatial_shape), np.asarray(volume.affine)[:, [2, 1, 0, 3]]
+
+
+def _code(description: Any) -> str:
+    kind = description.segmented_property_type
+    code = snomed_of(kind.value, kind.scheme_designator, kind.meaning)
+    regions = description.get("AnatomicRegionSequence") or []
+    if not code and regions:
+        code = snomed_of(regions[0].get("CodeValue"), regions[0].get("CodingSchemeDesignator"))
+    return code
+
+
+def _colour(description: Any) -> tuple[float, float, float]:
+    value = description.get("RecommendedDisplayCIELabValue")
+    if value is None:
+        return 0.5, 0.5, 0.5
+    try:
+        r, g, b = (float(c) / 255 for c in _highdicom().color.CIELabColor.from_dicom_value(list(value)).to_rgb())
+    except (AttributeError, TypeError, ValueError):
+        return 0.5, 0.5, 0.5
+    return r, g, b
+
+
+def write_dicom_seg(
+    path: str | os.PathLike[str],
+    labels: LabelMap,
+    reference: ImageVolume,
+    *,
+    deidentify: bool,
+    algorithm: str = "SynthDose",
+    description: str = "SynthDose segmentation",
+) -> None:
+    """Write a label map as DICOM SEG (binary), in the study and frame of reference of a DICOM image.
+
+    Parameters
+    ----------
+    path : path-like
+        Written to a temporary name and renamed.
+    labels : LabelMap
+        On any grid in the frame of reference of `reference`. Empty organs are left out: SEG has no empty segments.
+    reference : ImageVolume
+        Read from DICOM; patient and study are taken from its files.
+    deidentify : bool
+        Whether to blank who the patient is; an explicit choice. UIDs are kept, so that it still refers to its images.
+    algorithm, description : str
+        What made the segmentation; series description.
+
+    Raises
+    ------
+    SynthDoseError
+        If every organ is empty, `reference` is not DICOM, or the file cannot be written.
+    """
+    highdicom = _highdicom()
+    counts = labels.voxel_counts()
+    organs = [o for o in labels.organs if counts[o.name]]
+    if not organs:
+        raise SynthDoseError("The label map is empty: there is no segment to write as DICOM SEG.")
+    headers = [with_required_tags(h) for h in reference_headers(reference)]
+    numbers = np.zeros(max(o.index for o in labels.organs) + 1, np.uint8 if len(organs) < 256 else np.uint16)
+    for number, organ in enumerate(organs, start=1):
+        numbers[organ.index] = number
+    matrix = lps_matrix(labels.grid)[:, [2, 1, 0, 3]]
+    frame = str(headers[0].get("FrameOfReferenceUID") or reference.metadata.get("frame_of_reference_uid") or "")
+    with lenient():
+        volume = highdicom.Volume(numbers[labels.labels], matrix, "PATIENT", frame_of_reference_uid=frame or None)
+        dataset = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=volume,
+            segmentation_type="BINARY",
+            segment_descriptions=[_description(highdicom, n, o, algorithm) for n, o in enumerate(organs, start=1)],
+            series_instance_uid=new_uid(),
+            series_number=series_number_after(headers[0], 2),
+            sop_instance_uid=new_uid(),
+            instance_number=1,
+            manufacturer=MAKER,
+            manufacturer_model_name=MAKER,
+            software_versions=__version__,
+            device_serial_number="0",
+            content_label="SYNTHDOSE",
+            content_description=clean_text(description),
+            series_description=clean_text(description),
+        )
+        if deidentify:
+            strip_identity(dataset)
+        with writing(path) as temporary:
+            save_dataset(dataset, temporary)
+
+
+def _description(highdicom: Any, number: int, organ: Organ, algorithm: str) -> Any:
+    coded = highdicom.sr.CodedConcept
+    category = coded(*TISSUE)
+    meaning = clean_text(organ.name.replace("_", " "))
+    kind = coded(organ.snomed_code, "SCT", meaning) if organ.snomed_code else category
+    identification = highdicom.AlgorithmIdentificationSequence(
+        name=clean_text(algorithm) or MAKER,
+        family=coded("123109", "DCM", "Manual Processing")
+        if algorithm == "manual"
+        else coded("123110", "DCM", "Artificial Intelligence"),
+        version=__version__,
+    )
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=clean_text(organ.name),
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=identification,
+        tracking_uid=new_uid(),
+        tracking_id=clean_text(organ.name),
+        display_color=highdicom.color.CIELabColor.from_rgb(*(round(255 * min(1.0, max(0.0, c))) for c in organ.colour)),
+    )

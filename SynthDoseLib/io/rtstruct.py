@@ -1,0 +1,291 @@
+"""DICOM RTSTRUCT to labels: contours on planes to voxels of a reference grid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid, resample
+from .coding import snomed_of
+from .dicom_files import read_dataset
+from .dicom_labels import compare_frames
+from .dicom_metadata import number
+from .geometry import LPS_TO_RAS, matrix_from
+from .overlap import combine
+from .polygons import fill_polygons
+from .text import clean_text, unique_names
+
+# of a slice: contours drawn on the slices of the reference are this close to them
+_ON_SLICE = 0.05
+_PLANE_TOLERANCE_MM = 0.1
+_NEXT_TO_EACH_OTHER = 1.5
+_POINT_LIMIT = 20_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """One region of interest.
+
+    Attributes
+    ----------
+    number : int
+        ROINumber.
+    name : str
+        Cleaned.
+    contours : tuple of ndarray of float64, (n, 3)
+        Closed planar contours, RAS mm.
+    slab_mm : float or None
+        ContourSlabThickness, mm, if stated.
+    """
+
+    number: int
+    name: str
+    contours: tuple[NDArray[np.float64], ...]
+    slab_mm: float | None = None
+    colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    snomed_code: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_rtstruct(
+    path: Path,
+    reference: VoxelGrid | None,
+    frame_of_reference: str = "",
+    segments: Collection[str] | None = None,
+    accept_other_frame: bool = False,
+) -> LabelMap:
+    """Rasterise the structures of an RTSTRUCT on `reference`; see `read_labels`."""
+    if reference is None:
+        raise SynthDoseError(f"{path} holds contours, not voxels. Give the image they were drawn on as well (reference).")
+    structures, own_frame = read_structures(path)
+    notes = list(compare_frames(path, own_frame, frame_of_reference, accept_other_frame))
+    if segments is not None:
+        known = {s.name for s in structures}
+        lacking = [name for name in segments if name not in known]
+        if lacking:
+            raise SynthDoseError(f"{path} has no structure '{lacking[0]}'. Structures: {', '.join(sorted(known))}.")
+        structures = [s for s in structures if s.name in segments]
+    organs = tuple(Organ(n, s.name, s.snomed_code, s.colour) for n, s in enumerate(structures, start=1))
+    masks = []
+    outside = []
+    for organ, structure in zip(organs, structures, strict=True):
+        mask, remarks = rasterise(structure, reference)
+        notes += [*structure.notes, *remarks]
+        if structure.contours and not mask.any():
+            outside.append(structure.name)
+        masks.append((organ.index, mask))
+    if outside and len(outside) == sum(bool(s.contours) for s in structures):
+        centre = np.concatenate([c for s in structures for c in s.contours]).mean(axis=0).round().astype(int)
+        raise SynthDoseError(
+            f"{path}: no structure has a voxel in the image. The contours are around RAS {tuple(centre.tolist())} mm. "
+            "Check that they belong to this image."
+        )
+    notes += [f"Structure '{name}' has no voxel in the image: it lies outside, or is smaller than a voxel." for name in outside]
+    labels, overlap = combine(masks, organs, reference)
+    return LabelMap(reference, labels, organs, (*notes, *overlap))
+
+
+def read_structures(path: Path) -> tuple[list[Structure], str]:
+    """Return the structures of an RTSTRUCT file and their frame of reference (UID, "" if not stated).
+
+    Raises
+    ------
+    SynthDoseError
+        If there are none, they are in several frames of reference, or a contour is damaged.
+    """
+    dataset = read_dataset(path)
+    rois = dataset.get("StructureSetROISequence") or []
+    if not rois:
+        raise SynthDoseError(f"{path} holds no structures.")
+    frames = {clean_text(r.get("ReferencedFrameOfReferenceUID")) for r in rois} - {""}
+    if len(frames) > 1:
+        raise SynthDoseError(f"{path} holds structures in {len(frames)} frames of reference. Export those of one image.")
+    contours = {int(c.ReferencedROINumber): c for c in dataset.get("ROIContourSequence") or []}
+    observed = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence") or []}
+    names = unique_names([clean_text(r.get("ROIName")) or f"ROI {int(r.ROINumber)}" for r in rois])
+    structures = []
+    for roi, name in zip(rois, names, strict=True):
+        roi_number = int(roi.ROINumber)
+        structures.append(_structure(path, roi_number, name, contours.get(roi_number), observed.get(roi_number)))
+    if sum(len(c) for s in structures for c in s.contours) > _POINT_LIMIT:
+        raise SynthDoseError(f"{path} holds more than {_POINT_LIMIT} contour points. Export fewer structures at a time.")
+    return structures, next(iter(frames), "")
+
+
+def _structure(path: Path, roi_number: int, name: str, item: Dataset | None, observed: Dataset | None) -> Structure:
+    closed: list[NDArray[np.float64]] = []
+    seen: set[bytes] = set()
+    skipped: dict[str, int] = {}
+    slab = None
+    for contour in (item.get("ContourSequence") if item is not None else None) or []:
+        kind = clean_text(contour.get("ContourGeometricType"), 20).upper()
+        points = _points(path, name, contour)
+        slab = slab or number(contour.get("ContourSlabThickness"))
+        if kind not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"):
+            skipped[f"of type {kind or 'unknown'}"] = skipped.get(f"of type {kind or 'unknown'}", 0) + 1
+        elif len(points) < 3:
+            skipped["of fewer than three points"] = skipped.get("of fewer than three points", 0) + 1
+        elif points.tobytes() in seen:
+            skipped["written twice"] = skipped.get("written twice", 0) + 1
+        else:
+            seen.add(points.tobytes())
+            closed.append(points)
+    notes = [f"Structure '{name}': {count} contour(s) {why} were left out." for why, count in skipped.items()]
+    if not closed:
+        notes.append(f"Structure '{name}' has no closed contour; it is empty.")
+    colour = [int(c) / 255 for c in (item.get("ROIDisplayColor") if item is not None else None) or []]
+    code = ((observed.get("RTROIIdentificationCodeSequence") if observed is not None else None) or [Dataset()])[0]
+    return Structure(
+        roi_number,
+        name,
+        tuple(closed),
+        slab,
+        (colour[0], colour[1], colour[2]) if len(colour) == 3 and max(colour) <= 1 else (0.5, 0.5, 0.5),
+        snomed_of(code.get("CodeValue"), code.get("CodingSchemeDesignator")),
+        tuple(notes),
+    )
+
+
+def _points(path: Path, name: str, contour: Dataset) -> NDArray[np.float64]:
+    try:
+        data = np.asarray([float(x) for x in contour.get("ContourData") or []], dtype=np.float64)
+        points = data.reshape(-1, 3)
+        if not np.isfinite(points).all():
+            raise ValueError
+    except (TypeError, ValueError):
+        raise SynthDoseError(
+            f"{path}: a contour of structure '{name}' is damaged (its points are not triples of numbers)."
+        ) from None
+    points = points @ LPS_TO_RAS[:3, :3]
+    # a closing point equal to the first is allowed, and would be a side of no length
+    return points[:-1] if len(points) > 1 and np.allclose(points[0], points[-1], atol=1e-6) else points
+
+
+def rasterise(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Voxels whose centres lie inside a structure, and notes.
+
+    Within a plane a voxel belongs to the structure if an odd number of its contours encloses the voxel's centre.
+    Across planes a contour stands for the slab half-way to its neighbours: volume is area times distance.
+
+    Returns
+    -------
+    mask : ndarray of bool, (nk, nj, ni)
+    notes : tuple of str
+    """
+    mask = np.zeros(grid.shape, bool)
+    if not structure.contours:
+        return mask, ()
+    voxels = [grid.to_ijk(c) for c in structure.contours]
+    flat = max(float(np.ptp(v[:, 2])) for v in voxels) * grid.spacing_mm[2]
+    if flat > _PLANE_TOLERANCE_MM:
+        return _rasterise_oblique(structure, grid)
+    heights = np.array([v[:, 2].mean() for v in voxels])
+    planes, members = _group_planes(heights, _ON_SLICE)
+    slab = structure.slab_mm / grid.spacing_mm[2] if structure.slab_mm else 1.0
+    lower, upper = _slabs(planes, slab)
+    filled: dict[int, NDArray[np.bool_]] = {}
+    used = set()
+    for k in range(grid.shape[0]):
+        plane = _plane_of(k, planes, lower, upper)
+        if plane is None:
+            continue
+        used.add(plane)
+        if plane not in filled:
+            filled = {plane: fill_polygons([voxels[m][:, :2] for m in members[plane]], grid.shape[1:])}
+        mask[k] = filled[plane]
+    notes = []
+    if np.abs(planes - planes.round()).max() > _ON_SLICE:
+        notes.append(
+            f"Structure '{structure.name}' was drawn between the slices of the image: each slice took the nearest contour plane."
+        )
+    within = {p for p in range(len(planes)) if -0.5 <= planes[p] <= grid.shape[0] - 0.5}
+    if len(within) < len(planes):
+        notes.append(f"Structure '{structure.name}': {len(planes) - len(within)} contour plane(s) lie beyond the image.")
+    if within - used:
+        notes.append(
+            f"Structure '{structure.name}': {len(within - used)} contour plane(s) lie between slices that took others."
+        )
+    return mask, tuple(notes)
+
+
+def _group_planes(heights: NDArray[np.float64], tolerance: float) -> tuple[NDArray[np.float64], list[list[int]]]:
+    """Sort contours into planes; those closer than `tolerance` share one."""
+    members: list[list[int]] = []
+    planes: list[float] = []
+    for n in np.argsort(heights, kind="stable"):
+        if planes and heights[n] - planes[-1] < tolerance:
+            members[-1].append(int(n))
+        else:
+            planes.append(float(heights[n]))
+            members.append([int(n)])
+    return np.array(planes), members
+
+
+def _slabs(planes: NDArray[np.float64], single: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper end of what each plane stands for: half-way to a neighbour, or half the usual distance."""
+    gaps = np.diff(planes)
+    usual = float(np.median(gaps)) if gaps.size else single
+    near = gaps <= _NEXT_TO_EACH_OTHER * usual
+    half = np.where(near, gaps / 2, usual / 2)
+    lower = planes - np.concatenate([[usual / 2], half])
+    upper = planes + np.concatenate([half, [usual / 2]])
+    return lower, upper
+
+
+def _plane_of(k: int, planes: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> int | None:
+    """Contour plane of slice `k`, None if it lies beyond or between."""
+    nearest = int(np.abs(planes - k).argmin())
+    # half-open, so that a slice exactly half-way is counted once
+    return nearest if lower[nearest] - 1e-6 <= k < upper[nearest] - 1e-6 or abs(planes[nearest] - k) <= _ON_SLICE else None
+
+
+def _rasterise_oblique(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Rasterise on a fine grid in the planes of the contours, then take the nearest value at each voxel centre."""
+    largest = max(structure.contours, key=len)
+    _, _, axes = np.linalg.svd(largest - largest.mean(axis=0))
+    directions = np.stack([axes[0], axes[1], np.cross(axes[0], axes[1])], axis=1)
+    local = [c @ directions for c in structure.contours]
+    thick = max(float(np.ptp(c[:, 2])) for c in local)
+    if thick > 2 * _PLANE_TOLERANCE_MM:
+        raise SynthDoseError(
+            f"Structure '{structure.name}': its contours do not lie in parallel planes (off by {thick:.2f} mm). "
+            "Export it on the slices of one image."
+        )
+    heights = np.array([c[:, 2].mean() for c in local])
+    planes, members = _group_planes(heights, _PLANE_TOLERANCE_MM)
+    lower, upper = _slabs(planes, structure.slab_mm or min(grid.spacing_mm))
+    fine = min(grid.spacing_mm) / 3
+    step = max(min(fine, float(np.diff(planes).min()) if len(planes) > 1 else fine), min(grid.spacing_mm) / 10)
+    points = np.concatenate(local)
+    start = np.array([points[:, 0].min() - fine, points[:, 1].min() - fine, lower[0] + step / 2])
+    stop = np.array([points[:, 0].max() + fine, points[:, 1].max() + fine, upper[-1]])
+    size = np.ceil((stop - start) / (fine, fine, step)).astype(int) + 1
+    if int(np.prod(size)) > 2_000_000_000:
+        raise SynthDoseError(
+            f"Structure '{structure.name}' is too large to be rasterised obliquely. Resample the image to its planes."
+        )
+    between = VoxelGrid(
+        (int(size[2]), int(size[1]), int(size[0])), matrix_from(directions, (fine, fine, step), directions @ start)
+    )
+    mask = np.zeros(between.shape, np.uint8)
+    scale = np.array([fine, fine])
+    done: tuple[int, NDArray[np.bool_]] | None = None
+    for k in range(between.shape[0]):
+        height = start[2] + k * step
+        plane = int(np.abs(planes - height).argmin())
+        if not lower[plane] <= height < upper[plane]:
+            continue
+        if done is None or done[0] != plane:
+            polygons: Sequence[NDArray[np.float64]] = [(local[m][:, :2] - start[:2]) / scale for m in members[plane]]
+            done = plane, fill_polygons(polygons, between.shape[1:])
+        mask[k] = done[1]
+    note = (
+        f"Structure '{structure.name}' was drawn in planes at an angle to the slices of the image: "
+        f"it was rasterised in its own planes at {fine:.2g} mm and resampled."
+    )
+    return resample(mask, between, grid, linear=False).astype(bool), (note,)
