@@ -12,6 +12,7 @@ from SynthDoseLib.core import LabelMap, SynthDoseError, VoxelGrid, organ_table
 
 from .stylised_body import Body, Build, paint_body
 from .stylised_canvas import Canvas, Floats
+from .stylised_muscles import paint_fat_planes
 from .stylised_organs import Placement, place_abdomen, place_chest, place_head
 from .stylised_reference import SEXES, TISSUES, Tissue, reference_masses, require_sex
 from .stylised_skeleton import place_skeleton
@@ -81,7 +82,7 @@ def stylised_adult(
     seed: int = 0,
     variation: float = 1.0,
     field_of_view: str = "torso",
-    margin_mm: float = 30.0,
+    margin_mm: float = 15.0,
 ) -> StylisedAdult:
     """Build a stylised adult whose organ masses are the reference ones times this person's factors.
 
@@ -143,6 +144,7 @@ def stylised_adult(
     bones = place_skeleton(canvas, body, masses)
     place_chest(placement)
     place_abdomen(placement)
+    paint_fat_planes(canvas, body)
 
     labels = LabelMap(grid, canvas.labels, organ_table(canvas.names))
     targets = {**placement.asked_g, "skeleton": sum(bones.values())}
@@ -157,11 +159,12 @@ class _Person:
         self.size = _SIZE[sex] * (1 + 0.035 * self._normal("height"))
         self.width = _SIZE[sex] ** 0.75 * (1 + 0.035 * self._normal("width"))
         fat = float(np.exp(0.28 * self._normal("fat")))
+        self.lungs = float(np.exp(0.07 * self._normal("lungs")))
         self.build = Build(
             sex,
             fat=fat,
             girth=1 + 0.03 * self._normal("girth") + 0.04 * (fat - 1),
-            chest=1 + 0.025 * self._normal("chest"),
+            chest=(0.95 if sex == "female" else 0.98) * (1 + 0.025 * self._normal("chest")) * self.lungs**0.3,
             depth=1 + 0.03 * self._normal("depth") + 0.04 * (fat - 1),
             dome_mm=5 * self._normal("dome"),
         )
@@ -192,12 +195,11 @@ class _Person:
         person = stature**2
         spread = {"urinary_bladder": 0.25, "gallbladder": 0.2, "stomach": 0.18, "spleen": 0.18, "lung_right": 0.0}
         result = {}
-        lungs = float(np.exp(0.07 * self._normal("lungs")))
         bone = float(np.exp(0.05 * self._normal("bones")))
         boney = {"cranium", "mandible", "sacrum", "pelvis", "ribs", "sternum", "scapulae", "clavicles"}
         for name, mass in reference.items():
             if name.startswith("lung_"):
-                factor = lungs
+                factor = self.lungs
             elif name in boney or name.endswith(("_spine", "_half")):
                 factor = bone
             else:
@@ -215,12 +217,11 @@ class _Person:
         spacing = np.asarray(spacing_mm, np.float64)
         fat = 22 * self.build.fat * (1.35 if self.sex == "female" else 1.0)
         breast = 25 if self.sex == "female" else 0
-        low = np.array([-(172 + fat) * self.width, -(118 + fat * 0.6) * self.width, extent[0] * self.size])
-        high = np.array([(172 + fat) * self.width, (136 + fat * 0.6 + breast) * self.width, extent[1] * self.size])
-        low[:2] -= margin_mm
-        high[:2] += margin_mm
-        low[0] = min(low[0], -(240 + margin_mm) * self.width) if extent[1] > 0 else low[0]
-        high[0] = -low[0]
+        side = max((176 + fat) * self.build.girth, 218.0) * self.width + margin_mm
+        back = (118 + 0.6 * fat) * self.build.depth * self.width + margin_mm + 20  # room for a couch
+        front = (134 + 0.6 * fat + breast) * self.build.depth * self.width + margin_mm
+        low = np.array([-side, -back, extent[0] * self.size])
+        high = np.array([side, front, extent[1] * self.size])
         count = np.ceil((high - low) / spacing).astype(int)
         middle = (low + high) / 2 + self.shift
         directions = np.diag([-1.0, -1.0, 1.0])

@@ -140,10 +140,10 @@ class Body:
         return outside
 
     def _join_legs(self, canvas: Canvas, outside: Floats) -> None:
-        where = canvas.slices(((-300, 300), (-200, 200), (-900, -90)))
+        where = canvas.slices(((-300, 300), (-200, 200), (-900, -50)))
         x, y, z = canvas.x[where], canvas.y[where], canvas.z[where]
         drop = np.clip((-150 - z) / 300, 0, 1)
-        radius = 84 - 20 * drop
+        radius = 84 - 20 * drop - np.float32(0.006) * np.clip(z + 150, 0, 200) ** 2
         leg = np.hypot(np.abs(x) - (90 - 4 * drop) * self.hips, (y - 6) / np.float32(1.06)) - radius
         np.minimum(outside[where], leg, out=outside[where])
 
@@ -152,8 +152,8 @@ class Body:
         where = canvas.slices(box)
         x, y, z = np.abs(canvas.x[where]), canvas.y[where], canvas.z[where]
         flat = np.flatnonzero((x > 80) & (z > 310))
-        line = [(128, -48, 340), (160, -44, 395), (182, -30, 450), (192, -14, 540), (196, 0, 640), (196, 10, 760)]
-        radii = np.array([44, 46, 44, 42, 38, 36])
+        line = [(124, -48, 335), (146, -46, 385), (158, -34, 440), (160, -18, 540), (156, 0, 640), (150, 10, 760)]
+        radii = np.array([45, 47, 44, 42, 38, 36])
         field = tubes([(line, radii)], step_mm=4.0)
         ratio = field(x.ravel()[flat], y.ravel()[flat], z.ravel()[flat])
         arm = np.full(x.size, np.inf, np.float32)

@@ -67,7 +67,7 @@ def place_chest(p: Placement) -> None:
 
         canvas.claim("spinal_cord", ((-20, 20), (-110, 30), (62, 545)), canal, p.layers("spinal_cord", "nerve", cord))
 
-    shape, box = p.solid("heart", (-22, 56, 228), (50, 50, 68), (-0.66, 0.50, -0.46))
+    shape, box = p.solid("heart", (-26, 56, 226), (50, 50, 68), (-0.66, 0.50, -0.46))
     number = p.layers("heart", "blood")[0][1]
     wall = round(0.4 * number)
     chest = body.cage.ratio(canvas.x, canvas.y, canvas.z) < 0.93
@@ -77,7 +77,7 @@ def place_chest(p: Placement) -> None:
             (-20, -30, 180), (-16, 2, 142), (-14, 20, 100), (-12, 30, 55), (-8, 34, 8)]  # fmt: skip
     shape, points = p.line("aorta", arch, [15, 15, 14, 13, 12.5, 12, 11.5, 11, 10, 9.5, 9, 8])
     canvas.claim("aorta", box_of(points, 40), shape, p.layers("aorta", "blood"), within=None)
-    vessels = [
+    vessels: list[tuple[ArrayLike, ArrayLike]] = [
         ([(18, 34, 205), (20, 20, 165), (18, 30, 120), (18, 33, 60), (16, 30, 10)], [13, 13, 12, 11, 11]),
         ([(-8, 34, 4), (-42, 34, -64), (-66, 34, -110), (-90, 58, -165)], [6, 5.5, 5, 5]),
         ([(-8, 30, 2), (38, 34, -64), (64, 34, -110), (88, 58, -165)], [6, 5.5, 5, 5]),
@@ -136,9 +136,9 @@ def _place_lungs(p: Placement) -> None:
             height = body.diaphragm_mm(x, y, z) - z
             ratio = body.cage.ratio(x, y, z)
             behind = y - spine_y(z)
-            medial = np.where(behind < 0, 17, np.interp(z, [180, 250, 330, 400], [20, 16, 17, 22]))
-            medial += 10 * np.exp(-(((z - 300) / 45) ** 2)) * (behind > 0)
-            cup = np.sqrt(((x + 22) / 66) ** 2 + ((y - 56) / 62) ** 2 + ((z - 228) / 66) ** 2)
+            medial = np.where(behind < 0, 17.0, np.interp(z, [180, 250, 330, 400], [20, 16, 17, 22]))
+            medial += 5 * (side < 0) + 10 * np.exp(-(((z - 300) / 45) ** 2)) * (behind > 0)
+            cup = np.sqrt(((x + 26) / 66) ** 2 + ((y - 56) / 62) ** 2 + ((z - 226) / 66) ** 2)
             outside = (ratio > 0.925) | (x * side < medial) | (cup < 0.93)
             return np.where(outside, np.inf, 1 + height / 60).astype(np.float32)
 
@@ -169,7 +169,7 @@ def _paint_mediastinum(canvas: Canvas, body: Body, levels: dict[int, float]) -> 
     width = np.interp(np.clip(z, -160, 110), [-160, -60, 0, 110], [1, 25, 24, 8]).astype(np.float32)
     centre = np.interp(np.clip(z, -160, 110), [-160, -60, 0, 110], [80, 66, 46, 28]).astype(np.float32)
     psoas = ((side - centre) / width) ** 2 + ((y - np.where(z < -40, 24, 12)) / 24) ** 2 < 1
-    back = (y < spine_y(z) - 2) & (side < 30) | (y < -34) & (side < 66) & (z < 150) & (z > -40)
+    back = (y < spine_y(z) - 2) & (side < 30) & (z > -52) | (y < -34) & (side < 66) & (z < 150) & (z > -40)
     cavity &= ~(psoas & (z < 108)) & ~back
     tissues[free & cavity] = fat
     p_abdomen = np.zeros(canvas.shape, bool)
@@ -222,20 +222,24 @@ def _place_upper_abdomen(p: Placement, room: Mask) -> None:
 
     def liver(x: Floats, y: Floats, z: Floats) -> Floats:
         below = (x - anchor[0]) * normal[0] + (y - anchor[1]) * normal[1] + (z - anchor[2]) * normal[2]
-        # behind the left lobe lies the stomach
-        behind = (18 - y + 0.35 * (x + 10)) / 70 - np.clip((x - 12) / 40, 0, 1) * 5
-        return np.maximum(np.maximum(bulk(x, y, z), 1 + below / 75), 1 + behind).astype(np.float32)
+        # the left lobe thins out in front of the stomach; the spine and the great vessels indent the right one
+        behind = (anchor[0] - 6 - x + anchor[1] - 22 - y) * 0.707
+        return np.maximum(np.maximum(bulk(x, y, z), 1 + below / 75), 1 + behind / 75).astype(np.float32)
 
-    canvas.claim("liver", ((-120, 170), (-95, 140), (10, 235)), liver, p.layers("liver", "liver"), within=room)
+    canvas.claim("liver", ((-130, 170), (-95, 140), (-10, 245)), liver, p.layers("liver", "liver"), within=room)
 
     line = [(30, 58, 62), (24, 60, 78), (6, 58, 86), (-24, 46, 96), (-58, 22, 110), (-84, 6, 118)]
-    shape, points = p.line("pancreas", line, [14, 13, 9, 10.5, 10, 8])
+    shape, points = p.line("pancreas", line, [19, 17, 13, 14, 13, 11])
     canvas.claim("pancreas", box_of(points, 36), shape, p.layers("pancreas", "pancreas"), within=room)
 
     line = [(-62, 0, 166), (-66, 26, 146), (-62, 56, 120), (-44, 78, 96), (-14, 84, 84), (14, 72, 84)]
     shape, points = p.line("stomach", line, [32, 34, 31, 26, 19, 12])
     layers = p.layers("stomach", "stomach", gas_ml=30.0)
-    canvas.claim("stomach", box_of(points, 70), shape, layers, within=room, inner=lambda x, y, z: -y + 0.15 * np.abs(z - 120))
+
+    def front_first(x: Floats, y: Floats, z: Floats) -> Floats:
+        return np.asarray(np.float32(0.15) * np.abs(z - 120) - y, np.float32)
+
+    canvas.claim("stomach", box_of(points, 70), shape, layers, within=room, inner=front_first)
 
 
 def _place_pelvis(p: Placement, room: Mask) -> None:

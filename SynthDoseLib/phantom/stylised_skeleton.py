@@ -18,8 +18,8 @@ _VERTEBRAE_Z = np.array(
 _VERTEBRAE_Y = np.array(
     [7, 13, 12, 4, -7, -18, -32, -42, -50, -56, -60, -62, -62, -60, -56, -50, -44, -38, -32, -27, -23, -20, -18, -17.0]
 )
-_HALF_WIDTH = np.interp(_VERTEBRAE_Z, [0, 140, 300, 400, 520], [23, 19, 15, 14, 12])
-_HALF_DEPTH = np.interp(_VERTEBRAE_Z, [0, 140, 300, 400, 520], [16, 15, 13, 10, 8])
+_HALF_WIDTH = np.interp(_VERTEBRAE_Z, [0, 140, 300, 400, 520], [25, 21, 17, 15, 13])
+_HALF_DEPTH = np.interp(_VERTEBRAE_Z, [0, 140, 300, 400, 520], [17.5, 16, 14, 11, 9])
 
 # per rib, T1 first: how far it falls from back to front, and how far round it reaches
 _RIB_DROP = (34, 56, 72, 86, 98, 108, 116, 116, 112, 102, 78, 46)
@@ -130,16 +130,16 @@ def bones(body: Body) -> list[Bone]:
 
     scapula = _both_sides(
         _smallest(
-            _plate((98, -101, 315), (0.34, -0.93, 0.12), (42, 68, 5.0)),
-            tubes([([(70, -112, 345), (120, -104, 372), (152, -66, 398)], [5, 6, 8])]),
-            ellipsoid((136, -62, 372), (14, 14, 18)),
+            _plate((98, -101, 315), (0.34, -0.93, 0.12), (44, 70, 6.0)),
+            tubes([([(70, -112, 345), (112, -100, 374), (136, -66, 402)], [6, 7, 9])]),
+            ellipsoid((122, -62, 370), (15, 15, 19)),
         )
     )
-    clavicle = _both_sides(tubes([([(16, 50, 368), (60, 44, 380), (105, 4, 398), (142, -46, 402)], [8, 6.2, 6, 7])]))
+    clavicle = _both_sides(tubes([([(16, 50, 368), (60, 44, 380), (102, 4, 396), (134, -42, 402)], [9, 7, 6.6, 8])]))
     humerus = _both_sides(
         _smallest(
-            ellipsoid((160, -50, 388), (22, 22, 22)),
-            tubes([([(164, -48, 392), (180, -32, 440), (191, -14, 540), (195, -4, 600)], [16, 12.5, 11.5, 11])]),
+            ellipsoid((146, -50, 380), (22, 22, 22)),
+            tubes([([(149, -48, 384), (158, -34, 440), (160, -18, 540), (157, -4, 600)], [16, 12.5, 11.5, 11])]),
         )
     )
     front = body.cage
@@ -164,7 +164,7 @@ def bones(body: Body) -> list[Bone]:
         return np.minimum(shell, np.where(y > 44, face, np.inf)).astype(np.float32)
 
     mandible = tubes([([(-50, 22, 560), (-46, 40, 528), (-26, 80, 516), (0, 92, 514), (26, 80, 516), (46, 40, 528),
-                        (50, 22, 560)], [6, 8, 8, 9, 8, 8, 6])])  # fmt: skip
+                        (50, 22, 560)], [9, 11, 11, 12, 11, 11, 9])])  # fmt: skip
     spine_box = ((-60.0, 60.0), (-130.0, 60.0))
     chest_x = 175.0 * chest
     return [
@@ -178,7 +178,7 @@ def bones(body: Body) -> list[Bone]:
         Bone("sternum", ((-35, 35), (10, 150), (185, 370)), sternum, (190, 366)),
         Bone("scapulae", ((-185, 185), (-140, -20), (230, 420)), scapula, (245, 405)),
         Bone("clavicles", ((-165, 165), (-75, 75), (350, 425)), clavicle, (358, 412)),
-        Bone("humeri_upper_half", ((-235, 235), (-90, 40), (350, 640)), humerus, (364, 540)),
+        Bone("humeri_upper_half", ((-200, 200), (-90, 40), (340, 640)), humerus, (364, 540)),
         Bone("cranium", ((-85, 85), (-110, 110), (530, 730)), cranium, (545, 714)),
         Bone("mandible", box_of([(-50, 22, 510), (50, 92, 560)], 18), mandible, (505, 566)),
     ]

@@ -259,7 +259,7 @@ def training_pair(
         seed=seed,
         variation=float(rng.uniform(0.7, 1.3)),
         field_of_view="torso",
-        margin_mm=float(rng.uniform(8, 45)),
+        margin_mm=float(rng.uniform(5, 40)),
     )
     hu = np.array([tissue.hu for tissue in TISSUES], np.float32)
     _inject_contrast(hu, rng)

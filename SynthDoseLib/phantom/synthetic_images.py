@@ -50,7 +50,11 @@ def ct_image(
     texture = np.array([tissue.texture_hu for tissue in tissue_table], np.float32)
     sigma = blur_fwhm_mm * FWHM_TO_SIGMA / np.asarray(spacing_mm[::-1])
     image = hu[tissues]
-    image += texture[tissues] * grain(tissues.shape, rng, sigma=3.0 / np.asarray(spacing_mm[::-1]))
+    pattern = grain(tissues.shape, rng, sigma=2.6 / np.asarray(spacing_mm[::-1]))
+    image += texture[tissues] * pattern
+    lung = tissues == TISSUE_INDEX["lung"]
+    # vessels: the upper tail of the pattern, without changing the mean (0.0293 is the mean of the tail above 1.5)
+    image[lung] += np.float32(450) * (np.maximum(pattern[lung] - np.float32(1.5), 0) - np.float32(0.0293))
     ndimage.gaussian_filter(image, sigma, output=image, mode="nearest", truncate=3.0)
     image += np.float32(noise_hu) * grain(tissues.shape, rng, sigma=1.6 / np.asarray(spacing_mm[::-1]))
     np.rint(image, out=image)
