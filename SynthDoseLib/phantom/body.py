@@ -1,0 +1,133 @@
+"""Finding the patient in a CT: without couch, table, blankets and the air around."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid
+
+BODY_HU = -300.0
+OPENING_MM = 3.0  # couch shells are thinner than twice this, chest walls are not
+WORKING_SPACING_MM = 3.0
+SECOND_PART_FRACTION = 0.03  # arms and legs can be parts of their own
+SECOND_PART_MEAN_HU = -150.0  # foam, wood and straps are lighter
+
+
+def find_body(ct: ImageVolume, threshold_hu: float = BODY_HU) -> NDArray[np.bool_]:
+    """Outline the patient in a CT.
+
+    Voxels above the threshold, after an opening that cuts thin couch shells and cables off, form parts; the largest one is the
+    body, others of at least 3 % of its size and tissue-like CT numbers (arms, legs) go with it. Air inside (lungs,
+    bowel, throat) is filled slice by slice.
+
+    Parameters
+    ----------
+    ct : ImageVolume
+        CT numbers, HU.
+    threshold_hu : float
+        Between air and fat.
+
+    Returns
+    -------
+    ndarray of bool, (nk, nj, ni)
+
+    Raises
+    ------
+    SynthDoseError
+        If nothing in the image is denser than the threshold.
+    """
+    tissue = np.asarray(ct.values > threshold_hu)
+    if not tissue.any():
+        raise SynthDoseError(
+            f"No voxel of the CT is above {threshold_hu:g} HU (highest: {float(ct.values.max()):g} HU): no body. "
+            "Check that the image is a CT in Hounsfield units (hu_offset in the plan shifts other scales)."
+        )
+    spacing_kji = np.asarray(ct.grid.spacing_mm)[::-1]
+    factor = np.maximum(1, np.floor(WORKING_SPACING_MM / spacing_kji + 1e-3)).astype(int)
+    # the margin keeps a couch at the box's border apart from a patient cut by the image's border
+    box = _bounding_box(tissue, margin=2 * int(factor.max()))
+    inner, values = tissue[box], ct.values[box]
+    coarse, light = _block_fraction(inner, factor) >= 0.5, spacing_kji * factor
+    opened = _open(coarse, OPENING_MM, light)
+    parts, count = ndimage.label(opened if opened.any() else coarse)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    largest = int(sizes.argmax())
+    keep = np.zeros(count + 1, bool)
+    keep[largest] = True
+    candidates = [int(n) for n in np.flatnonzero(sizes >= SECOND_PART_FRACTION * sizes[largest]) if n != largest]
+    if candidates:
+        sampled = values[tuple(slice(f // 2, None, f) for f in factor)]
+        matching = parts[tuple(slice(0, n) for n in sampled.shape)]
+        means = ndimage.mean(sampled, matching, candidates)
+        keep[candidates] = np.asarray(means) > SECOND_PART_MEAN_HU
+    core = keep[parts]
+    # what the opening rounded off comes back: tissue within its reach
+    grown = ndimage.distance_transform_edt(~core, sampling=light) <= 2.5 * OPENING_MM
+    body = np.zeros_like(tissue)
+    fine = _repeat(grown, factor, inner.shape) & inner
+    body[box] = _largest_touching(fine, _repeat(core, factor, inner.shape))
+    return fill_air(body, ct.grid)
+
+
+def fill_air(mask: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.bool_]:
+    """Fill what a mask encloses in axial slices (the slices across the axis nearest to superior)."""
+    axis = 2 - int(np.abs(grid.directions[2]).argmax())
+    box = _bounding_box(mask, margin=1)
+    structure = ndimage.generate_binary_structure(3, 1)
+    structure[tuple(slice(None) if n != axis else slice(0, 3, 2) for n in range(3))] = False
+    holes, count = ndimage.label(~mask[box], structure)
+    outside = np.zeros(count + 1, bool)
+    for n in range(3):
+        if n != axis:
+            outside[np.take(holes, 0, axis=n)] = True
+            outside[np.take(holes, -1, axis=n)] = True
+    outside[0] = False
+    result = mask.copy()
+    result[box] |= ~outside[holes]
+    return result
+
+
+def _largest_touching(mask: NDArray[np.bool_], core: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Parts of `mask` that contain voxels of `core`."""
+    parts, count = ndimage.label(mask)
+    keep = np.zeros(count + 1, bool)
+    keep[np.unique(parts[core & mask])] = True
+    keep[0] = False
+    return np.asarray(keep[parts])
+
+
+def _open(mask: NDArray[np.bool_], radius_mm: float, spacing_kji: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Morphological opening by a ball, as two distance transforms; the image's border does not erode."""
+    padded = np.pad(mask, 1, mode="edge")
+    inside = ndimage.distance_transform_edt(padded, sampling=spacing_kji) > radius_mm
+    if not inside.any():
+        return np.zeros_like(mask)
+    opened = ndimage.distance_transform_edt(~inside, sampling=spacing_kji) <= radius_mm
+    return np.asarray(opened[1:-1, 1:-1, 1:-1] & mask)
+
+
+def _bounding_box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
+    box = []
+    for axis in range(3):
+        others = tuple(n for n in range(3) if n != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        if used.size == 0:
+            return (slice(None),) * 3
+        box.append(slice(max(0, int(used[0]) - margin), min(mask.shape[axis], int(used[-1]) + 1 + margin)))
+    return tuple(box)
+
+
+def _block_fraction(mask: NDArray[np.bool_], factor: NDArray[np.int64]) -> NDArray[np.float32]:
+    padding = [(0, int(-n % f)) for n, f in zip(mask.shape, factor, strict=True)]
+    padded = np.pad(mask, padding, mode="edge")
+    shape = [part for n, f in zip(padded.shape, factor, strict=True) for part in (n // int(f), int(f))]
+    return np.asarray(padded.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32))
+
+
+def _repeat(mask: NDArray[np.bool_], factor: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    for axis, count in enumerate(factor):
+        mask = np.repeat(mask, int(count), axis=axis)
+    return mask[tuple(slice(0, n) for n in shape)]

@@ -1,0 +1,325 @@
+"""From a CT and its labels to a computational phantom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SynthDoseLib.core import ImageVolume, LabelMap, Material, Organ, SynthDoseError, VoxelPhantom, resample_labels
+from SynthDoseLib.physics import get_material
+
+from .body import find_body
+from .calibration import CalibrationRangeError, HUCalibration, schneider_calibration
+from .tissues import Override, OverrideValue, parse_override
+
+REST_OF_BODY = "rest_of_body"
+MAX_MATERIALS = 255
+AIR_LIKE_G_CM3 = 0.05  # air cavities are not rest of the body; lung is, at 0.1 and more
+
+
+@dataclass(frozen=True)
+class OrganMass:
+    """One organ of a phantom: voxels, volume, mass and mean density (0 for an empty organ)."""
+
+    organ: str
+    voxels: int
+    volume_ml: float
+    mass_g: float
+    density_g_cm3: float
+
+
+def build_phantom(
+    ct: ImageVolume,
+    labels: LabelMap,
+    *,
+    calibration: HUCalibration | None = None,
+    overrides: Mapping[str, OverrideValue] | None = None,
+    metal: str | Material | None = None,
+    body: NDArray[np.bool_] | None = None,
+) -> VoxelPhantom:
+    """Give every voxel of a CT its material, density and organ.
+
+    Parameters
+    ----------
+    ct : ImageVolume
+        CT numbers, HU.
+    labels : LabelMap
+        Organs; on another grid they are resampled (nearest neighbour) with a note.
+    calibration : HUCalibration, optional
+        Schneider et al. (2000) if not given.
+    overrides : mapping, optional
+        Organ name to what it is made of instead: a material (its name or a `Material`; composition and nominal density),
+        a density in g/cm3 (composition stays that of the CT), or both: ``{"material": "lung", "density_g_cm3": 0.3}``.
+        ``"density_g_cm3": "ct"`` keeps the density of the CT with a given material.
+    metal : str or Material, optional
+        What voxels above the calibration's highest knot inside the body are made of.
+    body : ndarray of bool, (nk, nj, ni), optional
+        Outline of the patient on the CT's grid; found by `find_body` if not given.
+
+    Returns
+    -------
+    VoxelPhantom
+        On the CT's grid. Outside the body is vacuum (density 0): couch, table and the air of the room are left out. Labelled
+        voxels always belong to the body. Its labels have ``rest_of_body`` added: every body voxel without a label that is
+        not air. Its notes say what was found, changed and left out.
+
+    Raises
+    ------
+    SynthDoseError
+        If the image is not a CT, holds numbers that are not finite, an override names no organ or material, or there is no
+        body in it.
+    CalibrationRangeError
+        If voxels of the body lie above the highest knot and no metal is named.
+    """
+    _require_ct(ct)
+    curve = schneider_calibration() if calibration is None else calibration
+    labels = resample_labels(labels, ct.grid)
+    parsed = {name: parse_override(name, value) for name, value in (overrides or {}).items()}
+    for name in parsed:
+        labels.organ(name)
+    metal_material = get_material(metal) if isinstance(metal, str) else metal
+    notes = [*labels.notes]
+
+    inside = _body(ct, labels, body, notes)
+    here = np.flatnonzero(inside.ravel())
+    values = ct.values.ravel()[here]
+    metal_voxels = _check_range(ct, here, values, curve, metal_material, notes)
+    values = np.minimum(values, curve.highest_hu)
+
+    density = curve.density(values)
+    material = curve.material_number(values)
+    air = (material == curve.material_number(curve.lowest_hu)) & (density < AIR_LIKE_G_CM3)
+    if metal_material is not None:
+        density[metal_voxels] = metal_material.density_g_cm3
+        air[metal_voxels] = False
+    palette = list(curve.materials)
+    if metal_material is not None:
+        palette.append(metal_material)
+        material[metal_voxels] = len(palette) - 1
+    organ_of = labels.labels.ravel()[here]
+    _apply_overrides(parsed, labels, organ_of, density, material, palette, air, notes)
+    material, materials = _compact(material, density, palette)
+
+    full_density = np.zeros(ct.grid.size, np.float32)
+    full_material = np.zeros(ct.grid.size, np.uint8)
+    full_density[here], full_material[here] = density, material
+    completed = _with_rest(labels, here[(organ_of == 0) & ~air])
+    _note_empty(completed, notes)
+    shape = ct.grid.shape
+    return VoxelPhantom(
+        ct.grid, full_material.reshape(shape), full_density.reshape(shape), materials, completed, tuple(dict.fromkeys(notes))
+    )
+
+
+def organ_masses(phantom: VoxelPhantom) -> tuple[OrganMass, ...]:
+    """Volume, mass and mean density of every organ of a phantom, in the order of its label table."""
+    counts, masses = phantom.labels.voxel_counts(), phantom.mass_g()
+    voxel_ml = phantom.grid.voxel_volume_ml
+    rows = []
+    for organ in phantom.labels.organs:
+        volume = counts[organ.name] * voxel_ml
+        mass = masses[organ.name]
+        rows.append(OrganMass(organ.name, counts[organ.name], volume, mass, mass / volume if volume else 0.0))
+    return tuple(rows)
+
+
+def add_box(
+    labels: LabelMap,
+    name: str,
+    lower_ras_mm: Sequence[float],
+    upper_ras_mm: Sequence[float],
+    *,
+    only_background: bool = False,
+) -> LabelMap:
+    """Add an organ that is a box along the patient's axes, for example a source region where no organ is outlined.
+
+    Parameters
+    ----------
+    labels : LabelMap
+    name : str
+        Of the new organ.
+    lower_ras_mm, upper_ras_mm : sequence of 3 float
+        Opposite corners, RAS, mm. A voxel belongs to the box if its centre does.
+    only_background : bool
+        Leave other organs as they are; otherwise the box takes their voxels, which a note says.
+
+    Raises
+    ------
+    SynthDoseError
+        If the name is taken, a corner is not below the other, or no voxel centre lies in the box.
+    """
+    lower, upper = np.asarray(lower_ras_mm, np.float64), np.asarray(upper_ras_mm, np.float64)
+    if any(organ.name == name for organ in labels.organs):
+        raise SynthDoseError(f"There is already an organ '{name}'. Give the box another name.")
+    if lower.shape != (3,) or upper.shape != (3,) or not (np.isfinite([lower, upper]).all() and (lower < upper).all()):
+        raise SynthDoseError(
+            f"The box '{name}' needs two corners (x, y, z), RAS mm, the first below the second in each; "
+            f"found {list(lower_ras_mm)} and {list(upper_ras_mm)}."
+        )
+    corners = [[(lower, upper)[bit][axis] for axis, bit in enumerate(bits)] for bits in np.ndindex(2, 2, 2)]
+    ijk = labels.grid.to_ijk(corners)
+    size = np.asarray(labels.grid.shape[::-1])
+    first = np.clip(np.floor(ijk.min(axis=0)), 0, size).astype(int)
+    last = np.clip(np.ceil(ijk.max(axis=0)) + 1, 0, size).astype(int)
+    window = tuple(slice(int(a), int(b)) for a, b in zip(first[::-1], last[::-1], strict=True))
+    kji = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in window), indexing="ij"), axis=-1)
+    ras = labels.grid.to_ras(kji[..., ::-1])
+    chosen = ((ras >= lower) & (ras <= upper)).all(axis=-1)
+    if not chosen.any():
+        ends = labels.grid.to_ras([(0, 0, 0), tuple(size - 1)])
+        raise SynthDoseError(
+            f"No voxel centre lies in the box '{name}' from {lower.tolist()} to {upper.tolist()} RAS mm. The image reaches "
+            f"from {ends.min(axis=0).round(1).tolist()} to {ends.max(axis=0).round(1).tolist()}."
+        )
+    values = np.array(labels.labels)
+    part = values[window]
+    if only_background:
+        chosen &= part == 0
+    taken = int(((part != 0) & chosen).sum())
+    index = max((organ.index for organ in labels.organs), default=0) + 1
+    part[chosen] = index
+    note = f"'{name}' is a box of {int(chosen.sum())} voxels from {lower.tolist()} to {upper.tolist()} RAS mm"
+    note += f"; it takes {taken} voxels from other labels." if taken else "."
+    return LabelMap(labels.grid, values, (*labels.organs, Organ(index, name)), (*labels.notes, note))
+
+
+def _require_ct(ct: ImageVolume) -> None:
+    if ct.modality not in ("", "CT") or ct.unit not in ("", "HU"):
+        raise SynthDoseError(
+            f"A phantom is built from CT numbers; this image is of modality '{ct.modality}' in '{ct.unit}'. Give a CT, or "
+            "convert the image to a synthetic CT first."
+        )
+    bad = int(ct.grid.size - np.isfinite(ct.values).sum())
+    if bad:
+        raise SynthDoseError(f"{bad} voxels of the CT are not finite numbers. Repair the image first.")
+
+
+def _body(ct: ImageVolume, labels: LabelMap, body: NDArray[np.bool_] | None, notes: list[str]) -> NDArray[np.bool_]:
+    if body is None:
+        inside = find_body(ct)
+        left_out = int(((ct.values > -300) & ~inside).sum()) * ct.grid.voxel_volume_ml
+        notes.append(
+            "The body is the largest connected part above -300 HU with the air it encloses; all outside it is vacuum"
+            + (f" (couch, table and the like: {left_out:.0f} ml above -300 HU left out)." if left_out >= 0.5 else ".")
+        )
+    else:
+        inside = np.asarray(body, dtype=bool)
+        if inside.shape != ct.grid.shape:
+            raise SynthDoseError(f"The body outline has shape {inside.shape}, the CT has {ct.grid.shape}.")
+        if not inside.any():
+            raise SynthDoseError("The body outline is empty. Give another one, or none to have the body found in the CT.")
+        notes.append("The body is the given outline; all outside it is vacuum.")
+    outside = np.asarray(labels.labels != 0) & ~inside
+    if outside.any():
+        names = {organ.index: organ.name for organ in labels.organs}
+        counts = np.bincount(labels.labels[outside])
+        listed = ", ".join(f"{names[int(n)]} {counts[n]}" for n in np.argsort(-counts, kind="stable")[:5] if counts[n])
+        notes.append(f"{int(outside.sum())} labelled voxels outside the body outline were taken into the body ({listed}).")
+        inside = inside | outside
+    return inside
+
+
+def _check_range(
+    ct: ImageVolume,
+    here: NDArray[np.int64],
+    values: NDArray[np.float32],
+    curve: HUCalibration,
+    metal: Material | None,
+    notes: list[str],
+) -> NDArray[np.bool_]:
+    below = int((values < curve.lowest_hu).sum())
+    if below:
+        notes.append(
+            f"{below} voxels of the body are below the lowest knot of {curve.name} ({curve.lowest_hu:g} HU, down to "
+            f"{float(values.min()):g} HU) and were taken as air."
+        )
+    above = values > curve.highest_hu
+    count = int(above.sum())
+    if count == 0:
+        return above
+    highest = float(values.max())
+    if metal is None:
+        worst = int(here[values.argmax()])
+        kji = np.unravel_index(worst, ct.grid.shape)
+        ras = ct.grid.to_ras(kji[::-1]).round(0).astype(int).tolist()
+        raise CalibrationRangeError(
+            f"{count} voxels of the body ({count * ct.grid.voxel_volume_ml:.1f} ml) are above the highest knot of "
+            f"{curve.name}, {curve.highest_hu:g} HU: up to {highest:g} HU, at RAS {ras} mm. Name the metal they are made of "
+            '(metal = "titanium_grade5", "stainless_steel_316l", "gold" …) or add a knot to the calibration.'
+        )
+    notes.append(
+        f"{count} voxels ({count * ct.grid.voxel_volume_ml:.1f} ml) above {curve.highest_hu:g} HU (up to {highest:g} HU) are "
+        f"{metal.name} of {metal.density_g_cm3:g} g/cm3."
+    )
+    return above
+
+
+def _apply_overrides(
+    overrides: Mapping[str, Override],
+    labels: LabelMap,
+    organ_of: NDArray[np.uint16],
+    density: NDArray[np.float32],
+    material: NDArray[np.uint8],
+    palette: list[Material],
+    air: NDArray[np.bool_],
+    notes: list[str],
+) -> None:
+    for name, override in overrides.items():
+        voxels = organ_of == labels.organ(name).index
+        if override.density_g_cm3 is not None:
+            density[voxels] = override.density_g_cm3
+        if override.material is not None:
+            palette.append(override.material)
+            if len(palette) > MAX_MATERIALS:
+                raise SynthDoseError(f"A phantom can have {MAX_MATERIALS} materials; use fewer overrides.")
+            material[voxels] = len(palette) - 1
+        air[voxels] = False
+        notes.append(f"{name} ({int(voxels.sum())} voxels): {override.describe()}.")
+
+
+def _compact(
+    material: NDArray[np.uint8], density: NDArray[np.float32], palette: Sequence[Material]
+) -> tuple[NDArray[np.uint8], tuple[Material, ...]]:
+    """Keep the materials in use, once per composition, each with the mean density of its voxels."""
+    counts = np.bincount(material, minlength=len(palette))
+    sums = np.bincount(material, weights=density, minlength=len(palette))
+    place = np.zeros(len(palette), np.uint8)
+    kept: dict[tuple[tuple[str, float], ...], int] = {}
+    names: list[Material] = []
+    totals: list[tuple[float, float]] = []
+    for number in np.flatnonzero(counts).tolist():
+        composition = tuple(sorted((s, round(f, 6)) for s, f in palette[number].mass_fractions.items()))
+        if composition not in kept:
+            kept[composition] = len(names)
+            names.append(palette[number])
+            totals.append((0.0, 0.0))
+        here = kept[composition]
+        place[number] = here
+        totals[here] = (totals[here][0] + sums[number], totals[here][1] + counts[number])
+    # the density effect of electrons needs a density per material: the mean of its voxels
+    materials = tuple(
+        replace(entry, density_g_cm3=max(total / count, 1e-6)) for entry, (total, count) in zip(names, totals, strict=True)
+    )
+    return place[material], materials
+
+
+def _with_rest(labels: LabelMap, voxels: NDArray[np.int64]) -> LabelMap:
+    """Add `rest_of_body` to a label map."""
+    organs = labels.organs
+    known = {organ.name: organ.index for organ in organs}
+    if REST_OF_BODY not in known:
+        index = max(known.values(), default=0) + 1
+        organs = (*organs, Organ(index, REST_OF_BODY, colour=(0.85, 0.75, 0.65)))
+        known[REST_OF_BODY] = index
+    values = np.array(labels.labels).ravel()
+    values[voxels] = known[REST_OF_BODY]
+    return LabelMap(labels.grid, values.reshape(labels.grid.shape), organs, labels.notes)
+
+
+def _note_empty(labels: LabelMap, notes: list[str]) -> None:
+    empty = [name for name, count in labels.voxel_counts().items() if count == 0]
+    if empty:
+        notes.append(f"Organs without a voxel: {', '.join(empty)}.")
