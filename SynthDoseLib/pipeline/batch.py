@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
+from ..io.folder import write_csv
 from .plan import read_plan
 from .run import run_patient
-from .run_folder import FINISHED, write_rows
+from .run_folder import FINISHED
 
 HEADER = ("patient", "state", "message", "organ", "volume_ml", "mass_g", "mean_dose_Gy", "sigma_Gy")
 
@@ -55,7 +56,7 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
         except Exception as error:  # one patient must not stop the others; the message is kept in the table
             failed += 1
             rows.append((patient.name, "failed", f"{type(error).__name__}: {error}", "", "", "", "", ""))
-        write_rows(out / "batch.csv", HEADER, rows)
+        write_csv(out / "batch.csv", HEADER, rows)
     return failed
 
 

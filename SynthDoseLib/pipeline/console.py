@@ -10,6 +10,7 @@ from typing import TextIO
 from ..core import Progress, ProgressReport
 
 TITLES = {
+    "patient": "Making the patient",
     "read": "Reading images",
     "segment": "Finding organs",
     "phantom": "Building the phantom",

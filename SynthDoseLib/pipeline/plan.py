@@ -48,7 +48,6 @@ class SegmentationPlan:
     path: Path | None = None
     labels: str = ""
     unlisted: str = "refuse"
-    series: str = ""
     spacing_mm: tuple[float, float, float] | None = None
     orientation: str = ""
     bundle: str = ""

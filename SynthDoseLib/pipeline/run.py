@@ -49,7 +49,9 @@ from ..kinetics import TimeIntegratedActivity
 from ..physics import decay_emissions, get_nuclide
 from ..transport import RunSettings, SimulationResult, VolumeSource, simulate
 from .plan import RunPlan, write_plan
+from .report import write_report
 from .run_folder import FINISHED, claim_folder, open_folder, write_json
+from .run_report import report_contents
 from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, time_integrate, to_dose_grid
 
 CHECKPOINT = ".transport"
@@ -166,23 +168,33 @@ def run_patient(
         groups = groups_of(phantom.labels, wanted)
         rows = organ_dose_table(dose, phantom, organ_doses, groups=groups)
         _write_doses(folder, dose, rows, phantom, organ_doses)
-        notes = [*ct.notes, *phantom.notes, *tia.notes, *noise_notes(dose, phantom)]
+        warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
-            notes += _write_dicom(folder / "dicom", plan, ct, labels, dose)
+            warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
     if plan.output.radiomics:
         with clock.stage("radiomics"):
-            notes += _write_radiomics(folder, ct, labels, progress)
+            warnings += _write_radiomics(folder, ct, labels, progress)
     if plan.output.scene:
         with clock.stage("scene"):
-            notes += write_scene(folder)
+            warnings += write_scene(folder)
+    notes = {
+        "images": (*ct.notes, *(activity.notes if activity else ())),
+        "organs": labels.notes,
+        "phantom": phantom.notes,
+        "activity": tia.notes,
+        "transport": simulated.notes,
+    }
     with clock.stage("report"):
-        record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, notes)
-        _write_report(folder, plan, dose_ct, phantom, tia, dose, rows, simulated, record, organ_doses)
+        record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, [*warnings, *sum(notes.values(), ())])
+        contents = report_contents(
+            plan, dose_ct, phantom, tia, dose, rows, organ_doses, simulated, record, notes, tuple(warnings)
+        )
+        write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds
     write_json(folder / FINISHED, record)
     for name in (f"{CHECKPOINT}.npz", f"{CHECKPOINT}.json"):
         (folder / name).unlink(missing_ok=True)
-    return RunResult(folder, dose, rows, tuple(notes), clock.seconds)
+    return RunResult(folder, dose, rows, tuple(record["notes"]), clock.seconds)
 
 
 def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:

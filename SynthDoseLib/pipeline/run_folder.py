@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core import SynthDoseError, atomic_path
+from ..io.folder import prepare_output_folder
 
 FINISHED = "provenance.json"
 """Written last: its presence says that the run is complete."""
@@ -61,17 +59,7 @@ def open_folder(folder: Path, voxels: int) -> None:
     SynthDoseError
         If the disk is too full or the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise SynthDoseError(f"Cannot make the folder {folder}: {error.strerror}.") from error
-    needed = voxels * BYTES_PER_VOXEL
-    if free < needed:
-        raise SynthDoseError(
-            f"The disk of {folder} has {free / 1e6:.0f} MB free; the results need up to {needed / 1e6:.0f} MB. "
-            "Free some space, choose another disk, or use larger voxels ([dose] voxel_mm)."
-        )
+    prepare_output_folder(folder, overwrite=True, needed_MB=voxels * BYTES_PER_VOXEL / 1e6)
     (folder / FINISHED).unlink(missing_ok=True)
 
 
@@ -79,11 +67,3 @@ def write_json(path: Path, values: Any) -> None:
     """Write JSON in one piece."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in one piece."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)

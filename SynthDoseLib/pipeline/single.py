@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
 from ..io import write_segmentation, write_volume
+from ..io.folder import write_csv
 from .plan import ImagePlan, PhantomPlan, SegmentationPlan
-from .run_folder import claim_folder, open_folder, write_json, write_rows
+from .run_folder import claim_folder, open_folder, write_json
 from .stations import describe_masses, make_phantom, mass_rows, read_ct, report_stage, segment
 
 
@@ -54,7 +55,7 @@ def phantom_file(
     write_volume(folder / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
     write_volume(folder / "materials.nrrd", phantom.material_index, phantom.grid)
     write_segmentation(folder / "labels.seg.nrrd", phantom.labels)
-    write_rows(folder / "masses.csv", ("organ", "volume_ml", "mass_g", "density_g_cm3"), mass_rows(phantom))
+    write_csv(folder / "masses.csv", ("organ", "volume_ml", "mass_g", "density_g_cm3"), mass_rows(phantom))
     materials = [
         {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
         for n, m in enumerate(phantom.materials)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+
+import numpy as np
 
 from ..core import (
     ImageVolume,
     LabelMap,
+    Organ,
     Progress,
     ProgressReport,
     SynthDoseError,
@@ -29,7 +31,7 @@ from ..kinetics import (
     from_organs,
     time_integrated_activity,
 )
-from ..phantom import HUCalibration, add_box, build_phantom, schneider_calibration
+from ..phantom import HUCalibration, add_box, build_phantom, read_calibration, schneider_calibration
 from ..physics import get_material, get_nuclide
 from ..segmentation import apply_table, label_table, match_organs, organ_group, segment_tissue, segment_with_bundle
 from .plan import ActivityPlan, DosePlan, ImagePlan, PhantomPlan, RunPlan, SegmentationPlan
@@ -81,12 +83,23 @@ def read_segmentation(plan: SegmentationPlan, ct: ImageVolume) -> LabelMap:
         plan.path,
         reference=ct.grid,
         reference_image=ct,
-        series=plan.series or None,
+        segments=plan.organs or None,
         spacing_mm=plan.spacing_mm,
         orientation=plan.orientation or None,
     )
-    named = apply_table(raw, label_table(plan.labels), unlisted=plan.unlisted) if plan.labels else match_organs(raw)
-    return resample_labels(named, ct.grid)
+    if not plan.labels:
+        return match_organs(raw)
+    table = label_table(plan.labels)
+    return apply_table(_only_listed(raw, table) if plan.unlisted == "background" else raw, table)
+
+
+def _only_listed(raw: LabelMap, table: Mapping[int, Organ]) -> LabelMap:
+    """Turn labels that the table does not list into background."""
+    kept = tuple(organ for organ in raw.organs if organ.index in table)
+    listed = np.isin(raw.labels, [organ.index for organ in kept])
+    dropped = len(raw.organs) - len(kept)
+    note = f"{dropped} label values that the label table does not list are background, as the plan says."
+    return LabelMap(raw.grid, np.where(listed, raw.labels, np.uint16(0)), kept, (*raw.notes, note) if dropped else raw.notes)
 
 
 def to_dose_grid(plan: DosePlan, ct: ImageVolume, labels: LabelMap) -> tuple[ImageVolume, LabelMap]:
@@ -113,7 +126,7 @@ def _calibration(name: str) -> HUCalibration:
     if name == "schneider":
         return schneider_calibration()
     if name.endswith(".csv"):
-        return HUCalibration.from_csv(Path(name))
+        return read_calibration(name)
     raise SynthDoseError(f"[phantom] calibration is '{name}'. Allowed: schneider, or a CSV file with columns hu,density_g_cm3.")
 
 

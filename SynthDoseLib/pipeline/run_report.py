@@ -1,0 +1,95 @@
+"""From the values of a run to the contents of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ..core import DoseMap, ImageVolume, OrganDose, VoxelPhantom
+from ..dosimetry import OrganDoseRow, dose_volume_histograms
+from ..kinetics import TimeIntegratedActivity
+from ..transport import SimulationResult
+from .plan import RunPlan
+from .report import EnergyBalance, ReportContents, ReportInput
+from .report_quality import segmentation_rows
+
+FILES = {
+    "plan.toml": "the plan as resolved, with absolute paths",
+    "provenance.json": "versions, hashes of the inputs, seed, device, times",
+    "ct.nrrd": "CT on the grid of the dose, HU",
+    "labels.seg.nrrd": "organs, for Slicer",
+    "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",
+    "tia_MBq_s.nrrd": "time-integrated activity per voxel, MBq s",
+    "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
+    "organ_doses.csv, dvh.csv, radiomics.csv": "tables",
+    "scene.mrb": "everything in one Slicer scene",
+    "dicom/": "RTDOSE, RTSTRUCT and SEG, when the CT was DICOM",
+}
+
+
+def report_contents(
+    plan: RunPlan,
+    ct: ImageVolume,
+    phantom: VoxelPhantom,
+    tia: TimeIntegratedActivity,
+    dose: DoseMap,
+    rows: tuple[OrganDoseRow, ...],
+    organ_doses: tuple[OrganDose, ...],
+    simulated: SimulationResult,
+    record: Mapping[str, Any],
+    notes: Mapping[str, tuple[str, ...]],
+    warnings: tuple[str, ...],
+) -> ReportContents:
+    """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
+    therapy = plan.therapy
+    sigma = {organ.organ: organ.sigma_Gy for organ in organ_doses}
+    return ReportContents(
+        title=plan.output.title or "Internal dosimetry",
+        patient="" if plan.output.deidentify else str(ct.metadata.get("patient_id", "")),
+        created_at=datetime.now(),
+        nuclide=therapy.nuclide,
+        administered_MBq=therapy.administered_MBq,
+        administered_at=therapy.administered_at,
+        engine="Monte Carlo",
+        device=f"{simulated.device}, {simulated.threads} threads",
+        histories=simulated.histories,
+        seed=simulated.seed,
+        target_sigma=plan.dose.relative_sigma,
+        target_organs=plan.dose.organs,
+        ct=ct,
+        dose=dose,
+        labels=phantom.labels,
+        organ_doses=rows,
+        histograms=dose_volume_histograms(dose, phantom.labels, sigma_Gy=sigma),
+        activity=tia,
+        segmentation=segmentation_rows(phantom, ct),
+        segmentation_source=_segmentation_source(plan),
+        inputs=_inputs(record["inputs"]),
+        warnings=warnings,
+        notes={stage: texts for stage, texts in notes.items() if texts},
+        versions=record["versions"],
+        computer=record["computer"],
+        stage_seconds=record["seconds"],
+        energy=EnergyBalance(simulated.energy_emitted_MeV, simulated.energy_deposited_MeV, simulated.energy_escaped_MeV),
+        files=FILES,
+    )
+
+
+def _segmentation_source(plan: RunPlan) -> str:
+    segmentation = plan.segmentation
+    if segmentation.path is not None:
+        return f"Organs were read from {segmentation.path.name}."
+    if segmentation.bundle:
+        return f"Organs were found by the MONAI bundle {segmentation.bundle.replace(chr(92), '/').rsplit('/', 1)[-1]}."
+    return "Tissues were told apart by their CT numbers."
+
+
+def _inputs(inputs: Mapping[str, Mapping[str, Any]]) -> tuple[ReportInput, ...]:
+    found = []
+    for role, entry in inputs.items():
+        if "files" in entry:
+            found.append(ReportInput(role, entry["name"], entry["sha256_of_sorted_sha256"], f"{entry['files']} files"))
+        else:
+            found.append(ReportInput(role, entry["name"], entry["sha256"]))
+    return tuple(found)
