@@ -103,14 +103,18 @@ def organ_dose_table(
 
 def noise_notes(dose: DoseMap, phantom: VoxelPhantom) -> tuple[str, ...]:
     """Say for which organs the statistical noise of the voxels widens the histogram (D95 too low, D5 and maximum too high)."""
+    flat = phantom.labels.labels.ravel()
+    dose_Gy, sigma_Gy = dose.dose_Gy.ravel().astype(np.float64), dose.sigma_Gy.ravel().astype(np.float64)
+    counts = np.bincount(flat, minlength=max((o.index for o in phantom.labels.organs), default=0) + 1)
+    sums, squares, variances = (np.bincount(flat, weights=w, minlength=counts.size) for w in (dose_Gy, dose_Gy**2, sigma_Gy**2))
     wide = []
     for organ in phantom.labels.organs:
-        mask = phantom.labels.labels == organ.index
-        if np.count_nonzero(mask) < 2:
+        voxels = counts[organ.index]
+        if voxels < 2:
             continue
-        spread = float(dose.dose_Gy[mask].std(dtype=np.float64))
-        noise = math.sqrt(float(np.square(dose.sigma_Gy[mask], dtype=np.float64).mean()))
-        mean = float(dose.dose_Gy[mask].mean(dtype=np.float64))
+        mean = sums[organ.index] / voxels
+        spread = math.sqrt(max(0.0, squares[organ.index] / voxels - mean**2))
+        noise = math.sqrt(variances[organ.index] / voxels)
         if mean > 0 and noise > NOISE_REMARKABLE * spread and noise > 0.02 * mean:
             wide.append(f"{organ.name} ({noise / mean:.0%} per voxel)")
     if not wide:

@@ -19,6 +19,7 @@ from .report_quality import SegmentationRow
 
 CURVES = 12  # more lines in one plot cannot be told apart
 OUTLINES = 10
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NOT_CURVES = frozenset({"rest_of_body", "body"})
 
 
@@ -163,22 +164,23 @@ def render_report(contents: ReportContents) -> str:
 
 
 def quantity(value: float | None, digits: int = 3) -> str:
-    """Write a number for people with `digits` significant digits, without an exponent where it stays readable.
+    """Write a number for people with `digits` significant digits, with a power of ten only where that reads better.
 
     Examples
     --------
     >>> quantity(1234.5), quantity(0.012345), quantity(None), quantity(1.5e-9), quantity(0)
-    ('1230', '0.0123', '–', '1.50e-09', '0')
+    ('1230', '0.0123', '–', '1.50·10⁻⁹', '0')
     """
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    exponent = int(power)  # after rounding: 0.9996 is 1.00
     if -4 <= exponent < 6:
         rounded = round(value, digits - 1 - exponent)
         return f"{rounded:.{max(0, digits - 1 - exponent)}f}"
-    return f"{value:.{digits - 1}e}"
+    return f"{mantissa}·10{str(exponent).translate(_RAISED)}"
 
 
 def _organ(name: str) -> str:
@@ -199,7 +201,7 @@ def _summary(c: ReportContents) -> list[tuple[str, str]]:
     if c.administered_at is not None:
         cards.append(("Administered at", c.administered_at.strftime("%Y-%m-%d %H:%M")))
     if c.activity is not None:
-        cards.append(("Decays in the body", f"{c.activity.decays:.3e}"))
+        cards.append(("Decays in the body", quantity(c.activity.decays, 4)))
     if c.engine:
         cards.append(("Dose engine", f"{c.engine}, {c.device}" if c.device else c.engine))
     if c.histories is not None:
@@ -244,32 +246,59 @@ def _noise_text(c: ReportContents) -> str:
     """One sentence on the standard error of single voxels."""
     if c.dose is None or not c.dose.sigma_Gy.any():
         return ""
-    from .report_pictures import display_maximum_Gy
+    from .report_pictures import body_mask, display_maximum_Gy
 
     high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels)
+    if c.labels is not None:
+        high &= body_mask(c.labels)
     if not high.any():
         return ""
     relative = float(np.median(c.dose.sigma_Gy[high] / c.dose.dose_Gy[high]))
     return f"Where the dose is above a tenth of the scale, the median standard error of a single voxel is {relative:.1%}."
 
 
-def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> dict[str, str]:
-    """Pictures as data addresses, those that there is content for."""
+@dataclass
+class _Pictures:
+    """Pictures as data addresses, "" where there is nothing to show; of the dose several, with what is in the middle."""
+
+    dose: list[tuple[str, str]] = field(default_factory=list)
+    sigma: str = ""
+    activity: str = ""
+    dvh: str = ""
+
+
+def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pictures:
     from . import report_pictures as draw
+
+    def address(figure: Any) -> str:
+        return "data:image/png;base64," + base64.b64encode(draw.figure_png(figure)).decode()
 
     names = [h.organ for h in curves] or [r.organ for r in c.organ_doses if r.organ not in NOT_CURVES][:OUTLINES]
     colours = draw.organ_colours(names)
     outlines = {name: colours[name] for name in names[:OUTLINES]}
-    figures: dict[str, Any] = {}
-    if c.dose is not None:
-        point = draw.picture_centre(c.dose, c.labels)
-        if c.ct is not None:
-            figures["dose"] = draw.dose_over_ct_figure(c.ct, c.dose, c.labels, point_ras_mm=point, outlines=outlines)
-        if c.dose.sigma_Gy.any():
-            figures["sigma"] = draw.sigma_figure(c.dose, c.labels, point_ras_mm=point, outlines=outlines)
+    pictures = _Pictures()
+    if c.dose is not None and c.ct is not None:
+        for organ in _middles(c):
+            point = draw.picture_centre(c.dose, c.labels, organ)
+            figure = draw.dose_over_ct_figure(c.ct, c.dose, c.labels, point_ras_mm=point, outlines=outlines)
+            pictures.dose.append((organ or "dose maximum", address(figure)))
+    if c.dose is not None and c.dose.sigma_Gy.any():
+        pictures.sigma = address(draw.sigma_figure(c.dose, c.labels, outlines=outlines))
     if c.activity is not None:
         body = c.labels.labels > 0 if c.labels is not None and c.labels.grid.matches(c.activity.grid) else None
-        figures["activity"] = draw.activity_figure(c.activity.tia_MBq_s, c.activity.grid, body)
+        pictures.activity = address(draw.activity_figure(c.activity.tia_MBq_s, c.activity.grid, body))
     if curves:
-        figures["dvh"] = draw.dvh_figure(curves, colours)
-    return {name: "data:image/png;base64," + base64.b64encode(draw.figure_png(f)).decode() for name, f in figures.items()}
+        pictures.dvh = address(draw.dvh_figure(curves, colours))
+    return pictures
+
+
+def _middles(c: ReportContents) -> list[str | None]:
+    """Organs to put in the middle of a picture: the hottest one, and the first that the run was asked for, if another."""
+    from .report_pictures import hottest_organ
+
+    if c.labels is None or c.dose is None:
+        return [None]
+    hottest = hottest_organ(c.dose, c.labels)
+    counts = c.labels.voxel_counts()
+    asked = [name for name in c.target_organs if counts.get(name)]
+    return [hottest] if not asked or hottest in asked else [hottest, asked[0]]

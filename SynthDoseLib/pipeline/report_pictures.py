@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
 
 from ..core import DoseMap, ImageVolume, LabelMap, VoxelGrid, resample
 from ..dosimetry import DoseVolumeHistogram
@@ -116,17 +117,19 @@ def _corners(grid: VoxelGrid, shown: NDArray[np.bool_] | None) -> NDArray[np.flo
 
 def hottest_organ(dose: DoseMap, labels: LabelMap, *, voxels: int = 8) -> str | None:
     """Name of the organ of at least `voxels` voxels with the highest mean dose; None if there is none."""
+    flat = labels.labels.ravel()
+    counts = np.bincount(flat, minlength=max((o.index for o in labels.organs), default=0) + 1)
+    sums = np.bincount(flat, weights=dose.dose_Gy.ravel(), minlength=counts.size)
     means = {
-        organ.name: float(dose.dose_Gy[mask].mean(dtype=np.float64))
-        for organ in labels.organs
-        if organ.name not in NOT_ORGANS and np.count_nonzero(mask := labels.labels == organ.index) >= voxels
+        o.name: sums[o.index] / counts[o.index] for o in labels.organs if o.name not in NOT_ORGANS and counts[o.index] >= voxels
     }
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def picture_centre(dose: DoseMap, labels: LabelMap | None = None) -> NDArray[np.float64]:
-    """Point, RAS mm, worth looking at: the middle of the organ with the highest mean dose, or else the dose maximum."""
-    organ = hottest_organ(dose, labels) if labels is not None else None
+def picture_centre(dose: DoseMap, labels: LabelMap | None = None, organ: str | None = None) -> NDArray[np.float64]:
+    """Point, RAS mm, worth looking at: the middle of `organ`, or of the one with the highest mean dose, or the dose maximum."""
+    if organ is None and labels is not None:
+        organ = hottest_organ(dose, labels)
     if organ is None or labels is None:
         k, j, i = np.unravel_index(int(np.argmax(dose.dose_Gy)), dose.grid.shape)
         return dose.grid.to_ras((i, j, k))
@@ -141,6 +144,13 @@ def display_maximum_Gy(dose: DoseMap, labels: LabelMap | None = None) -> float:
     values = dose.dose_Gy[labels.mask(organ)] if organ is not None and labels is not None else dose.dose_Gy[dose.dose_Gy > 0]
     highest = float(np.quantile(values, 0.98 if organ is not None else 0.999)) if values.size else 0.0
     return highest if highest > 0 else max(float(dose.dose_Gy.max()), 1e-30)
+
+
+def body_mask(labels: LabelMap) -> NDArray[np.bool_]:
+    """Voxels of the body, if the labels tell (they have its rest); otherwise all voxels."""
+    if any(organ.name in ("rest_of_body", "body") for organ in labels.organs):
+        return np.asarray(labels.labels > 0)
+    return np.ones(labels.grid.shape, bool)
 
 
 def organ_colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -184,14 +194,21 @@ def dose_over_ct_figure(
     top = maximum_Gy or display_maximum_Gy(dose, labels)
     levels = [level for level in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(0, top) if 0 < level < top]
 
+    body = body_mask(labels) if labels is not None else np.ones(dose.grid.shape, bool)
+    weight, weighted = body.astype(np.float32), np.where(body, dose.dose_Gy, np.float32(0))
+
     def draw(axes: Any, view: PlaneView) -> Any:
+        share = view.sample(weight, dose.grid)
+        inside = share >= 0.5  # dose to the air around the body means nothing and is kept out of the interpolation
         grey = view.sample(ct.values, ct.grid, fill=-1000.0)
         axes.imshow(grey, cmap="gray", vmin=window_HU[0], vmax=window_HU[1], extent=view.extent, interpolation="bilinear")
-        value = view.sample(dose.dose_Gy, dose.grid)
-        alpha = np.clip((value / top - 0.02) / 0.15, 0.0, 1.0) * 0.62  # the CT stays visible, low dose fades out
+        value = view.sample(weighted, dose.grid) / np.maximum(share, 0.5)
+        alpha = np.where(inside, np.clip((value / top - 0.02) / 0.15, 0.0, 1.0) * 0.62, 0.0)  # low dose fades into the CT
         shown = axes.imshow(value, cmap="turbo", vmin=0, vmax=top, alpha=alpha, extent=view.extent, interpolation="bilinear")
         if levels and float(value.max()) > levels[0]:
-            axes.contour(*_mesh(view), value, levels=levels, cmap="turbo", vmin=0, vmax=top, linewidths=0.7)
+            axes.contour(
+                *_mesh(view), np.where(inside, value, np.nan), levels=levels, cmap="turbo", vmin=0, vmax=top, linewidths=0.7
+            )
         return shown
 
     figure = _three_planes(
@@ -213,6 +230,8 @@ def sigma_figure(
     top = display_maximum_Gy(dose, labels)
     relative = np.full(dose.grid.shape, np.nan, np.float32)
     enough = dose.dose_Gy > 0.01 * top
+    if labels is not None:
+        enough &= body_mask(labels)
     relative[enough] = 100.0 * dose.sigma_Gy[enough] / dose.dose_Gy[enough]
     highest = float(np.nanquantile(relative, 0.9)) if enough.any() else 1.0
 
@@ -320,8 +339,7 @@ def _three_planes(
         _scale_bar(axes, view)
         axes.set(xlim=view.extent[:2], ylim=view.extent[2:], facecolor="black")
         axes.set_axis_off()
-        place = {"axial": f"S {point[2]:.0f}", "coronal": f"A {point[1]:.0f}", "sagittal": f"R {point[0]:.0f}"}[view.name]
-        axes.set_title(f"{view.name}  ·  {place} mm", fontsize=9, color=LIGHT)
+        axes.set_title(f"{view.name}  ·  {_place(view.name, point)} mm", fontsize=9, color=LIGHT)
     bar: Any = figure.colorbar(shown, ax=list(panels), extend=extend, fraction=0.03, pad=0.012, aspect=28)
     bar.solids.set_alpha(1.0)
     bar.set_label(quantity, color=LIGHT, fontsize=9)
@@ -335,6 +353,12 @@ def _three_planes(
     return figure
 
 
+def _place(name: str, point: NDArray[np.float64]) -> str:
+    """Where a plane is: the letter of the side of the origin, and the distance from it, mm."""
+    axis = {"sagittal": 0, "coronal": 1, "axial": 2}[name]
+    return f"{('RL', 'AP', 'SI')[axis][int(point[axis] < 0)]} {abs(point[axis]):.0f}"
+
+
 def _outline(
     axes: Any, view: PlaneView, labels: LabelMap | None, outlines: Mapping[str, tuple[str, str]], handles: dict[str, Any]
 ) -> None:
@@ -343,12 +367,15 @@ def _outline(
     from matplotlib.lines import Line2D
 
     plane = view.sample(np.asarray(labels.labels), labels.grid, linear=False)
+    blur = 0.5 * min(labels.grid.spacing_mm) / view.grid.spacing_mm[0]  # half a voxel: rounds the steps, keeps the place
     for organ in labels.organs:
         inside = plane == organ.index
         if organ.name not in outlines or not inside.any() or inside.all():
             continue
         colour, _ = outlines[organ.name]
-        lines = axes.contour(*_mesh(view), inside.astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
+        lines = axes.contour(
+            *_mesh(view), gaussian_filter(inside.astype(float), blur), levels=[0.5], colors=[colour], linewidths=1.2
+        )
         lines.set_path_effects([withStroke(linewidth=2.4, foreground="white", alpha=0.75)])
         handles.setdefault(organ.name, Line2D([], [], color=colour, linewidth=2.5, path_effects=lines.get_path_effects()))
 

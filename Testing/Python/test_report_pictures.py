@@ -1,0 +1,245 @@
+import dataclasses
+import re
+from datetime import datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from SynthDoseLib.core import DoseMap, ImageVolume, LabelMap, Material, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
+from SynthDoseLib.dosimetry import dose_volume_histograms, organ_dose_table
+from SynthDoseLib.kinetics import OrganSource, from_organs
+from SynthDoseLib.pipeline.report import EnergyBalance, ReportContents, ReportInput, quantity, render_report, write_report
+from SynthDoseLib.pipeline.report_pictures import (
+    PLANES,
+    display_maximum_Gy,
+    dose_over_ct_figure,
+    dvh_figure,
+    figure_png,
+    hottest_organ,
+    organ_colours,
+    picture_centre,
+    plane_view,
+)
+from SynthDoseLib.pipeline.report_quality import segmentation_rows
+
+BALL = np.array([40.0, -25.0, 30.0])  # patient right, back, top
+
+
+def turned(angle_degree):
+    """An LPS-ordered scan turned about the long axis and tilted: i to L, j to P, k to S before the turn."""
+    c, s = np.cos(np.radians(angle_degree)), np.sin(np.radians(angle_degree))
+    about_s = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    about_r = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    return about_s @ about_r @ np.diag([-1.0, -1.0, 1.0])
+
+
+def case(angle=0.0, spacing=(4.0, 4.0, 6.0)):
+    """A hot ball in an elliptic body on a possibly oblique grid."""
+    grid = VoxelGrid.from_spacing((36, 50, 60), spacing, directions=turned(angle))
+    k, j, i = np.indices(grid.shape)
+    ras = grid.to_ras(np.stack([i, j, k], -1))
+    body = (ras[..., 0] / 90) ** 2 + (ras[..., 1] / 70) ** 2 < 1
+    ball = np.linalg.norm(ras - BALL, axis=-1) < 14
+    labels = LabelMap(grid, np.where(ball, 1, np.where(body, 2, 0)), organ_table(["lesion", "rest_of_body", "spleen"]))
+    dose = np.where(ball, 10.0, np.where(body, 0.5, 90.0))  # dose to the air outside has to be ignored
+    phantom = VoxelPhantom(
+        grid,
+        np.zeros(grid.shape, np.uint8),
+        np.where(body, 1.0, 0.0).astype(np.float32),
+        (Material("water", 1.0, {"H": 0.1119, "O": 0.8881}),),
+        labels,
+    )
+    ct = ImageVolume(grid, np.where(body, 30.0, -1000.0), "CT", "HU")
+    return ct, DoseMap(grid, dose, 0.02 * dose), labels, phantom
+
+
+@pytest.mark.parametrize("angle", [0.0, 15.0, -40.0])
+def test_every_plane_shows_the_ball_where_the_patient_has_it(angle):
+    _, _, labels, _ = case(angle)
+    ball = labels.mask("lesion").astype(np.float32)
+    for name in PLANES:
+        view = plane_view(name, labels.grid, BALL)
+        picture = view.sample(ball, labels.grid)
+        rows, columns = picture.shape
+        row, column = (np.argwhere(picture > 0.5).mean(axis=0) + 0.5) / (rows, columns)
+        left = {"axial": 40, "coronal": 40, "sagittal": -25}[name] > 0  # right of the patient, or front, is on the left
+        top = {"axial": -25, "coronal": 30, "sagittal": 30}[name] > 0
+        assert (column < 0.5) == left
+        assert (row < 0.5) == top
+        # distances on the page are distances in the patient
+        area = (picture > 0.5).sum() * view.grid.spacing_mm[0] ** 2
+        assert area == pytest.approx(np.pi * 14**2, rel=0.12)
+        assert view.grid.spacing_mm[0] == view.grid.spacing_mm[1]
+
+
+def test_letters_name_the_sides_that_the_axes_point_to():
+    grid = case()[2].grid
+    direction = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+    for name in PLANES:
+        view = plane_view(name, grid, BALL)
+        right, down = view.grid.directions[:, 0], view.grid.directions[:, 1]
+        assert np.allclose(right, direction[view.left_right[1]])
+        assert np.allclose(right, np.negative(direction[view.left_right[0]]))
+        assert np.allclose(down, direction[view.top_bottom[1]])
+        assert np.allclose(down, np.negative(direction[view.top_bottom[0]]))
+
+
+def test_the_hottest_organ_sets_place_and_scale_not_the_air():
+    _, dose, labels, _ = case()
+    assert hottest_organ(dose, labels) == "lesion"
+    assert np.linalg.norm(picture_centre(dose, labels) - BALL) < 6
+    assert display_maximum_Gy(dose, labels) == pytest.approx(10.0)
+    no_labels = picture_centre(dose)
+    assert np.isfinite(no_labels).all()
+
+
+def test_dose_of_the_air_does_not_colour_the_picture():
+    ct, dose, labels, _ = case(angle=15.0)
+    figure = dose_over_ct_figure(ct, dose, labels)
+    for axes in figure.axes[:3]:
+        overlay = axes.images[1]
+        shown = np.asarray(overlay.get_array())[np.asarray(overlay.get_alpha()) > 0]
+        assert shown.max() <= 10.0 + 1e-3
+    assert figure_png(figure).startswith(b"\x89PNG")
+
+
+def test_more_than_ten_organs_differ_in_line_style():
+    colours = organ_colours([f"vertebrae_{n}" for n in range(24)])
+    assert len(set(colours.values())) == 24
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn_as_text():
+    _, dose, labels, _ = case()
+    odd = LabelMap(labels.grid, labels.labels, organ_table(["$\\frac{a", "rest_of_body", "spleen"]))
+    histograms = dose_volume_histograms(dose, odd)
+    assert figure_png(dvh_figure(histograms)).startswith(b"\x89PNG")
+
+
+class Page(HTMLParser):
+    """Tags and attributes of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def full_contents(angle=0.0):
+    ct, dose, labels, phantom = case(angle)
+    rows = organ_dose_table(dose, phantom, {"lesion": 0.1})
+    tia = from_organs([OrganSource("lesion", activity_MBq=10.0)], labels, physical_half_life_s=574300, administered_MBq=100)
+    hostile = "<script>alert(1)</script>"
+    return ReportContents(
+        title=f"Case {hostile}",
+        patient=f"ID {hostile}",
+        created_at=datetime(2024, 2, 3, 4, 5),
+        nuclide="Lu-177",
+        administered_MBq=100.0,
+        administered_at=datetime(2024, 2, 1, 9, 0),
+        engine="monte-carlo",
+        device="cpu",
+        histories=1234567,
+        seed=5,
+        target_sigma=0.01,
+        target_organs=("lesion",),
+        facts={"Progeny": "none"},
+        ct=ct,
+        dose=dose,
+        labels=labels,
+        organ_doses=rows,
+        histograms=dose_volume_histograms(dose, labels, sigma_Gy={"lesion": 0.1}),
+        activity=tia,
+        segmentation=segmentation_rows(phantom, ct),
+        radiomics="Features by pyradiomics.",
+        inputs=(ReportInput("CT", f'"><img src=x onerror=1>{hostile}', "ab" * 32),),
+        warnings=(f"Read {hostile}.",),
+        notes={"image": ("One note.",), "phantom": ()},
+        versions={"SynthDose": "0.1"},
+        computer={"system": "Linux"},
+        stage_seconds={"transport": 130.0},
+        energy=EnergyBalance(0.147, 0.12, 0.027),
+        files={"dose_Gy.nrrd": "absorbed dose"},
+    )
+
+
+def test_the_report_is_one_file_that_loads_nothing_and_runs_nothing(tmp_path):
+    write_report(tmp_path / "report.html", full_contents(angle=15.0))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 4
+    assert not {"link", "iframe", "object"} & set(page.tags)
+    assert all(value.startswith("data:image/png;base64,") for name, value in page.attributes if name in ("src", "href"))
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert not re.search(r"https?://|url\(|@import", text)
+    assert "&lt;script&gt;" in text
+    assert "not for clinical use" in page.text
+    for expected in ("1 234 567", "1.00% in lesion", "asked for 1.00%", "2 min 10 s", "04:05", "transport", "One note."):
+        assert expected in page.text
+    assert "spleen" in page.text
+    assert "empty" in page.text
+    assert len(text) < 3_000_000
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_organ_that_was_asked_for_gets_a_picture_of_its_own():
+    contents = full_contents()
+    contents = dataclasses.replace(contents, target_organs=("rest_of_body",), activity=None, histograms=())
+    page = Page(render_report(contents))
+    assert page.tags.count("img") == 3
+    assert "Through the middle of: lesion." in page.text
+    assert "Through the middle of: rest of body." in page.text
+
+
+def test_what_is_not_there_is_left_out():
+    page = Page(render_report(ReportContents()))
+    assert "not for clinical use" in page.text
+    assert "h2" not in page.tags
+    assert "img" not in page.tags
+    assert "De-identified" in page.text
+
+
+def test_numbers_are_readable():
+    assert quantity(0.00012345) == "0.000123"
+    assert quantity(999.96, 4) == "1000"
+    assert quantity(0.9999, 2) == "1.0"
+    assert quantity(float("nan")) == "–"
+    assert quantity(-2.5e-12, 2) == "-2.5·10⁻¹²"
+
+
+def test_a_report_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(SynthDoseError, match="Cannot write"):
+        write_report(tmp_path / "absent" / "report.html", ReportContents())
+    assert not list(tmp_path.iterdir())
+
+
+def test_segmentation_rows_tell_what_is_odd():
+    ct, _, labels, phantom = case()
+    rows = {row.organ: row for row in segmentation_rows(phantom, ct)}
+    assert rows["lesion"].volume_ml == pytest.approx(4 / 3 * np.pi * 1.4**3, rel=0.1)
+    assert rows["lesion"].mean_HU == pytest.approx(30.0)
+    assert rows["lesion"].remarks == ()
+    assert rows["spleen"].remarks == ("empty",)
+    assert "cut by the image edge" in rows["rest_of_body"].remarks
+    two = labels.labels.copy()
+    two[2:5, 20:25, 30:35] = 3
+    two[20:23, 20:25, 30:35] = 3
+    apart = VoxelPhantom(
+        phantom.grid,
+        phantom.material_index,
+        phantom.density_g_cm3,
+        phantom.materials,
+        LabelMap(labels.grid, two, labels.organs),
+    )
+    assert segmentation_rows(apart)[2].remarks == ("2 pieces",)
+    other = ImageVolume(VoxelGrid.from_spacing((2, 2, 2), (1.0, 1.0, 1.0)), np.zeros((2, 2, 2)), "CT", "HU")
+    with pytest.raises(SynthDoseError, match="another grid"):
+        segmentation_rows(phantom, other)
