@@ -180,7 +180,7 @@ def run_patient(
     notes = {
         "images": (*ct.notes, *(activity.notes if activity else ())),
         "organs": labels.notes,
-        "phantom": phantom.notes,
+        "phantom": tuple(note for note in phantom.notes if note not in labels.notes),
         "activity": tia.notes,
         "transport": simulated.notes,
     }

@@ -32,9 +32,9 @@ from ..kinetics import (
     time_integrated_activity,
 )
 from ..phantom import HUCalibration, add_box, build_phantom, read_calibration, schneider_calibration
-from ..physics import get_material, get_nuclide
+from ..physics import get_nuclide
 from ..segmentation import apply_table, label_table, match_organs, organ_group, segment_tissue, segment_with_bundle
-from .plan import ActivityPlan, DosePlan, ImagePlan, PhantomPlan, RunPlan, SegmentationPlan
+from .plan import ActivityPlan, DosePlan, ImagePlan, OverridePlan, PhantomPlan, RunPlan, SegmentationPlan
 
 AIR_HU = -1000.0
 
@@ -117,9 +117,16 @@ def make_phantom(plan: PhantomPlan, ct: ImageVolume, labels: LabelMap) -> VoxelP
         ct,
         labels,
         calibration=_calibration(plan.calibration),
-        overrides={organ: (o.material or None, o.density_g_cm3) for organ, o in plan.overrides.items()},
-        metal_material=get_material(plan.metal_material) if plan.metal_material else None,
+        overrides={organ: _override(organ, entry) for organ, entry in plan.overrides.items()},
+        metal=plan.metal_material or None,
     )
+
+
+def _override(organ: str, entry: OverridePlan) -> dict[str, str | float]:
+    given = {key: value for key, value in dataclasses.asdict(entry).items() if value}
+    if not given:
+        raise SynthDoseError(f"[phantom.overrides.{organ}] needs material, density_g_cm3, or both.")
+    return given
 
 
 def _calibration(name: str) -> HUCalibration:
