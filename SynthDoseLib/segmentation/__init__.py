@@ -1,5 +1,7 @@
 """Images to labelled organs: label tables, tissue by CT number, and MONAI bundles (PyTorch loads only when one runs)."""
 
+from .bundle import segment_with_bundle
+from .bundle_folder import bundle_store, find_bundle, read_bundle, shipped_bundles
 from .tables import (
     CanonicalOrgan,
     apply_table,
@@ -16,7 +18,9 @@ from .tables import (
 __all__ = [
     "CanonicalOrgan",
     "apply_table",
+    "bundle_store",
     "canonical_organs",
+    "find_bundle",
     "find_organ",
     "group_mask",
     "label_table",
@@ -24,4 +28,7 @@ __all__ = [
     "merge",
     "organ_group",
     "organ_groups",
+    "read_bundle",
+    "segment_with_bundle",
+    "shipped_bundles",
 ]
