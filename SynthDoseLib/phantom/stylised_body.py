@@ -133,7 +133,7 @@ class Body:
     def outside_mm(self, canvas: Canvas) -> Floats:
         """Distance of every voxel from the muscle surface, mm; negative inside."""
         x, y, z = canvas.x, canvas.y, canvas.z
-        outside = np.maximum(self.fascia.outside_mm(x, y, z), np.maximum(-212 - z, z - 565))
+        outside = np.maximum(self.fascia.outside_mm(x, y, z), np.maximum(y**2 / 170 - 208 - z, z - 565))
         self._join_legs(canvas, outside)
         self._join_arms(canvas, outside)
         self._join_head(canvas, outside)

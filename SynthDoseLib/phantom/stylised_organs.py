@@ -110,6 +110,9 @@ def _place_airways(p: Placement) -> None:
         ]
         layers = p.layers("trachea", "gland", share, gas_ml=36.0 * share)
         canvas.claim("trachea", ((-60, 60), (-60, 30), (280, 480)), tubes(bronchi), layers)
+    throat = tubes([([(0, 4, 474), (0, 6, 500), (0, 18, 545), (0, 44, 566), (0, 76, 566)], [9, 8, 9, 11, 8])])
+    air = p.canvas.count(40.0 * share_inside((474, 580), canvas), 1.0)
+    canvas.claim("", ((-30, 30), (-20, 100), (474, 590)), throat, [("gas", air)])
     share = share_inside((158, 470), canvas)
     if share:
         line = [(-1, -17, 475), (-4, -22, 440), (-6, -36, 390), (-7, -46, 330), (-6, -44, 270), (-4, -34, 215),
@@ -139,7 +142,7 @@ def _place_lungs(p: Placement) -> None:
             medial = np.where(behind < 0, 17.0, np.interp(z, [180, 250, 330, 400], [20, 16, 17, 22]))
             medial += 5 * (side < 0) + 10 * np.exp(-(((z - 300) / 45) ** 2)) * (behind > 0)
             cup = np.sqrt(((x + 26) / 66) ** 2 + ((y - 56) / 62) ** 2 + ((z - 226) / 66) ** 2)
-            outside = (ratio > 0.925) | (x * side < medial) | (cup < 0.93)
+            outside = (ratio > 0.925) | (z > 424) | (x * side < medial) | (cup < 0.93)
             return np.where(outside, np.inf, 1 + height / 60).astype(np.float32)
 
         return field
@@ -223,7 +226,8 @@ def _place_upper_abdomen(p: Placement, room: Mask) -> None:
     def liver(x: Floats, y: Floats, z: Floats) -> Floats:
         below = (x - anchor[0]) * normal[0] + (y - anchor[1]) * normal[1] + (z - anchor[2]) * normal[2]
         # the left lobe thins out in front of the stomach; the spine and the great vessels indent the right one
-        behind = (anchor[0] - 6 - x + anchor[1] - 22 - y) * 0.707
+        oblique = (0.73 * (8 + shift[0] - x) + 0.68 * (22 + shift[1] - y)).astype(np.float32)
+        behind = np.minimum(oblique, 12 + shift[0] - x)
         return np.maximum(np.maximum(bulk(x, y, z), 1 + below / 75), 1 + behind / 75).astype(np.float32)
 
     canvas.claim("liver", ((-130, 170), (-95, 140), (-10, 245)), liver, p.layers("liver", "liver"), within=room)

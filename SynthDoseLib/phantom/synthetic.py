@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
 
@@ -102,7 +103,23 @@ class SyntheticPatient:
     administered_MBq: float
     administered_at: datetime
     seed: int
-    truth: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """What is true about this patient, as plain values that JSON can hold."""
+        return {
+            "schema": 1,
+            "seed": self.seed,
+            "sex": self.adult.sex,
+            "height_m": self.adult.height_m,
+            "weight_kg": self.adult.weight_kg,
+            "nuclide": self.nuclide,
+            "administered_MBq": self.administered_MBq,
+            "administered_at": self.administered_at.isoformat(),
+            "imaged_at": self.spect.acquired_at.isoformat() if self.spect.acquired_at else "",
+            "target_mass_g": dict(self.target_mass_g),
+            "regions": {name: asdict(region) for name, region in self.activity.items()},
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,8 +369,6 @@ def _seat(
     grid: VoxelGrid,
 ) -> NDArray[np.int64]:
     """Voxel (k, j, i) in an organ with room for a sphere around it; the roomiest one if there is none."""
-    from scipy import ndimage
-
     if spine:
         kji = np.argwhere(host)
         ras = grid.to_ras(kji[:, ::-1])

@@ -140,9 +140,10 @@ def add_couch(
     back = y[columns].min() - gap_mm
     x = grid.to_ras(np.stack([np.arange(grid.shape[2]), np.zeros(grid.shape[2]), np.zeros(grid.shape[2])], axis=-1))[:, 0]
     x = x - x.mean()
-    depth = back + 22 * (x / half_width_mm) ** 2 * 0.0 - y[:, None]
+    depth = back + 14 * (x / half_width_mm) ** 2 - y[:, None]
     inside = np.abs(x)[None, :] < half_width_mm
-    shell = inside & (depth > 0) & (depth < 3.0)
-    foam = inside & (depth >= 3.0) & (depth < 18.0)
-    hu[:, shell] = np.maximum(hu[:, shell], -250)
-    hu[:, foam] = np.maximum(hu[:, foam], -930)
+    shell = inside & (depth > 0) & (depth < max(3.0, grid.spacing_mm[1]))
+    foam = inside & ~shell & (depth > 0) & (depth < 18.0)
+    empty = ~body
+    hu[:, shell] += empty[:, shell] * np.float32(820)
+    hu[:, foam] += empty[:, foam] * np.float32(75)
