@@ -1,0 +1,63 @@
+"""Values of the library as MRML nodes and back, the scene of a run folder, and background runs; names as in Slicer.
+
+The modules below import ``slicer`` and ``vtk`` when they are first used, so that `scene` can say in one line what is missing
+and `jobs` works without them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .display import DoseRange, doseColourNode, doseDisplayRange, showDoseOverImage, showTableAndChart
+    from .jobs import BackgroundRun, RunState, runCommand
+    from .runs import RunNodes, loadRun
+    from .segmentations import labelMapFromSegmentationNode, segmentationNodeFromLabelMap
+    from .tables import dvhChartNode, dvhTableNode, tableNodeFromCsv
+    from .volumes import doseVolumeFromDose, gridFromVolumeNode, imageFromVolumeNode, updateVolumeFromImage, volumeNodeFromImage
+
+__all__ = [
+    "BackgroundRun",
+    "DoseRange",
+    "RunNodes",
+    "RunState",
+    "doseColourNode",
+    "doseDisplayRange",
+    "doseVolumeFromDose",
+    "dvhChartNode",
+    "dvhTableNode",
+    "gridFromVolumeNode",
+    "imageFromVolumeNode",
+    "labelMapFromSegmentationNode",
+    "loadRun",
+    "runCommand",
+    "segmentationNodeFromLabelMap",
+    "showDoseOverImage",
+    "showTableAndChart",
+    "tableNodeFromCsv",
+    "updateVolumeFromImage",
+    "volumeNodeFromImage",
+]
+
+_HOMES = {
+    "display": ("DoseRange", "doseColourNode", "doseDisplayRange", "showDoseOverImage", "showTableAndChart"),
+    "jobs": ("BackgroundRun", "RunState", "runCommand"),
+    "runs": ("RunNodes", "loadRun"),
+    "segmentations": ("labelMapFromSegmentationNode", "segmentationNodeFromLabelMap"),
+    "tables": ("dvhChartNode", "dvhTableNode", "tableNodeFromCsv"),
+    "volumes": (
+        "doseVolumeFromDose",
+        "gridFromVolumeNode",
+        "imageFromVolumeNode",
+        "updateVolumeFromImage",
+        "volumeNodeFromImage",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

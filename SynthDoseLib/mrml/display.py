@@ -1,0 +1,95 @@
+"""How a dose is shown: colours, range, and slice views with the dose over the image."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import slicer
+from numpy.typing import NDArray
+
+COLOUR_NODE_NAME = "SynthDose dose"
+
+_COLOUR_STOPS = (
+    (0.00, (0.00, 0.00, 0.55)),
+    (0.15, (0.00, 0.20, 1.00)),
+    (0.38, (0.00, 0.90, 1.00)),
+    (0.55, (0.20, 0.90, 0.20)),
+    (0.72, (1.00, 0.95, 0.00)),
+    (0.88, (1.00, 0.45, 0.00)),
+    (1.00, (0.80, 0.00, 0.00)),
+)
+"""Low dose blue, high dose red: the order of treatment planning, opposite to Slicer's Rainbow."""
+
+
+class DoseRange(NamedTuple):
+    """Doses between which colours run, Gy; below `lower` nothing is shown."""
+
+    lower: float
+    upper: float
+
+
+def doseDisplayRange(values: NDArray[np.floating[Any]]) -> DoseRange:
+    """Return the range in which to show a dose: up to its 99.9th percentile, hidden below 5 % of that.
+
+    The percentile is of the voxels with a dose, so that a few noisy voxels of thin air do not set the scale.
+    """
+    positive = values[values > 0]
+    upper = float(np.percentile(positive, 99.9)) if positive.size else 1.0
+    return DoseRange(0.05 * upper, upper)
+
+
+def doseColourNode(scene: Any) -> Any:
+    """Return the dose colour table of the scene (256 colours, blue to red), made on first use and saved with the scene."""
+    found = scene.GetFirstNode(COLOUR_NODE_NAME, "vtkMRMLColorTableNode")
+    if found is not None:
+        return found
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetName(COLOUR_NODE_NAME)
+    node.SetTypeToUser()
+    node.SetNumberOfColors(256)
+    positions = [position for position, _ in _COLOUR_STOPS]
+    for index in range(256):
+        red, green, blue = (
+            float(np.interp(index / 255, positions, [colour[channel] for _, colour in _COLOUR_STOPS])) for channel in range(3)
+        )
+        node.SetColor(index, f"{index / 255:.3f}", red, green, blue, 1.0)
+    node.GetLookupTable().SetTableRange(0, 255)
+    node.SetAttribute("Category", "SynthDose")
+    return scene.AddNode(node)
+
+
+def showDoseOverImage(scene: Any, dose: Any, image: Any = None, *, opacity: float = 0.5) -> None:
+    """Show a dose volume over an image volume in every slice view of the scene.
+
+    Parameters
+    ----------
+    scene : vtkMRMLScene
+    dose, image : vtkMRMLScalarVolumeNode
+        Without an image the dose is the background.
+    opacity : float
+        Of the dose.
+    """
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
+        composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        composite.SetBackgroundVolumeID((image or dose).GetID())
+        composite.SetForegroundVolumeID(dose.GetID() if image is not None else None)
+        composite.SetForegroundOpacity(opacity)
+
+
+def showTableAndChart(applicationLogic: Any, table: Any = None, chart: Any = None) -> None:
+    """Show a table node and a chart node in the views of the current layout that can show them.
+
+    Parameters
+    ----------
+    applicationLogic : vtkMRMLApplicationLogic
+    table : vtkMRMLTableNode, optional
+    chart : vtkMRMLPlotChartNode, optional
+    """
+    selection = applicationLogic.GetSelectionNode()
+    if table is not None:
+        selection.SetActiveTableID(table.GetID())
+        applicationLogic.PropagateTableSelection()
+    if chart is not None:
+        selection.SetActivePlotChartID(chart.GetID())
+        applicationLogic.PropagatePlotChartSelection()

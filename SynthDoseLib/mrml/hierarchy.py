@@ -1,0 +1,49 @@
+"""Where the nodes of a run stand in the Data module: one study with a folder of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import slicer
+
+from .volumes import DOSE_UNIT_NAME_ATTRIBUTE, DOSE_UNIT_VALUE_ATTRIBUTE
+
+STUDY_LEVEL = "Study"
+
+
+def arrangeRun(scene: Any, title: str, inputs: Iterable[Any], results: Iterable[Any], details: Iterable[Any]) -> int:
+    """Put the nodes of a run under a study called `title`; details, such as plot series, go into a sub-folder.
+
+    The study carries the dose unit, which is where SlicerRT looks for it. A node that already stands elsewhere than at
+    the top keeps its place.
+
+    Returns
+    -------
+    int
+        Item ID of the study.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    top = hierarchy.GetSceneItemID()
+    study = hierarchy.CreateStudyItem(top, title)
+    hierarchy.SetItemAttribute(study, DOSE_UNIT_NAME_ATTRIBUTE, "Gy")
+    hierarchy.SetItemAttribute(study, DOSE_UNIT_VALUE_ATTRIBUTE, "1.0")
+    for node in (*inputs, *results):
+        _place(hierarchy, study, node)
+    details = list(details)
+    if details:
+        folder = hierarchy.CreateFolderItem(study, "Curves")
+        hierarchy.SetItemExpanded(folder, False)
+        for node in details:
+            _place(hierarchy, folder, node)
+    return int(study)
+
+
+def _place(hierarchy: Any, parent: int, node: Any) -> None:
+    if node is None:
+        return
+    item = hierarchy.GetItemByDataNode(node)
+    if not item:
+        hierarchy.CreateItem(parent, node)
+    elif hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():
+        hierarchy.SetItemParent(item, parent)

@@ -1,0 +1,224 @@
+"""Images and doses as volume nodes. MRML arrays are [k, j, i] and geometry is RAS mm, as in the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+from vtk.util import numpy_support
+
+from ..core import DoseMap, ImageVolume, SynthDoseError, VoxelGrid
+from .display import doseColourNode, doseDisplayRange
+
+SIGMA_REFERENCE = "SynthDose.sigmaVolume"
+"""Role of the node reference from a dose volume to the volume of its standard error."""
+
+DOSE_VOLUME_ATTRIBUTE = "DicomRtImport.DoseVolume"
+DOSE_UNIT_NAME_ATTRIBUTE = "DicomRtImport.DoseUnitName"
+DOSE_UNIT_VALUE_ATTRIBUTE = "DicomRtImport.DoseUnitValue"
+UNIT_ATTRIBUTE = "SynthDose.unit"
+MODALITY_ATTRIBUTE = "SynthDose.modality"
+
+
+def sceneOrDefault(scene: Any = None) -> Any:
+    """Return `scene`, or the application's own one."""
+    found = scene if scene is not None else getattr(slicer, "mrmlScene", None)
+    if found is None:
+        raise SynthDoseError("There is no MRML scene: give one, or call this inside Slicer.")
+    return found
+
+
+def matrixFromVtk(matrix: Any) -> NDArray[np.float64]:
+    """Copy a ``vtkMatrix4x4`` into a (4, 4) array."""
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def vtkFromMatrix(matrix: NDArray[np.float64]) -> Any:
+    """Copy a (4, 4) array into a ``vtkMatrix4x4``."""
+    result = vtk.vtkMatrix4x4()
+    for row in range(4):
+        for column in range(4):
+            result.SetElement(row, column, float(matrix[row, column]))
+    return result
+
+
+def worldMatrix(node: Any) -> NDArray[np.float64]:
+    """Return the (4, 4) matrix from a transformable node's own RAS to world RAS, identity without a transform.
+
+    Raises
+    ------
+    SynthDoseError
+        If the node is under a transform that is not linear.
+    """
+    transform = node.GetParentTransformNode()
+    if transform is None:
+        return np.eye(4)
+    if not transform.IsTransformToWorldLinear():
+        raise SynthDoseError(
+            f"'{node.GetName()}' is under the non-linear transform '{transform.GetName()}'. Harden the transform first "
+            "(Data module, right click on the transform of the node)."
+        )
+    matrix = vtk.vtkMatrix4x4()
+    transform.GetMatrixTransformToWorld(matrix)
+    return matrixFromVtk(matrix)
+
+
+def rightHanded(values: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> tuple[NDArray[Any], VoxelGrid]:
+    """Return array and grid with i, j, k turning as R, A, S do: slices are stored in reverse order if they do not.
+
+    Every voxel keeps its place in the patient; nothing is mirrored.
+    """
+    grid = VoxelGrid(values.shape, ijk_to_ras)
+    if grid.is_right_handed:
+        return values, grid
+    matrix = ijk_to_ras.copy()
+    matrix[:3, 2] = -matrix[:3, 2]
+    matrix[:3, 3] = grid.to_ras((0, 0, values.shape[0] - 1))
+    return values[::-1], VoxelGrid(grid.shape, matrix)
+
+
+def _voxels(node: Any) -> NDArray[Any]:
+    image = node.GetImageData() if node is not None else None
+    name = node.GetName() if node is not None else "none"
+    if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
+        raise SynthDoseError(f"The volume '{name}' has no voxels. Choose a volume that is loaded.")
+    if image.GetNumberOfScalarComponents() != 1:
+        raise SynthDoseError(
+            f"The volume '{name}' has {image.GetNumberOfScalarComponents()} values per voxel; one is needed. "
+            "Choose a scalar volume."
+        )
+    ni, nj, nk = image.GetDimensions()
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(nk, nj, ni)
+
+
+def _nodeGeometry(node: Any) -> NDArray[np.float64]:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return worldMatrix(node) @ matrixFromVtk(matrix)
+
+
+def gridFromVolumeNode(node: Any) -> VoxelGrid:
+    """Return the grid of a volume node in world RAS, right-handed (see `rightHanded`).
+
+    Raises
+    ------
+    SynthDoseError
+        If the node has no voxels, is sheared, or is under a non-linear transform.
+    """
+    return rightHanded(_voxels(node), _nodeGeometry(node))[1]
+
+
+def imageFromVolumeNode(node: Any, *, modality: str = "", unit: str = "") -> ImageVolume:
+    """Copy a scalar volume node into an image; linear parent transforms are applied to its geometry.
+
+    Parameters
+    ----------
+    node : vtkMRMLScalarVolumeNode
+    modality, unit : str
+        As in `ImageVolume`; if empty, what `updateVolumeFromImage` once noted on the node.
+
+    Returns
+    -------
+    ImageVolume
+        Right-handed grid, float32 (nk, nj, ni).
+
+    Raises
+    ------
+    SynthDoseError
+        If the node has no voxels or several values per voxel, is sheared, or is under a non-linear transform.
+    """
+    values, grid = rightHanded(_voxels(node), _nodeGeometry(node))
+    return ImageVolume(
+        grid,
+        np.array(values, dtype=np.float32),
+        modality=modality or node.GetAttribute(MODALITY_ATTRIBUTE) or "",
+        unit=unit or node.GetAttribute(UNIT_ATTRIBUTE) or "",
+    )
+
+
+def setVoxels(node: Any, values: NDArray[Any], grid: VoxelGrid) -> None:
+    """Give a volume node a copy of `values` (nk, nj, ni) and the geometry of `grid`."""
+    nk, nj, ni = values.shape
+    image = vtk.vtkImageData()
+    image.SetDimensions(ni, nj, nk)
+    flat = np.ascontiguousarray(values).ravel()
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(flat, deep=True))
+    node.SetIJKToRASMatrix(vtkFromMatrix(grid.ijk_to_ras))
+    node.SetAndObserveImageData(image)
+
+
+def updateVolumeFromImage(node: Any, image: ImageVolume) -> None:
+    """Put an image into a volume node: values, geometry, unit and modality.
+
+    CT numbers that are all whole are stored as int16, which is what scanners write; other values as float32.
+    """
+    values: NDArray[Any] = image.values
+    if image.modality == "CT" and np.abs(values).max() < 32768 and np.array_equal(values, np.rint(values)):
+        values = values.astype(np.int16)
+    setVoxels(node, values, image.grid)
+    node.SetAttribute(MODALITY_ATTRIBUTE, image.modality or None)
+    node.SetAttribute(UNIT_ATTRIBUTE, image.unit or None)
+
+
+def volumeNodeFromImage(image: ImageVolume, name: str, scene: Any = None) -> Any:
+    """Add an image to the scene as a ``vtkMRMLScalarVolumeNode`` with a display node; CT gets a soft tissue window."""
+    node = sceneOrDefault(scene).AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    updateVolumeFromImage(node, image)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    if display.GetColorNode() is None:
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    if image.modality == "CT":
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevel(400, 40)
+    return node
+
+
+def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> Any:
+    """Add an absorbed dose to the scene as a coloured volume, and its standard error as a second one.
+
+    The dose volume carries the attributes by which SlicerRT knows a dose, hides what is below its display range, and
+    refers to the volume of its standard error by the role `SIGMA_REFERENCE`.
+
+    Parameters
+    ----------
+    dose : DoseMap
+        Gy.
+    name : str
+        Of the dose volume; the other one is called ``"<name> sigma"``.
+    scene : vtkMRMLScene, optional
+        The application's scene if not given.
+
+    Returns
+    -------
+    vtkMRMLScalarVolumeNode
+        The dose volume.
+    """
+    scene = sceneOrDefault(scene)
+    nodes = []
+    colours = doseColourNode(scene)
+    for title, values in ((name, dose.dose_Gy), (f"{name} sigma", dose.sigma_Gy)):
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
+        setVoxels(node, values, dose.grid)
+        node.SetAttribute(UNIT_ATTRIBUTE, "Gy" if not dose.per else f"Gy per {dose.per}")
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SetAndObserveColorNodeID(colours.GetID())
+        shown = doseDisplayRange(values)
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevelMinMax(0.0, shown.upper)
+        display.SetThreshold(shown.lower, max(float(values.max()), shown.upper))
+        display.SetApplyThreshold(1)
+        nodes.append(node)
+    volume, sigma = nodes
+    volume.SetNodeReferenceID(SIGMA_REFERENCE, sigma.GetID())
+    volume.SetAttribute(DOSE_VOLUME_ATTRIBUTE, "1")
+    volume.SetAttribute(DOSE_UNIT_NAME_ATTRIBUTE, "Gy")
+    volume.SetAttribute(DOSE_UNIT_VALUE_ATTRIBUTE, "1.0")
+    units = slicer.vtkCodedEntry()
+    units.SetValueSchemeMeaning("Gy", "UCUM", "Gray")
+    volume.SetVoxelValueUnits(units)
+    return volume
