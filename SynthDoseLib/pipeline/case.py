@@ -1,0 +1,146 @@
+"""``synthdose simulate``: one case file in, dose and organ table out; the engine alone."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core import Organ, Progress, ProgressReport, SynthDoseError, computer, sha256_of, silent, versions
+from ..io import write_volume
+from ..physics import decay_data_edition
+from ..transport import OrganSource, SimulationResult, simulate
+from .case_file import SCHEMA, Case, read_case
+
+__all__ = ["Case", "read_case", "run_case"]
+
+
+def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent) -> SimulationResult:
+    """Simulate a case file and write its results.
+
+    Parameters
+    ----------
+    path : path-like
+        Case file, see `read_case`.
+    out_dir : path-like
+        Made if need be. Gets ``dose_Gy.nrrd`` and ``sigma_Gy.nrrd`` (per decay or beam particle), ``organs.csv``, ``run.json``
+        and, if the case asks for them, ``s_values.csv``: all of them when the work is done, or none.
+    progress : callable
+
+    Returns
+    -------
+    SimulationResult
+
+    Raises
+    ------
+    SynthDoseError
+        See `read_case` and `transport.simulate`; or the results cannot be written.
+    """
+    folder = Path(out_dir)
+    _require_writable(folder)
+    progress(ProgressReport("read", 0.0, None, f"Reading {path}"))
+    case = read_case(path)
+    result = simulate(case.phantom, case.source, case.emissions, case.settings, progress)
+    s_values = _s_values(case, progress) if case.s_values else []
+    progress(ProgressReport("write", 0.0, None, f"Writing {folder}"))
+    _write(folder, case, result, s_values)
+    return result
+
+
+def _s_values(case: Case, progress: Progress) -> list[list[Any]]:
+    """Rows of organ x organ: every organ in turn is the uniform source."""
+    organs = case.phantom.labels.organs
+    sources = [organ for organ in organs if not isinstance(case.source, OrganSource) or organ.name in case.source.weights]
+    rows: list[list[Any]] = []
+    for n, organ in enumerate(sources):
+
+        def report(message: ProgressReport, organ: Organ = organ, n: int = n) -> None:
+            text = f"source {organ.name} ({n + 1} of {len(sources)}): {message.message}"
+            progress(dataclasses.replace(message, message=text))
+
+        result = simulate(case.phantom, OrganSource({organ.name: 1.0}), case.emissions, case.settings, report)
+        rows += [[organ.name, row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
+    return rows
+
+
+def _require_writable(folder: Path) -> None:
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    probe = existing / f".synthdose-{uuid.uuid4().hex[:8]}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        reason = "it is a file" if existing.is_file() else error.strerror
+        raise SynthDoseError(f"Cannot write to {existing}: {reason}. Choose another folder for --out.") from error
+
+
+def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
+    """Write everything into a hidden folder first, and move the files when they are complete."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        hidden = folder / f".{uuid.uuid4().hex[:8]}"
+        hidden.mkdir()
+        try:
+            _write_files(hidden, case, result, s_values)
+            for file in sorted(hidden.iterdir(), key=lambda f: f.name == "run.json"):
+                os.replace(file, folder / file.name)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+    except OSError as error:
+        raise SynthDoseError(f"Cannot write the results to {folder}: {error.strerror}. Check space and permissions.") from error
+
+
+def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
+    write_volume(folder / "dose_Gy.nrrd", np.asarray(result.dose.dose_Gy), result.dose.grid, unit="Gy")
+    write_volume(folder / "sigma_Gy.nrrd", np.asarray(result.dose.sigma_Gy), result.dose.grid, unit="Gy")
+    rows = [[row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
+    _write_csv(folder / "organs.csv", ["organ", "mass_g", "dose_Gy", "sigma_Gy"], rows)
+    if case.s_values:
+        _write_csv(folder / "s_values.csv", ["source", "target", "target_mass_g", "dose_Gy", "sigma_Gy"], s_values)
+    with (folder / "run.json").open("w", encoding="utf-8") as stream:
+        json.dump(_record(case, result), stream, indent=1)
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+
+
+def _record(case: Case, result: SimulationResult) -> dict[str, Any]:
+    emissions = [
+        {"particle": e.particle, "label": e.label, "yield_per_decay": e.yield_per_decay, "mean_energy_MeV": e.mean_energy_MeV}
+        for e in case.emissions
+    ]
+    return {
+        "schema": SCHEMA,
+        "histories": result.histories,
+        "histories_per_emission": list(result.histories_per_emission),
+        "emissions": emissions,
+        "batches": result.batches,
+        "cpu_s": result.cpu_s,
+        "wall_s": result.wall_s,
+        "transport_cpu_s": result.transport_cpu_s,
+        "device": result.device,
+        "threads": result.threads,
+        "seed": result.seed,
+        "estimator": case.settings.estimator,
+        "energy_emitted_MeV": result.energy_emitted_MeV,
+        "energy_deposited_MeV": result.energy_deposited_MeV,
+        "energy_escaped_MeV": result.energy_escaped_MeV,
+        "decay_data": decay_data_edition(),
+        "inputs": {file.name: sha256_of(file) for file in case.inputs},
+        "versions": versions(),
+        "computer": computer(),
+        "notes": [*case.notes, *result.notes],
+    }

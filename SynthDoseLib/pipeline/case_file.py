@@ -1,0 +1,327 @@
+"""The case file of ``synthdose simulate``: what the TOML says, and the phantom, source and emissions it stands for."""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom, resample_labels
+from ..io import read_volume
+from ..physics import decay_chain, decay_emissions, radioactive_progeny
+from ..transport import BeamSource, OrganSource, PointSource, RunSettings, Source, SphereSource, VolumeSource
+from .toml_tables import nearest, read_table
+
+SCHEMA = 1
+SOURCE_KEYS = {
+    "volume": ("distribution",),
+    "organs": ("weights",),
+    "point": ("position_mm_ras",),
+    "sphere": ("centre_mm_ras", "radius_mm"),
+    "beam": ("centre_mm_ras", "direction_ras", "size_mm", "up_ras", "source_distance_mm"),
+}
+_OPTIONAL_KEYS = ("up_ras", "source_distance_mm")
+_COMMON_KEYS = ("kind", "nuclide", "progeny", "progeny_max_half_life_d", "emission")
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class MaterialTable:
+    """``[[phantom.material]]``"""
+
+    index: int
+    name: str
+    density_g_cm3: float
+    mass_fractions: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class OrganTable:
+    """``[[phantom.organ]]``"""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class PhantomTable:
+    """``[phantom]``"""
+
+    materials: Path
+    material: tuple[MaterialTable, ...]
+    density: Path | None = None
+    organs: Path | None = None
+    organ: tuple[OrganTable, ...] = ()
+
+
+@dataclass(frozen=True)
+class EmissionTable:
+    """``[[source.emission]]``: one line, or the spectrum of a file."""
+
+    particle: str
+    yield_per_decay: float = 1.0
+    energy_MeV: float | None = None
+    spectrum: Path | None = None
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """``[source]``: the keys of its kind, and either a nuclide or emissions."""
+
+    kind: str
+    distribution: Path | None = None
+    weights: Mapping[str, float] | None = None
+    position_mm_ras: Vector | None = None
+    centre_mm_ras: Vector | None = None
+    radius_mm: float | None = None
+    direction_ras: Vector | None = None
+    up_ras: Vector | None = None
+    size_mm: tuple[float, float] | None = None
+    source_distance_mm: float | None = None
+    nuclide: str = ""
+    progeny: str | Mapping[str, float] | None = None
+    progeny_max_half_life_d: float = 10.0
+    emission: tuple[EmissionTable, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """``[run]``"""
+
+    histories: int | None = None
+    relative_sigma: float | None = None
+    organs: tuple[str, ...] = ()
+    max_seconds: float | None = None
+    seed: int = 1
+    device: str = "auto"
+    threads: int = 0
+    estimator: str = "auto"
+    s_values: bool = False
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """The whole file."""
+
+    phantom: PhantomTable
+    source: SourceTable
+    run: RunTable = field(default_factory=RunTable)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A case ready to be simulated.
+
+    Attributes
+    ----------
+    phantom : VoxelPhantom
+    source : Source
+    emissions : tuple of Emission
+    settings : RunSettings
+    s_values : bool
+        Whether each organ in turn is to be the source.
+    inputs : tuple of Path
+        Files that were read.
+    notes : tuple of str
+    """
+
+    phantom: VoxelPhantom
+    source: Source
+    emissions: tuple[Emission, ...]
+    settings: RunSettings
+    s_values: bool
+    inputs: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def read_case(path: str | Path) -> Case:
+    """Read a case file and everything it refers to.
+
+    Parameters
+    ----------
+    path : path-like
+        TOML file; paths in it are relative to its folder.
+
+    Raises
+    ------
+    SynthDoseError
+        If a file cannot be read, a key or value is not valid, or the parts do not fit together; nothing is guessed.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SynthDoseError(f"Cannot read the case file {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SynthDoseError(f"{path} is not a valid TOML file: {error}.") from error
+    table = read_table(CaseTable, values, "The case file")
+    if table.schema != SCHEMA:
+        raise SynthDoseError(f"The case file has schema = {table.schema}; this version of SynthDose reads schema = {SCHEMA}.")
+    folder = path.parent
+    _check_source(table.source, values["source"])
+    settings = RunSettings(
+        **{name: getattr(table.run, name) for name in RunSettings.__dataclass_fields__}  # the tables have the same keys
+    )
+    emissions, notes = _emissions(table.source, folder)
+    phantom = _phantom(table.phantom, folder)
+    source = _source(table.source, folder)
+    files = [table.phantom.materials, table.phantom.density, table.phantom.organs, table.source.distribution]
+    files += [e.spectrum for e in table.source.emission]
+    inputs = (path, *(folder / file for file in files if file is not None))
+    if table.run.s_values and not phantom.labels.organs:
+        raise SynthDoseError("s_values = true needs [phantom] organs and [[phantom.organ]] entries.")
+    return Case(phantom, source, emissions, settings, table.run.s_values, inputs, (*notes, *phantom.labels.notes))
+
+
+def _check_source(source: SourceTable, given: Mapping[str, object]) -> None:
+    if source.kind == "phase-space":
+        raise SynthDoseError("[source] kind 'phase-space' is not in this version of SynthDose. Use a beam with a spectrum.")
+    if source.kind not in SOURCE_KEYS:
+        raise SynthDoseError(
+            f"[source] kind '{source.kind}' is not known.{nearest(source.kind, SOURCE_KEYS)} Allowed: {', '.join(SOURCE_KEYS)}."
+        )
+    keys = SOURCE_KEYS[source.kind]
+    for key in given:
+        if key not in keys and key not in _COMMON_KEYS:
+            raise SynthDoseError(f"[source] {key} does not belong to kind '{source.kind}', which takes {', '.join(keys)}.")
+    for key in keys:
+        if key not in given and key not in _OPTIONAL_KEYS:
+            raise SynthDoseError(f"[source] of kind '{source.kind}' lacks the key '{key}'.")
+    if bool(source.nuclide) == bool(source.emission):
+        found = "both" if source.nuclide else "neither"
+        raise SynthDoseError(f"[source] takes either nuclide or [[source.emission]] entries; found {found}.")
+    if source.emission and (source.progeny is not None or "progeny_max_half_life_d" in given):
+        raise SynthDoseError("[source] progeny and progeny_max_half_life_d go with a nuclide, not with [[source.emission]].")
+
+
+def _emissions(source: SourceTable, folder: Path) -> tuple[tuple[Emission, ...], tuple[str, ...]]:
+    if source.nuclide:
+        progeny = source.progeny
+        if progeny is None:
+            daughters = radioactive_progeny(source.nuclide)
+            if daughters:
+                raise SynthDoseError(
+                    f'{source.nuclide} decays to radioactive {", ".join(daughters)}. Say what becomes of it: progeny = "none", '
+                    f'"all" or a table such as {{ {daughters[0]} = 0.5 }} (fraction that decays where the parent does).'
+                )
+            progeny = "none"
+        limit = source.progeny_max_half_life_d
+        emissions = decay_emissions(source.nuclide, progeny, progeny_max_half_life_d=limit)
+        note = decay_chain(source.nuclide, progeny, progeny_max_half_life_d=limit).note() if progeny != "none" else ""
+        return emissions, (note,) if note else ()
+    return tuple(_emission(entry, folder, n) for n, entry in enumerate(source.emission, start=1)), ()
+
+
+def _emission(entry: EmissionTable, folder: Path, number: int) -> Emission:
+    where = f"[[source.emission]] {number}"
+    if (entry.energy_MeV is None) == (entry.spectrum is None):
+        raise SynthDoseError(f"{where} takes either energy_MeV or spectrum.")
+    try:
+        if entry.energy_MeV is not None:
+            return Emission.line(entry.particle, entry.energy_MeV, entry.yield_per_decay)
+        edges, probability = _spectrum(folder / entry.spectrum) if entry.spectrum else (np.empty(0), np.empty(0))
+        return Emission(entry.particle, entry.yield_per_decay, edges, probability)
+    except SynthDoseError as error:
+        raise SynthDoseError(f"{where}: {error}") from error
+
+
+def _spectrum(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges and probabilities of a histogram with columns energy_MeV, probability: lower edges, the last an upper one."""
+    columns = ["energy_MeV", "probability"]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SynthDoseError(f"Cannot read the spectrum {path}: {error}.") from error
+    if not rows or [name.strip() for name in rows[0]] != columns:
+        raise SynthDoseError(f"The spectrum {path} has to begin with the row {','.join(columns)}.")
+    try:
+        values = np.array([[float(cell) for cell in row] for row in rows[1:]])
+    except ValueError as error:
+        raise SynthDoseError(f"The spectrum {path} holds something that is not a number: {error}.") from error
+    if values.ndim != 2 or values.shape[1] != 2 or len(values) < 2:
+        raise SynthDoseError(f"The spectrum {path} needs two columns and at least two rows (a bin and its upper edge).")
+    if values[-1, 1] != 0:
+        raise SynthDoseError(
+            f"The last row of the spectrum {path} is the upper edge of the last bin: its probability has to be 0, "
+            f"found {values[-1, 1]:g}."
+        )
+    return values[:, 0], values[:-1, 1]
+
+
+def _phantom(table: PhantomTable, folder: Path) -> VoxelPhantom:
+    indices, grid = _read_indices(folder / table.materials, "[phantom] materials")
+    listed = [entry.index for entry in table.material]
+    if not listed:
+        raise SynthDoseError("[phantom] lists no materials. Add [[phantom.material]] entries.")
+    if len(set(listed)) != len(listed):
+        raise SynthDoseError(f"[[phantom.material]] indices have to be unique; found {listed}.")
+    if len(listed) > 255:
+        raise SynthDoseError(f"A phantom has at most 255 materials; found {len(listed)}.")
+    used = np.unique(indices)
+    unlisted = sorted(set(used.tolist()) - set(listed))
+    if unlisted:
+        raise SynthDoseError(
+            f"{table.materials} holds material indices that no [[phantom.material]] lists: {unlisted}. "
+            f"Listed: {sorted(listed)}."
+        )
+    place = np.array([listed.index(index) for index in used.tolist()], np.uint8)
+    material_index = place[np.searchsorted(used, indices)]
+    materials = tuple(Material(entry.name, entry.density_g_cm3, entry.mass_fractions) for entry in table.material)
+    if table.density is None:
+        density = np.array([m.density_g_cm3 for m in materials], np.float32)[material_index]
+    else:
+        values, density_grid, _ = read_volume(folder / table.density)
+        if not density_grid.matches(grid):
+            raise SynthDoseError("[phantom] density is on another grid than materials; they have to agree voxel by voxel.")
+        density = np.asarray(values, np.float32)
+    return VoxelPhantom(grid, material_index, density, materials, _labels(table, folder, grid))
+
+
+def _labels(table: PhantomTable, folder: Path, grid: VoxelGrid) -> LabelMap:
+    if table.organs is None:
+        if table.organ:
+            raise SynthDoseError("[[phantom.organ]] entries need [phantom] organs, the label map they belong to.")
+        return LabelMap(grid, np.zeros(grid.shape, np.uint16), ())
+    values, label_grid = _read_indices(folder / table.organs, "[phantom] organs")
+    if values.max() > np.iinfo(np.uint16).max:
+        raise SynthDoseError(f"{table.organs} holds the label {values.max()}; labels go up to {np.iinfo(np.uint16).max}.")
+    organs = tuple(Organ(entry.index, entry.name) for entry in table.organ)
+    labels = resample_labels(LabelMap(label_grid, values.astype(np.uint16), organs), grid)
+    empty = [name for name, count in labels.voxel_counts().items() if count == 0]
+    if empty:
+        raise SynthDoseError(
+            f"No voxel of {table.organs} belongs to {', '.join(repr(name) for name in empty)}. "
+            "Correct the index or remove the entry."
+        )
+    return labels
+
+
+def _read_indices(path: Path, what: str) -> tuple[NDArray[np.int64], VoxelGrid]:
+    values, grid, _ = read_volume(path)
+    whole = np.asarray(values).astype(np.int64)
+    if not np.array_equal(whole, values) or whole.min() < 0:
+        raise SynthDoseError(f"{what} has to hold whole numbers of 0 or more; {path} does not.")
+    return whole, grid
+
+
+def _source(table: SourceTable, folder: Path) -> Source:
+    if table.kind == "volume" and table.distribution is not None:
+        values, grid, _ = read_volume(folder / table.distribution)
+        return VolumeSource(grid, np.asarray(values, np.float32))
+    if table.kind == "organs" and table.weights is not None:
+        return OrganSource(dict(table.weights))
+    if table.kind == "point" and table.position_mm_ras is not None:
+        return PointSource(table.position_mm_ras)
+    if table.centre_mm_ras is not None and table.radius_mm is not None:
+        return SphereSource(table.centre_mm_ras, table.radius_mm)
+    if table.centre_mm_ras is not None and table.direction_ras is not None and table.size_mm is not None:
+        return BeamSource(table.centre_mm_ras, table.direction_ras, table.size_mm, table.up_ras, table.source_distance_mm)
+    raise SynthDoseError(f"[source] of kind '{table.kind}' is incomplete.")
