@@ -1,8 +1,30 @@
 """Reading and writing: images, labels, DICOM, results. LPS appears only here; everything handed out is RAS."""
 
+from .dicom_seg import write_dicom_seg
+from .dicom_write import DicomStudy, write_dicom_series
+from .folder import atomic_folder, prepare_output_folder, write_csv
 from .images import read_image
 from .labels import read_labels
+from .rtdose import read_rtdose, write_rtdose
+from .rtstruct_write import write_rtstruct
 from .seg_nrrd import write_segmentation
+from .suv import suv_to_bq_ml
 from .volumes import read_volume, write_volume
 
-__all__ = ["read_image", "read_labels", "read_volume", "write_segmentation", "write_volume"]
+__all__ = [
+    "DicomStudy",
+    "atomic_folder",
+    "prepare_output_folder",
+    "read_image",
+    "read_labels",
+    "read_rtdose",
+    "read_volume",
+    "suv_to_bq_ml",
+    "write_csv",
+    "write_dicom_seg",
+    "write_dicom_series",
+    "write_rtdose",
+    "write_rtstruct",
+    "write_segmentation",
+    "write_volume",
+]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 from .. import __version__
 from ..core import ImageVolume, SynthDoseError
@@ -77,7 +79,7 @@ def strip_identity(dataset: Dataset) -> None:
     dataset.DeidentificationMethodCodeSequence = items
 
 
-def new_object(sop_class_uid: str, modality: str, description: str) -> Dataset:
+def new_object(sop_class_uid: str, modality: str, description: str, syntax: str = ExplicitVRLittleEndian) -> Dataset:
     """Return a dataset with its file meta, identifiers, equipment and times; patient and study are still missing."""
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -89,19 +91,18 @@ def new_object(sop_class_uid: str, modality: str, description: str) -> Dataset:
     dataset.Manufacturer = MAKER
     dataset.ManufacturerModelName = MAKER
     dataset.SoftwareVersions = __version__
-    # what a module needs that cannot be known stays out, rather than being made up
     now = datetime.now()
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    dataset.file_meta = file_meta(dataset)
+    dataset.file_meta = file_meta(dataset, syntax)
     return dataset
 
 
-def file_meta(dataset: Dataset) -> FileMetaDataset:
-    """File meta information for explicit little endian."""
+def file_meta(dataset: Dataset, syntax: str) -> FileMetaDataset:
+    """File meta information of an object to be written."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax
     meta.ImplementationVersionName = MAKER.upper()
     return meta
 
@@ -123,3 +124,13 @@ def series_number_after(header: Dataset, step: int) -> int:
     """A series number of our own that does not hide among the scanner's."""
     text = str(header.get("SeriesNumber") or "0")
     return 9000 + step if not text.isdigit() else int(text) % 1000 * 10 + 9000 + step
+
+
+def decimal(value: float) -> str:
+    """A number as DICOM's decimal string, which has at most 16 characters."""
+    return str(format_number_as_ds(float(value)))
+
+
+def decimals(values: Iterable[float]) -> list[str]:
+    """Numbers as decimal strings."""
+    return [decimal(v) for v in values]

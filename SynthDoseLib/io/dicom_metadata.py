@@ -143,21 +143,30 @@ def nuclide_metadata(header: Dataset, acquired_at: datetime | None) -> tuple[dic
         notes.append(f"The header lists {len(items)} radiopharmaceuticals; the first was used.")
     if items:
         item = items[0]
-        dose = _positive(item.get("RadionuclideTotalDose"))
-        if dose is not None and dose < 1e5:
-            # the standard says Bq; a patient is never given less than 0.1 MBq of anything imaged
-            notes.append(f"The header's injected activity, {dose:g} Bq, is too small for a patient; it was taken as MBq.")
-            dose *= 1e6
+        dose, remark = _dose_MBq(item, clean_text(header.get("Modality")))
+        notes += remark
         code = (item.get("RadionuclideCodeSequence") or [Dataset()])[0]
         texts = (code.get("CodeMeaning"), code.get("CodeValue"), item.get("Radiopharmaceutical"))
         values["radionuclide"] = next((n for n in map(nuclide_name, texts) if n), "")
         values["radiopharmaceutical"] = clean_text(item.get("Radiopharmaceutical"))
-        values["injected_activity_MBq"] = dose / 1e6 if dose else None
+        values["injected_activity_MBq"] = dose
         values["half_life_s"] = _positive(item.get("RadionuclideHalfLife"))
         injected, note = _injection(item, header, acquired_at)
         values["injected_at"] = injected
         notes += note
     return {key: value for key, value in values.items() if value not in (None, "")}, tuple(notes)
+
+
+def _dose_MBq(item: Dataset, modality: str) -> tuple[float | None, tuple[str, ...]]:
+    """Injected activity: the standard has it in Bq for PET and in MBq for NM, scanners in either."""
+    dose = _positive(item.get("RadionuclideTotalDose"))
+    # nobody images less than 0.1 MBq or gives more than 100 GBq
+    if dose is None or (modality != "PT" and dose < 1e5):
+        return dose, ()
+    if modality == "PT" and dose >= 1e5:
+        return dose / 1e6, ()
+    said, meant, value = ("Bq", "MBq", dose) if modality == "PT" else ("MBq", "Bq", dose / 1e6)
+    return value, (f"The header's injected activity, {dose:g} {said}, is no patient's; it was taken as {meant}.",)
 
 
 def _injection(item: Dataset, header: Dataset, acquired_at: datetime | None) -> tuple[datetime | None, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def outline_mask(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     filled = contourpy.contour_generator(z=padded, fill_type=contourpy.FillType.OuterOffset).filled(0.5, 2.0)
     outlines = []
     for points, offsets in zip(*filled, strict=True):
-        rings = [points[a : b - 1] - 1.0 for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        rings = [points[a : b - 1] - 1.0 for a, b in pairwise(offsets)]
         outline = rings[0]
         # the rightmost hole first: a channel to the right then meets no hole that is not joined yet
         for hole in sorted(rings[1:], key=lambda ring: -float(ring[:, 0].max())):

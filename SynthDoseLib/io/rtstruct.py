@@ -71,10 +71,11 @@ def read_rtstruct(
             raise SynthDoseError(f"{path} has no structure '{lacking[0]}'. Structures: {', '.join(sorted(known))}.")
         structures = [s for s in structures if s.name in segments]
     organs = tuple(Organ(n, s.name, s.snomed_code, s.colour) for n, s in enumerate(structures, start=1))
+    apart = plane_distance(structures)
     masks = []
     outside = []
     for organ, structure in zip(organs, structures, strict=True):
-        mask, remarks = rasterise(structure, reference)
+        mask, remarks = rasterise(structure, reference, apart)
         notes += [*structure.notes, *remarks]
         if structure.contours and not mask.any():
             outside.append(structure.name)
@@ -166,11 +167,39 @@ def _points(path: Path, name: str, contour: Dataset) -> NDArray[np.float64]:
     return points[:-1] if len(points) > 1 and np.allclose(points[0], points[-1], atol=1e-6) else points
 
 
-def rasterise(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+def plane_distance(structures: Sequence[Structure]) -> float | None:
+    """Usual distance between contour planes of a structure set, mm; None if no structure has three planes."""
+    distances = []
+    for structure in structures:
+        if len(structure.contours) > 2:
+            gaps = np.diff(_group_planes(_heights(structure), _PLANE_TOLERANCE_MM)[0])
+            if gaps.size > 1:
+                distances.append(float(np.median(gaps)))
+    return min(distances, default=None)
+
+
+def _heights(structure: Structure) -> NDArray[np.float64]:
+    """Heights of a structure's contours along the normal of their planes, mm."""
+    largest = max(structure.contours, key=len)
+    normal = np.linalg.svd(largest - largest.mean(axis=0), full_matrices=False)[2][2]
+    return np.array([float(c.mean(axis=0) @ normal) for c in structure.contours])
+
+
+def rasterise(
+    structure: Structure, grid: VoxelGrid, apart_mm: float | None = None
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Voxels whose centres lie inside a structure, and notes.
 
     Within a plane a voxel belongs to the structure if an odd number of its contours encloses the voxel's centre.
     Across planes a contour stands for the slab half-way to its neighbours: volume is area times distance.
+    Planes more than 1.5 times as far apart as usual belong to separate pieces.
+
+    Parameters
+    ----------
+    structure : Structure
+    grid : VoxelGrid
+    apart_mm : float, optional
+        Usual distance of contour planes, for a structure of one or two planes.
 
     Returns
     -------
@@ -183,11 +212,11 @@ def rasterise(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[np.bool_],
     voxels = [grid.to_ijk(c) for c in structure.contours]
     flat = max(float(np.ptp(v[:, 2])) for v in voxels) * grid.spacing_mm[2]
     if flat > _PLANE_TOLERANCE_MM:
-        return _rasterise_oblique(structure, grid)
+        return _rasterise_oblique(structure, grid, apart_mm)
     heights = np.array([v[:, 2].mean() for v in voxels])
     planes, members = _group_planes(heights, _ON_SLICE)
-    slab = structure.slab_mm / grid.spacing_mm[2] if structure.slab_mm else 1.0
-    lower, upper = _slabs(planes, slab)
+    slab = structure.slab_mm or apart_mm
+    lower, upper = _slabs(planes, slab / grid.spacing_mm[2] if slab else None, 1.0)
     filled: dict[int, NDArray[np.bool_]] = {}
     used = set()
     for k in range(grid.shape[0]):
@@ -199,9 +228,13 @@ def rasterise(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[np.bool_],
             filled = {plane: fill_polygons([voxels[m][:, :2] for m in members[plane]], grid.shape[1:])}
         mask[k] = filled[plane]
     notes = []
+    if (upper[:-1] < lower[1:] - 1e-6).any():
+        notes.append(
+            f"Structure '{structure.name}' is in {int((upper[:-1] < lower[1:] - 1e-6).sum()) + 1} pieces along the slices."
+        )
     if np.abs(planes - planes.round()).max() > _ON_SLICE:
         notes.append(
-            f"Structure '{structure.name}' was drawn between the slices of the image: each slice took the nearest contour plane."
+            f"Structure '{structure.name}' was drawn between the slices of the image: each took the nearest contour plane."
         )
     within = {p for p in range(len(planes)) if -0.5 <= planes[p] <= grid.shape[0] - 0.5}
     if len(within) < len(planes):
@@ -226,10 +259,10 @@ def _group_planes(heights: NDArray[np.float64], tolerance: float) -> tuple[NDArr
     return np.array(planes), members
 
 
-def _slabs(planes: NDArray[np.float64], single: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _slabs(planes: NDArray[np.float64], stated: float | None, single: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper end of what each plane stands for: half-way to a neighbour, or half the usual distance."""
     gaps = np.diff(planes)
-    usual = float(np.median(gaps)) if gaps.size else single
+    usual = float(np.median(gaps)) if gaps.size > 1 else stated or (float(gaps[0]) if gaps.size else single)
     near = gaps <= _NEXT_TO_EACH_OTHER * usual
     half = np.where(near, gaps / 2, usual / 2)
     lower = planes - np.concatenate([[usual / 2], half])
@@ -244,7 +277,9 @@ def _plane_of(k: int, planes: NDArray[np.float64], lower: NDArray[np.float64], u
     return nearest if lower[nearest] - 1e-6 <= k < upper[nearest] - 1e-6 or abs(planes[nearest] - k) <= _ON_SLICE else None
 
 
-def _rasterise_oblique(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+def _rasterise_oblique(
+    structure: Structure, grid: VoxelGrid, apart_mm: float | None
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Rasterise on a fine grid in the planes of the contours, then take the nearest value at each voxel centre."""
     largest = max(structure.contours, key=len)
     _, _, axes = np.linalg.svd(largest - largest.mean(axis=0))
@@ -258,7 +293,7 @@ def _rasterise_oblique(structure: Structure, grid: VoxelGrid) -> tuple[NDArray[n
         )
     heights = np.array([c[:, 2].mean() for c in local])
     planes, members = _group_planes(heights, _PLANE_TOLERANCE_MM)
-    lower, upper = _slabs(planes, structure.slab_mm or min(grid.spacing_mm))
+    lower, upper = _slabs(planes, structure.slab_mm or apart_mm, min(grid.spacing_mm))
     fine = min(grid.spacing_mm) / 3
     step = max(min(fine, float(np.diff(planes).min()) if len(planes) > 1 else fine), min(grid.spacing_mm) / 10)
     points = np.concatenate(local)
