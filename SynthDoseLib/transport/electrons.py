@@ -63,7 +63,7 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
             tail = rows[n, TAIL] + part * (rows[n + 1, TAIL] - rows[n, TAIL])
             hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
             brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
-            rate = min(loss + spread * (2.0 * next_uniform(state) - 1.0), energy) / step
+            rate = min(sample_loss(loss, spread, state), energy) / step
             turned_at = next_uniform(state) * step
             is_event = flights < hard * step
             end = flights / hard if is_event else step
@@ -105,7 +105,7 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 return (energy - rate * flown + sign * 2.0 * REST_ENERGY) * weight
             voxel = voxel_index(geometry, i, j, k)
             density = geometry.density[voxel]
-            if density <= 0.0 or geometry.material[voxel] != material or rate == 0.0:
+            if density <= 0.0 or geometry.material[voxel] != material or hard == 0.0:
                 material = geometry.material[voxel]
                 is_event = False
                 break
@@ -138,6 +138,20 @@ def deflect(u, v, w, mu0, tail, state):
     else:
         mu = mu0 * (number - tail) / (1.0 - tail)
     return rotate(u, v, w, 1.0 - 2.0 * mu, _TWO_PI * next_uniform(state))
+
+
+@njit
+def sample_loss(loss, spread, state):
+    """Sample a soft loss of the given mean and standard deviation ``spread / sqrt(3)``.
+
+    Uniform where that cannot be a gain; otherwise nothing or uniform from nothing up (short steps with few collisions).
+    """
+    number = next_uniform(state)
+    if spread <= loss:
+        return loss + spread * (2.0 * number - 1.0)
+    largest = 0.5 * spread * spread / loss + 1.5 * loss
+    none = 1.0 - 2.0 * loss / largest
+    return max(0.0, number - none) * largest / (1.0 - none)
 
 
 @njit

@@ -38,7 +38,7 @@ _COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
 """2 pi r_e^2 m, MeV cm2 per electron: the common factor of Moller's and Bhabha's cross sections."""
 
 RANGE, STEP, LOSS, SPREAD, MU0, TAIL, HARD, BREMS = range(8)
-"""Columns of a row: CSDA range; length, mean loss and half width of the loss of a step; the two parameters of the deflection;
+"""Columns of a row: CSDA range; length, mean loss of a step and sqrt(3) times its standard deviation; the two parameters of the deflection;
 coefficient of all hard events, averaged over the step; share of bremsstrahlung in it."""
 
 _LOWEST_ENERGY = 1e-3
@@ -213,12 +213,11 @@ def _fill_steps(
     mu0 = (2 * mu_mean - 3 * mu_square) / (1 - 2 * mu_mean)
     row[:, STEP] = step
     row[:, LOSS] = loss
-    # A uniform spread of this half width has the variance of the soft losses; it may not turn a loss into a gain.
-    row[:, SPREAD] = np.minimum(np.sqrt(3 * over_step(collisions.soft_variance)), loss)
+    row[:, SPREAD] = np.sqrt(3 * over_step(collisions.soft_variance))
     row[:, MU0] = mu0
     row[:, TAIL] = 2 * mu_mean - mu0
     row[:, HARD] = over_step(hard) / step
-    row[:, BREMS] = brems_number / np.maximum(hard, 1e-30)
+    row[:, BREMS] = over_step(brems_number) / np.maximum(row[:, HARD] * step, 1e-30)
 
 
 def _beta_squared(energy: NDArray[np.float64]) -> NDArray[np.float64]:
