@@ -15,10 +15,10 @@ import numpy as np
 from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
 from ..dosimetry import DoseVolumeHistogram, OrganDoseRow
 from ..kinetics import TimeIntegratedActivity
+from ..segmentation import organ_group
 from .report_quality import SegmentationRow
 
 CURVES = 12  # more lines in one plot cannot be told apart
-OUTLINES = 10
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NOT_CURVES = frozenset({"rest_of_body", "body"})
 
@@ -218,7 +218,7 @@ def _summary(c: ReportContents) -> list[tuple[str, str]]:
 def _reached(c: ReportContents) -> dict[str, float]:
     """Relative standard error per organ that it was asked for, or of every organ that has a tenth of the highest dose."""
     rows = [r for r in c.organ_doses if r.mean_dose_Gy > 0 and math.isfinite(r.sigma_Gy)]
-    wanted = [r for r in rows if r.organ in c.target_organs]
+    wanted = [r for r in rows if r.organ in _asked(c)]
     if not wanted:
         highest = max((r.mean_dose_Gy for r in rows), default=0.0)
         wanted = [r for r in rows if r.mean_dose_Gy >= 0.1 * highest]
@@ -226,9 +226,30 @@ def _reached(c: ReportContents) -> dict[str, float]:
 
 
 def _curves(c: ReportContents) -> list[DoseVolumeHistogram]:
-    """The histograms worth a line: highest mean doses first."""
-    worth = [h for h in c.histograms if h.organ not in NOT_CURVES]
-    return sorted(worth, key=lambda h: -float(h.sorted_dose_Gy.mean()))[:CURVES]
+    """The histograms worth a line: organs that were asked for, then those with the highest mean doses."""
+    asked = _asked(c)
+    means = {h.organ: float(h.sorted_dose_Gy.mean()) for h in c.histograms}
+    means |= {row.organ: row.mean_dose_Gy for row in c.organ_doses if row.mass_g > 0}  # gas in an organ has volume, no mass
+    worth = sorted((h for h in c.histograms if h.organ not in NOT_CURVES), key=lambda h: -means[h.organ])
+    chosen = sorted(worth, key=lambda h: h.organ not in asked)[:CURVES]
+    return sorted(chosen, key=lambda h: -means[h.organ])
+
+
+def _asked(c: ReportContents) -> list[str]:
+    """Organs with voxels that the run was asked for, groups taken apart."""
+    counts = c.labels.voxel_counts() if c.labels is not None else {}
+    return [name for wanted in c.target_organs for name in (wanted, *organ_group(wanted)) if counts.get(name)]
+
+
+def _hottest(c: ReportContents) -> str | None:
+    """Organ with the highest mean dose that is large enough to look at."""
+    from .report_pictures import NOT_ORGANS, hottest_organ
+
+    if c.labels is None or c.dose is None:
+        return None
+    counts = c.labels.voxel_counts()
+    rows = [r for r in c.organ_doses if counts.get(r.organ, 0) >= 8 and r.organ not in NOT_ORGANS and r.mean_dose_Gy > 0]
+    return max(rows, key=lambda r: r.mean_dose_Gy).organ if rows else hottest_organ(c.dose, c.labels)
 
 
 def _organ_bars(rows: Sequence[OrganDoseRow]) -> list[dict[str, Any]]:
@@ -248,7 +269,7 @@ def _noise_text(c: ReportContents) -> str:
         return ""
     from .report_pictures import body_mask, display_maximum_Gy
 
-    high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels)
+    high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels, _hottest(c))
     if c.labels is not None:
         high &= body_mask(c.labels)
     if not high.any():
@@ -273,17 +294,21 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
     def address(figure: Any) -> str:
         return "data:image/png;base64," + base64.b64encode(draw.figure_png(figure)).decode()
 
-    names = [h.organ for h in curves] or [r.organ for r in c.organ_doses if r.organ not in NOT_CURVES][:OUTLINES]
+    names = [h.organ for h in curves] or [r.organ for r in c.organ_doses if r.organ not in NOT_CURVES][:CURVES]
     colours = draw.organ_colours(names)
-    outlines = {name: colours[name] for name in names[:OUTLINES]}
+    outlines = {name: colours[name] for name in names}
     pictures = _Pictures()
+    hottest = _hottest(c)
+    top = draw.display_maximum_Gy(c.dose, c.labels, hottest) if c.dose is not None else None
     if c.dose is not None and c.ct is not None:
         for organ in _middles(c):
             point = draw.picture_centre(c.dose, c.labels, organ)
-            figure = draw.dose_over_ct_figure(c.ct, c.dose, c.labels, point_ras_mm=point, outlines=outlines)
+            figure = draw.dose_over_ct_figure(c.ct, c.dose, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=top)
             pictures.dose.append((organ or "dose maximum", address(figure)))
     if c.dose is not None and c.dose.sigma_Gy.any():
-        pictures.sigma = address(draw.sigma_figure(c.dose, c.labels, outlines=outlines))
+        point = draw.picture_centre(c.dose, c.labels, hottest)
+        figure = draw.sigma_figure(c.dose, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=top)
+        pictures.sigma = address(figure)
     if c.activity is not None:
         body = c.labels.labels > 0 if c.labels is not None and c.labels.grid.matches(c.activity.grid) else None
         pictures.activity = address(draw.activity_figure(c.activity.tia_MBq_s, c.activity.grid, body))
@@ -294,11 +319,5 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
 
 def _middles(c: ReportContents) -> list[str | None]:
     """Organs to put in the middle of a picture: the hottest one, and the first that the run was asked for, if another."""
-    from .report_pictures import hottest_organ
-
-    if c.labels is None or c.dose is None:
-        return [None]
-    hottest = hottest_organ(c.dose, c.labels)
-    counts = c.labels.voxel_counts()
-    asked = [name for name in c.target_organs if counts.get(name)]
+    hottest, asked = _hottest(c), _asked(c)
     return [hottest] if not asked or hottest in asked else [hottest, asked[0]]

@@ -138,9 +138,10 @@ def picture_centre(dose: DoseMap, labels: LabelMap | None = None, organ: str | N
     return dose.grid.to_ras(places[np.argmin(((places - middle) ** 2).sum(axis=1))])  # a bent organ may not hold its middle
 
 
-def display_maximum_Gy(dose: DoseMap, labels: LabelMap | None = None) -> float:
-    """Upper end of the colour scale: what 2 % of the hottest organ exceed, so that one noisy voxel does not set it."""
-    organ = hottest_organ(dose, labels) if labels is not None else None
+def display_maximum_Gy(dose: DoseMap, labels: LabelMap | None = None, organ: str | None = None) -> float:
+    """Upper end of the colour scale: what 2 % of `organ` (or the hottest) exceed, so that one noisy voxel does not set it."""
+    if organ is None and labels is not None:
+        organ = hottest_organ(dose, labels)
     values = dose.dose_Gy[labels.mask(organ)] if organ is not None and labels is not None else dose.dose_Gy[dose.dose_Gy > 0]
     highest = float(np.quantile(values, 0.98 if organ is not None else 0.999)) if values.size else 0.0
     return highest if highest > 0 else max(float(dose.dose_Gy.max()), 1e-30)
@@ -225,9 +226,10 @@ def sigma_figure(
     *,
     point_ras_mm: ArrayLike | None = None,
     outlines: Mapping[str, tuple[str, str]] | None = None,
+    maximum_Gy: float | None = None,
 ) -> Figure:
-    """Draw one standard error relative to the dose, %, in three planes; voxels below 1 % of the maximum are left blank."""
-    top = display_maximum_Gy(dose, labels)
+    """Draw one standard error relative to the dose, %, in three planes; voxels below 1 % of `maximum_Gy` are left blank."""
+    top = maximum_Gy or display_maximum_Gy(dose, labels)
     relative = np.full(dose.grid.shape, np.nan, np.float32)
     enough = dose.dose_Gy > 0.01 * top
     if labels is not None:

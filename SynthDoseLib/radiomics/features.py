@@ -53,6 +53,9 @@ class RadiomicsSettings:
         Families of features, some of `CLASSES`.
     minimum_voxels : int
         Smaller organs (after resampling) are left out and named in the notes.
+    maximum_surface_voxels : int
+        Organs with more voxels at their surface (a whole skeleton) get no shape features, whose diameters compare all pairs
+        of surface points and would take minutes; they are named in the notes.
     """
 
     bin_width: float | None = None
@@ -60,6 +63,7 @@ class RadiomicsSettings:
     spacing_mm: float | None = 3.0
     classes: tuple[str, ...] = CLASSES
     minimum_voxels: int = 16
+    maximum_surface_voxels: int = 20_000
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.classes) - set(CLASSES))
@@ -67,7 +71,7 @@ class RadiomicsSettings:
             raise SynthDoseError(
                 f"Unknown families of features: {', '.join(unknown) or 'none given'}. Known: {', '.join(CLASSES)}."
             )
-        for name in ("bin_width", "spacing_mm", "bin_count", "minimum_voxels"):
+        for name in ("bin_width", "spacing_mm", "bin_count", "minimum_voxels", "maximum_surface_voxels"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise SynthDoseError(f"{name} has to be a number above 0; found {value}.")
@@ -147,12 +151,10 @@ def extract_features(
     boxes = ndimage.find_objects(np.asarray(labels.labels, dtype=np.int32))
     rows: list[FeatureRow] = []
     skipped: list[str] = []
+    shapeless: list[str] = []
     title = image.modality or image.unit or "image"
     with _quiet(radiomics):
         extractor = radiomics.featureextractor.RadiomicsFeatureExtractor(additionalInfo=False, label=1, **bins)
-        extractor.disableAllFeatures()
-        for family in settings.classes:
-            extractor.enableFeatureClassByName(family)
         for number, name in enumerate(names):
             progress(ProgressReport("radiomics", number / max(1, len(names)), None, name))
             index = labels.organ(name).index
@@ -160,13 +162,20 @@ def extract_features(
             try:
                 if box is None:
                     raise ValueError("empty")
-                found = _features(extractor, *_neighbourhood(image, labels, index, box, settings.spacing_mm), settings)
+                values, mask, spacing = _neighbourhood(image, labels, index, box, settings.spacing_mm)
+                families = settings.classes
+                if "shape" in families and _surface(mask) > settings.maximum_surface_voxels:
+                    families = tuple(family for family in families if family != "shape")
+                    shapeless.append(name)
+                found = _features(extractor, families, values, mask, spacing, settings.minimum_voxels)
             except ValueError as error:  # how pyradiomics refuses a region
                 skipped.append(f"{name} ({str(error).splitlines()[0]})")
                 continue
             rows += [FeatureRow(name, title, feature, value) for feature, value in found.items()]
     progress(ProgressReport("radiomics", 1.0))
     notes = [_describe(bins, settings, image, radiomics.__version__)]
+    if shapeless:
+        notes.append(f"No shape features of {', '.join(shapeless)}: the surface is too large for them.")
     if skipped:
         notes.append(f"No features of: {', '.join(skipped)}.")
     return FeatureTable(tuple(rows), tuple(notes))
@@ -205,19 +214,28 @@ def _quiet(radiomics: ModuleType) -> Iterator[None]:
         logger.propagate = propagate
 
 
+def _surface(mask: NDArray[np.bool_]) -> int:
+    """Number of voxels of an organ that touch what is not the organ."""
+    return int(np.count_nonzero(mask)) - int(np.count_nonzero(ndimage.binary_erosion(mask)))
+
+
 def _features(
     extractor: Any,
+    families: tuple[str, ...],
     values: NDArray[np.float32],
     mask: NDArray[np.bool_],
     spacing_mm: tuple[float, float, float],
-    settings: RadiomicsSettings,
+    minimum_voxels: int,
 ) -> dict[str, float]:
     """Features by name; `ValueError` says why there are none."""
     import SimpleITK
 
     voxels = int(np.count_nonzero(mask))
-    if voxels < settings.minimum_voxels:
-        raise ValueError(f"{voxels} voxels, needed are {settings.minimum_voxels}")
+    if voxels < minimum_voxels:
+        raise ValueError(f"{voxels} voxels, needed are {minimum_voxels}")
+    extractor.disableAllFeatures()
+    for family in families:
+        extractor.enableFeatureClassByName(family)
     pictures = []
     for array in (values.astype(np.float64), mask.astype(np.uint8)):
         picture = SimpleITK.GetImageFromArray(array)

@@ -139,6 +139,15 @@ def test_large_organs_stay_quick():
 
 
 @needs_pyradiomics
+def test_an_organ_with_a_huge_surface_gets_no_shape_features_and_that_is_said():
+    image, labels = ball_case()
+    table = extract_features(image, labels, organs=["liver"], settings=RadiomicsSettings(maximum_surface_voxels=100))
+    assert not [row for row in table.rows if row.feature.startswith("shape")]
+    assert [row for row in table.rows if row.feature.startswith("glcm")]
+    assert "No shape features of liver" in table.notes[1]
+
+
+@needs_pyradiomics
 def test_a_cancelled_extraction_stops(tmp_path):
     image, labels = ball_case()
 
