@@ -40,8 +40,8 @@ class Nuclide:
     half_life_s : float
     emissions : tuple of Emission
         One per kind ("beta-", "beta+", "gamma", "x-ray", "conversion electron", "auger electron", "alpha", "alpha recoil");
-        line spectra keep every line as an empty bin. Annihilation quanta are left out where positrons are listed: these annihilate
-        in the engine. Recoil nuclei are given as alphas of their energy, for local deposition.
+        line spectra keep every line as an empty bin. Annihilation quanta are left out where positrons are listed: these
+        annihilate in the engine. Recoil nuclei are given as alphas of their energy, for local deposition.
     progeny : tuple of (str, float)
         Daughters, also stable ones, and fraction of the decays that lead to each.
     """

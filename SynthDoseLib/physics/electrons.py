@@ -123,7 +123,8 @@ def density_effect(
     def excess(log_scale: float) -> float:
         return float(strength @ np.log(np.exp(2 * log_scale) * nu2 + screening)) - target
 
-    scale2 = np.exp(2 * brentq(excess, -5.0, 5.0, xtol=1e-13))
+    # matter denser than its mean excitation energy allows (hydrogen at 1 g/cm3) has all its oscillators at the plasma energy
+    scale2 = np.exp(2 * brentq(excess, -5.0, 5.0, xtol=1e-13)) if excess(-5.0) < 0 else np.exp(-10.0)
     nu2 = scale2 * nu2
     l2 = nu2 + screening
 

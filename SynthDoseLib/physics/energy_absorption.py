@@ -10,8 +10,8 @@ from scipy.interpolate import CubicSpline
 
 from SynthDoseLib.core import Material
 
-from .electrons import stopping_powers
-from .materials import atoms_per_gram
+from .electrons import ELECTRON_RADIUS_CM, stopping_powers
+from .materials import atoms_per_gram, electrons_per_gram
 from .photons import (
     BARN_CM2,
     E_MAX_MEV,
@@ -36,7 +36,7 @@ def energy_absorption(material: Material, energies_MeV: NDArray[np.float64]) -> 
 
     Sum over elements and processes of cross section times mean energy given to electrons (less K and L fluorescence,
     binding in Compton scattering through the incoherent scattering function), times 1 less the fraction that electrons
-    radiate while slowing down in the material. Annihilation in flight is neglected (below 0.5 % up to 10 MeV).
+    radiate while slowing down in the material and that positrons take along when they annihilate in flight.
 
     References
     ----------
@@ -84,16 +84,31 @@ def _compton_transfer(z: int) -> NDArray[np.float64]:
     return np.asarray((cross * (1 - ratio)).sum(axis=1) / cross.sum(axis=1))
 
 
+def _annihilation_cm2(energies_MeV: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cross section per electron for annihilation of a positron in flight into two quanta (Heitler)."""
+    gamma = 1 + energies_MeV / ELECTRON_MASS_MEV
+    momentum = np.sqrt(gamma**2 - 1)
+    bracket = (gamma**2 + 4 * gamma + 1) / momentum**2 * np.log(gamma + momentum) - (gamma + 3) / momentum
+    return np.asarray(np.pi * ELECTRON_RADIUS_CM**2 / (gamma + 1) * bracket)
+
+
 @lru_cache(maxsize=64)
 def _radiated_fractions(composition: tuple[tuple[str, float], ...], density: float) -> tuple[NDArray[np.float64], ...]:
-    """Radiated fraction of the electrons' energy after photoelectric, Compton and pair events, on the grid."""
+    """Fraction of the electrons' energy that photons carry off after photoelectric, Compton and pair events, on the grid."""
     material = Material("", density, dict(composition))
     powers = stopping_powers(material, _GRID)
     logarithm = np.log(_GRID)
     radiated = CubicSpline(logarithm, _GRID * powers.radiative / powers.total).antiderivative()(logarithm)
 
+    per_g = electrons_per_gram(material) * _annihilation_cm2(_GRID)
+    annihilated = CubicSpline(logarithm, _GRID * _GRID * per_g / powers.total).antiderivative()(logarithm)
+
     def lost(energies: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.interp(energies, _GRID, radiated, left=0.0)
+
+    def lost_of_pair(energies: NDArray[np.float64]) -> NDArray[np.float64]:
+        # one of the two is a positron
+        return lost(energies) + 0.5 * np.interp(energies, _GRID, annihilated, left=0.0)
 
     k = _GRID[:, None] / ELECTRON_MASS_MEV
     ratio = 1 / (1 + k * (1 - _COSINE))
@@ -101,5 +116,5 @@ def _radiated_fractions(composition: tuple[tuple[str, float], ...], density: flo
     electron = _GRID[:, None] * (1 - ratio)
     compton = (cross * lost(electron)).sum(axis=1) / (cross * electron).sum(axis=1)
     available = np.maximum(_GRID - 2 * ELECTRON_MASS_MEV, 1e-9)[:, None]
-    pair = (lost(available * _SHARE) * _SHARE_WEIGHT).sum(axis=1) / (available[:, 0] / 2)
+    pair = (lost_of_pair(available * _SHARE) * _SHARE_WEIGHT).sum(axis=1) / (available[:, 0] / 2)
     return lost(_GRID) / _GRID, compton, pair
