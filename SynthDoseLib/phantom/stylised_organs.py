@@ -302,3 +302,7 @@ def place_head(p: Placement) -> None:
     if "brain" in p.masses_g and share_inside((560, 700), p.canvas) == 1.0:
         shape = ellipsoid((0, -4, 628), (66, 85, 64))
         p.canvas.claim("brain", ((-80, 80), (-110, 100), (540, 715)), shape, p.layers("brain", "brain"))
+        where = p.canvas.slices(((-75, 75), (-100, 90), (540, 715)))
+        skull = ellipsoid((0, -4, 628), (67, 86, 79))
+        around = p.canvas.free[where] & (skull(p.canvas.x[where], p.canvas.y[where], p.canvas.z[where]) < 1)
+        p.canvas.tissues[where][around] = TISSUE_INDEX["csf"]

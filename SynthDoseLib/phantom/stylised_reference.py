@@ -8,9 +8,10 @@ import io
 import json
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 
 from SynthDoseLib.core import SynthDoseError, resource_path
+
+from .calibration import schneider_calibration
 
 SEXES = ("female", "male")
 
@@ -36,19 +37,8 @@ class Tissue:
     texture_hu: float
 
 
-# Schneider, Bortfeld & Schlegel, Phys. Med. Biol. 45 (2000) 459: density at these CT numbers, straight lines between
-_KNOTS = ((-1000.0, 0.00121), (-98.0, 0.93), (14.0, 1.03), (23.0, 1.031), (100.0, 1.1199), (101.0, 1.0762), (1600.0, 1.9642))
-
-
-def _density(hu: float) -> float:
-    for (low, first), (high, last) in pairwise(_KNOTS):
-        if low <= hu <= high:
-            return first + (last - first) * (hu - low) / (high - low)
-    raise SynthDoseError(f"{hu} HU is outside the range of tissues, {_KNOTS[0][0]} to {_KNOTS[-1][0]} HU.")
-
-
 TISSUES: tuple[Tissue, ...] = tuple(
-    Tissue(name, hu, _density(hu), texture)
+    Tissue(name, hu, float(schneider_calibration().density([hu])[0]), texture)
     for name, hu, texture in (
         ("air", -1000.0, 0.0),
         ("fat", -102.0, 7.0),
@@ -76,6 +66,7 @@ TISSUES: tuple[Tissue, ...] = tuple(
         ("cortical", 690.0, 110.0),
         ("tumour", 62.0, 3.0),
         ("gas", -985.0, 5.0),
+        ("csf", 8.0, 3.0),
     )
 )
 """Tissues in the order of their index; typical unenhanced values at 120 kV, chosen here."""

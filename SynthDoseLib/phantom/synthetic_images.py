@@ -56,9 +56,21 @@ def ct_image(
     # vessels: the upper tail of the pattern, without changing the mean (0.0293 is the mean of the tail above 1.5)
     image[lung] += np.float32(450) * (np.maximum(pattern[lung] - np.float32(1.5), 0) - np.float32(0.0293))
     ndimage.gaussian_filter(image, sigma, output=image, mode="nearest", truncate=3.0)
+    for group in (("lung",), ("spongiosa", "cortical")):
+        _restore_mean(image, hu, tissues, group)
     image += np.float32(noise_hu) * grain(tissues.shape, rng, sigma=1.6 / np.asarray(spacing_mm[::-1]))
     np.rint(image, out=image)
     return np.maximum(image, np.float32(-1024), out=image)
+
+
+def _restore_mean(image: Floats, hu: Floats, tissues: NDArray[np.uint8], group: tuple[str, ...]) -> None:
+    """Shift tissues of much surface to their mean: their edges borrow from dense neighbours, their sum must not."""
+    indices = [TISSUE_INDEX[name] for name in group]
+    inside = np.isin(tissues, indices)
+    if inside.any():
+        counts = np.bincount(tissues[inside], minlength=hu.size)
+        wanted = float(counts @ hu.astype(np.float64)) / counts.sum()
+        image[inside] += np.float32(wanted - image[inside].mean(dtype=np.float64))
 
 
 def grain(shape: tuple[int, ...], rng: np.random.Generator, sigma: NDArray[np.float64]) -> Floats:
