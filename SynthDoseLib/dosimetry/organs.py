@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..core import DoseMap, OrganDose, SynthDoseError, VoxelPhantom, atomic_path
 from .histogram import DoseVolumeHistogram
 
+NAMED = 6  # organs in one sentence
 NOISE_REMARKABLE = 0.5  # voxel noise above half of the spread of doses widens the histogram by more than a tenth
 
 
@@ -119,9 +120,10 @@ def noise_notes(dose: DoseMap, phantom: VoxelPhantom) -> tuple[str, ...]:
             wide.append(f"{organ.name} ({noise / mean:.0%} per voxel)")
     if not wide:
         return ()
+    named = ", ".join(wide[:NAMED]) + (f" and {len(wide) - NAMED} more" if len(wide) > NAMED else "")
     return (
         "Statistical noise of single voxels widens the dose-volume histogram (D95 too low, D5 and maximum too high) of: "
-        f"{', '.join(wide)}. Mean doses are not affected; more histories narrow it.",
+        f"{named}. Mean doses are not affected; more histories narrow it.",
     )
 
 

@@ -19,6 +19,8 @@ from ..segmentation import organ_group
 from .report_quality import SegmentationRow
 
 CURVES = 12  # more lines in one plot cannot be told apart
+CURVE_FRACTION = 0.03  # of the highest mean dose; less lies on the axis
+FEW_VOXELS = 8
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NOT_CURVES = frozenset({"rest_of_body", "body"})
 
@@ -230,8 +232,10 @@ def _curves(c: ReportContents) -> list[DoseVolumeHistogram]:
     asked = _asked(c)
     means = {h.organ: float(h.sorted_dose_Gy.mean()) for h in c.histograms}
     means |= {row.organ: row.mean_dose_Gy for row in c.organ_doses if row.mass_g > 0}  # gas in an organ has volume, no mass
-    worth = sorted((h for h in c.histograms if h.organ not in NOT_CURVES), key=lambda h: -means[h.organ])
-    chosen = sorted(worth, key=lambda h: h.organ not in asked)[:CURVES]
+    worth = [h for h in c.histograms if h.organ not in NOT_CURVES and h.sorted_dose_Gy.size >= FEW_VOXELS]
+    least = CURVE_FRACTION * max((means[h.organ] for h in worth), default=0.0)
+    chosen = [h for h in worth if h.organ in asked or means[h.organ] >= least]
+    chosen = sorted(chosen, key=lambda h: (h.organ not in asked, -means[h.organ]))[:CURVES]
     return sorted(chosen, key=lambda h: -means[h.organ])
 
 
@@ -248,15 +252,17 @@ def _hottest(c: ReportContents) -> str | None:
     if c.labels is None or c.dose is None:
         return None
     counts = c.labels.voxel_counts()
-    rows = [r for r in c.organ_doses if counts.get(r.organ, 0) >= 8 and r.organ not in NOT_ORGANS and r.mean_dose_Gy > 0]
+    rows = [
+        r for r in c.organ_doses if counts.get(r.organ, 0) >= FEW_VOXELS and r.organ not in NOT_ORGANS and r.mean_dose_Gy > 0
+    ]
     return max(rows, key=lambda r: r.mean_dose_Gy).organ if rows else hottest_organ(c.dose, c.labels)
 
 
 def _organ_bars(rows: Sequence[OrganDoseRow]) -> list[dict[str, Any]]:
-    """Rows of the organ table with the length of their bar, % of the highest mean dose."""
+    """Rows of the organ table, highest mean dose first, with the length of their bar, % of the highest."""
     highest = max((r.mean_dose_Gy for r in rows if math.isfinite(r.mean_dose_Gy)), default=0.0)
     bars = []
-    for row in rows:
+    for row in sorted(rows, key=lambda r: -r.mean_dose_Gy if math.isfinite(r.mean_dose_Gy) else math.inf):
         known = math.isfinite(row.mean_dose_Gy) and highest > 0
         relative = row.sigma_Gy / row.mean_dose_Gy if known and row.mean_dose_Gy > 0 else math.nan
         bars.append({"row": row, "length": f"{100 * row.mean_dose_Gy / highest if known else 0:.1f}", "relative": relative})

@@ -25,11 +25,13 @@ from ..dosimetry import DoseVolumeHistogram
 
 NOT_ORGANS = frozenset({"rest_of_body", "body", "soft_tissue", "fat"})
 PALETTE = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#117733", "#999933", "#332288",
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#117733", "#999933", "#332288", "#e34948",
+    "#6b4f3a",
 )  # fmt: skip
-"""Okabe & Ito's and Tol's colours: told apart by colour-blind readers."""
+"""After Okabe & Ito and Tol: most are told apart by colour-blind readers."""
 DARK, LIGHT = "#0c0f13", "#e8ecf0"
 PIXELS = 420
+PAGE_INCH = 11.2
 
 _PLANES: dict[str, tuple[tuple[float, ...], tuple[float, ...], str, str]] = {
     # to the right on the page, downwards on the page, letters at the left and right, letters at the top and bottom
@@ -155,7 +157,7 @@ def body_mask(labels: LabelMap) -> NDArray[np.bool_]:
 
 
 def organ_colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and line style per organ, the same in every picture; styles change after ten organs."""
+    """Colour and line style per organ, the same in every picture; styles change when the colours are used up."""
     styles = ("-", "--", ":", "-.")
     return {
         name: (PALETTE[n % len(PALETTE)], styles[n // len(PALETTE) % len(styles)])
@@ -284,7 +286,8 @@ def dvh_figure(histograms: Sequence[DoseVolumeHistogram], colours: Mapping[str, 
             shift = 2 * histogram.mean_sigma_Gy / mean
             axes.fill_betweenx(100 * fraction, dose * max(0.0, 1 - shift), dose * (1 + shift), color=colour, alpha=0.18, lw=0)
     axes.set(xlabel="absorbed dose / Gy", ylabel="volume receiving at least this dose / %", ylim=(0, 101))
-    axes.set_xlim(left=0, right=max((float(h.sorted_dose_Gy[-1]) for h in histograms), default=1.0) * 1.01 or 1.0)
+    # a few hot voxels must not squeeze the curves: the axis ends where every organ has less than 0.2 % of its volume left
+    axes.set_xlim(left=0, right=1.03 * max((float(h.dose_at(0.002)) for h in histograms), default=1.0) or 1.0)
     axes.grid(color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -326,11 +329,7 @@ def _three_planes(
 ) -> Figure:
     body = labels.labels > 0 if labels is not None else None
     views = [plane_view(name, grid, point, body) for name in PLANES]
-    ratios = [view.size_mm[0] / view.size_mm[1] for view in views]
-    height = min(5.6, 11.2 / sum(ratios))
-    figure = Figure(figsize=(height * sum(ratios) + 1.15, height + 0.75), facecolor=DARK, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 3, width_ratios=ratios)
+    figure, panels = _layout(views)
     handles: dict[str, Any] = {}
     shown: Any = None
     for axes, view in zip(panels, views, strict=True):
@@ -342,7 +341,7 @@ def _three_planes(
         axes.set(xlim=view.extent[:2], ylim=view.extent[2:], facecolor="black")
         axes.set_axis_off()
         axes.set_title(f"{view.name}  ·  {_place(view.name, point)} mm", fontsize=9, color=LIGHT)
-    bar: Any = figure.colorbar(shown, ax=list(panels), extend=extend, fraction=0.03, pad=0.012, aspect=28)
+    bar: Any = figure.colorbar(shown, ax=panels, extend=extend, fraction=0.03, pad=0.012, aspect=28)
     bar.solids.set_alpha(1.0)
     bar.set_label(quantity, color=LIGHT, fontsize=9)
     bar.ax.tick_params(colors=LIGHT, labelsize=8)
@@ -359,6 +358,27 @@ def _place(name: str, point: NDArray[np.float64]) -> str:
     """Where a plane is: the letter of the side of the origin, and the distance from it, mm."""
     axis = {"sagittal": 0, "coronal": 1, "axial": 2}[name]
     return f"{('RL', 'AP', 'SI')[axis][int(point[axis] < 0)]} {abs(point[axis]):.0f}"
+
+
+def _layout(views: Sequence[PlaneView]) -> tuple[Figure, list[Any]]:
+    """Return a figure with three panels: in one row, or, for a short scan, a large axial one beside the other two."""
+    axial, coronal, sagittal = (view.size_mm[0] / view.size_mm[1] for view in views)
+    height = min(5.6, PAGE_INCH / (axial + coronal + sagittal))
+    stacked = height < 2.7
+    if stacked:
+        beside = PAGE_INCH / (1 + axial * (1 / coronal + 1 / sagittal))  # width of the right column at equal heights
+        height = (PAGE_INCH - beside) / axial
+    width = PAGE_INCH if stacked else height * (axial + coronal + sagittal)
+    figure = Figure(figsize=(width + 1.15, height + 0.85), facecolor=DARK, layout="constrained")
+    FigureCanvasAgg(figure)
+    layout: Any = figure.get_layout_engine()
+    layout.set(h_pad=0.09, w_pad=0.05)
+    if stacked:
+        mosaic: Any = [["axial", "coronal"], ["axial", "sagittal"]]
+        ratios: dict[str, Any] = {"width_ratios": [PAGE_INCH - beside, beside], "height_ratios": [1 / coronal, 1 / sagittal]}
+        by_name = figure.subplot_mosaic(mosaic, **ratios)
+        return figure, [by_name[view.name] for view in views]
+    return figure, list(figure.subplots(1, 3, width_ratios=[axial, coronal, sagittal]))
 
 
 def _outline(

@@ -68,7 +68,7 @@ def segmentation_rows(phantom: VoxelPhantom, ct: ImageVolume | None = None) -> t
         if organ.name != "rest_of_body" and (pieces := _pieces(mask)) > 1:
             remarks.append(f"{pieces} pieces")
         if voxels < SMALL_VOXELS:
-            remarks.append(f"only {voxels} voxels")
+            remarks.append(f"only {voxels} voxel{'s' if voxels > 1 else ''}")
         values = None if ct is None else ct.values[box][mask].astype(np.float64)
         mean, spread = (None, None) if values is None else (float(values.mean()), float(values.std()))
         volume = voxels * phantom.grid.voxel_volume_ml
