@@ -9,6 +9,7 @@ from scipy import ndimage
 from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid
 
 BODY_HU = -300.0
+RIM_HU = -850.0  # a surface voxel with 15 % tissue
 OPENING_MM = 3.0  # couch shells are thinner than twice this, chest walls are not
 WORKING_SPACING_MM = 3.0
 SECOND_PART_FRACTION = 0.03  # arms and legs can be parts of their own
@@ -20,7 +21,7 @@ def find_body(ct: ImageVolume, threshold_hu: float = BODY_HU) -> NDArray[np.bool
 
     Voxels above the threshold, after an opening that cuts thin couch shells and cables off, form parts; the largest one is the
     body, others of at least 3 % of its size and tissue-like CT numbers (arms, legs) go with it. Air inside (lungs,
-    bowel, throat) is filled slice by slice.
+    bowel, throat) is filled slice by slice, and surface voxels that are partly air are taken in.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def find_body(ct: ImageVolume, threshold_hu: float = BODY_HU) -> NDArray[np.bool
     body = np.zeros_like(tissue)
     fine = _repeat(grown, factor, inner.shape) & inner
     body[box] = _largest_touching(fine, _repeat(core, factor, inner.shape))
-    return fill_air(body, ct.grid)
+    return _with_rim(fill_air(body, ct.grid), ct.values)
 
 
 def fill_air(mask: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.bool_]:
@@ -87,6 +88,14 @@ def fill_air(mask: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.bool_]:
     outside[0] = False
     result = mask.copy()
     result[box] |= ~outside[holes]
+    return result
+
+
+def _with_rim(body: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Add the surface voxels that are partly air: without them a patient loses half a voxel of skin all around."""
+    box = _bounding_box(body, margin=1)
+    result = body.copy()
+    result[box] |= ndimage.binary_dilation(body[box]) & (values[box] > RIM_HU)
     return result
 
 

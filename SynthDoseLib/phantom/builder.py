@@ -142,7 +142,7 @@ def add_box(
     name : str
         Of the new organ.
     lower_ras_mm, upper_ras_mm : sequence of 3 float
-        Opposite corners, RAS, mm. A voxel belongs to the box if its centre does.
+        Opposite corners, RAS, mm. A voxel belongs to the box if its centre does (lower faces included, upper ones not).
     only_background : bool
         Leave other organs as they are; otherwise the box takes their voxels, which a note says.
 
@@ -167,7 +167,7 @@ def add_box(
     window = tuple(slice(int(a), int(b)) for a, b in zip(first[::-1], last[::-1], strict=True))
     kji = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in window), indexing="ij"), axis=-1)
     ras = labels.grid.to_ras(kji[..., ::-1])
-    chosen = ((ras >= lower) & (ras <= upper)).all(axis=-1)
+    chosen = ((ras >= lower - 1e-6) & (ras < upper - 1e-6)).all(axis=-1)
     if not chosen.any():
         ends = labels.grid.to_ras([(0, 0, 0), tuple(size - 1)])
         raise SynthDoseError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class HUCalibration:
     density_g_cm3 : array_like, (n,)
         Mass density at the knots, positive and not decreasing; linear between knots.
     material_from_hu : array_like, (m,)
-        Lower ends of the composition bins, HU, strictly increasing; the last bin is open above, the first one below.
+        Lower ends of the composition bins, HU, strictly increasing; the last bin is open above, the first one below. Those of
+        Schneider et al. (2000) if not given, as the materials.
     materials : tuple of Material, (m,)
         Composition per bin; their own densities are not used.
     name : str
@@ -47,23 +48,23 @@ class HUCalibration:
     --------
     >>> water = get_material("water")
     >>> curve = HUCalibration((-1000, 0, 1000), (0.001, 1.0, 1.6), (-1050,), (water,))
-    >>> print(curve.density([-500, 500, -3024]))
-    [0.5005 1.3    0.001 ]
+    >>> print(curve.density([-500, 500]))
+    [0.5005 1.3   ]
     """
 
     hu: NDArray[np.float64]
     density_g_cm3: NDArray[np.float64]
-    material_from_hu: NDArray[np.float64]
-    materials: tuple[Material, ...]
+    material_from_hu: NDArray[np.float64] = field(default_factory=lambda: schneider_tissues()[0])
+    materials: tuple[Material, ...] = field(default_factory=lambda: schneider_tissues()[1])
     name: str = "HU calibration"
 
     def __post_init__(self) -> None:
-        for field in ("hu", "density_g_cm3", "material_from_hu"):
-            array = np.array(getattr(self, field), dtype=np.float64)
+        for key in ("hu", "density_g_cm3", "material_from_hu"):
+            array = np.array(getattr(self, key), dtype=np.float64)
             if array.ndim != 1 or not np.isfinite(array).all():
-                raise SynthDoseError(f"{self.name}: {field} has to be a list of finite numbers; found {getattr(self, field)}.")
+                raise SynthDoseError(f"{self.name}: {key} has to be a list of finite numbers; found {getattr(self, key)}.")
             array.setflags(write=False)
-            object.__setattr__(self, field, array)
+            object.__setattr__(self, key, array)
         object.__setattr__(self, "materials", tuple(self.materials))
         if self.hu.size < 2 or self.hu.size != self.density_g_cm3.size:
             raise SynthDoseError(
@@ -188,9 +189,8 @@ def read_calibration(path: str | os.PathLike[str]) -> HUCalibration:
     if named:
         bins = np.array([value for value, _ in named])
         materials = tuple(get_material(name) for _, name in named)
-    else:
-        bins, materials = schneider_tissues()
-    return HUCalibration(np.array(hu), np.array(density), bins, materials, file.name)
+        return HUCalibration(np.array(hu), np.array(density), bins, materials, file.name)
+    return HUCalibration(np.array(hu), np.array(density), name=file.name)
 
 
 def _number(file: Path, line: int, row: dict[str, Any], column: str) -> float:
