@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from .runs import RunNodes, loadRun
     from .segmentations import labelMapFromSegmentationNode, segmentationNodeFromLabelMap
     from .tables import dvhChartNode, dvhTableNode, tableNodeFromCsv
-    from .volumes import doseVolumeFromDose, gridFromVolumeNode, imageFromVolumeNode, updateVolumeFromImage, volumeNodeFromImage
+    from .volumes import (
+        doseVolumeFromDose,
+        gridFromVolumeNode,
+        imageFromVolumeNode,
+        saveImage,
+        updateVolumeFromImage,
+        volumeNodeFromImage,
+    )
 
 __all__ = [
     "BackgroundRun",
@@ -32,6 +39,7 @@ __all__ = [
     "labelMapFromSegmentationNode",
     "loadRun",
     "runCommand",
+    "saveImage",
     "segmentationNodeFromLabelMap",
     "showDoseOverImage",
     "showTableAndChart",
@@ -50,6 +58,7 @@ _HOMES = {
         "doseVolumeFromDose",
         "gridFromVolumeNode",
         "imageFromVolumeNode",
+        "saveImage",
         "updateVolumeFromImage",
         "volumeNodeFromImage",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,20 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
     units.SetValueSchemeMeaning("Gy", "UCUM", "Gray")
     volume.SetVoxelValueUnits(units)
     return volume
+
+
+def saveImage(image: ImageVolume, path: str | Path) -> None:
+    """Write an image as an uncompressed NRRD file with Slicer's own writer: fast, for handing it to another process.
+
+    Raises
+    ------
+    SynthDoseError
+        If the file cannot be written.
+    """
+    scene = slicer.vtkMRMLScene()
+    node = volumeNodeFromImage(image, "image", scene)
+    storage = slicer.vtkMRMLNRRDStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    if not storage.WriteData(node):
+        raise SynthDoseError(f"Cannot write {path}. Check the free space and the permissions of the folder.")

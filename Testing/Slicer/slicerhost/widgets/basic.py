@@ -128,7 +128,7 @@ class ctkPathLineEdit(QW.QWidget):
     currentPath = Property(
         str,
         lambda self: self._edit.property("text"),
-        lambda self, value: self._edit.setText("" if value == "." else value or ""),
+        lambda self, value: self._edit.setText(value or ""),
     )
 
 

@@ -1,0 +1,496 @@
+"""The guided case: CT, organs and activity in; absolute dose with its uncertainty out."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import pathlib
+import sys
+from enum import Enum
+from typing import Annotated, Any
+
+import qt
+import slicer
+import vtk
+from slicer import vtkMRMLPlotChartNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+_HERE = pathlib.Path(__file__).resolve().parent
+if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
+    sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
+
+POLL_MS = 200
+
+# Nuclides of the shipped decay data that are used in patients; the command line knows all of the data
+NUCLIDES = (
+    "Lu-177", "Y-90", "I-131", "Tb-161", "Ho-166", "Sm-153", "Re-186", "Re-188", "Cu-67", "Sr-89", "Er-169", "P-32",
+    "Ac-225", "Ra-223", "Pb-212", "Bi-213", "At-211",
+    "F-18", "Ga-68", "Cu-64", "Zr-89", "I-124", "C-11", "N-13", "O-15", "Rb-82",
+    "Tc-99m", "In-111", "I-123", "Ga-67", "Tl-201",
+)  # fmt: skip
+
+
+class SynthDose(ScriptedLoadableModule):
+    """What the application shows about the module."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "SynthDose"
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Radiotherapy")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SynthDose developers"]
+        self.parent.helpText = _(
+            "Absorbed dose of radionuclides from a CT, organs and a SPECT or PET by Monte Carlo, per voxel and organ, with its "
+            "uncertainty. Research software, not for clinical use."
+        )
+        self.parent.acknowledgementText = _("Decay data: ICRP Publication 107. See NOTICE for data and their licences.")
+
+
+class ActivityKind(Enum):
+    """What the voxels of the activity volume hold."""
+
+    CONCENTRATION = "activity concentration at the scan, Bq/ml"
+    TIME_INTEGRATED = "time-integrated activity, MBq s per voxel"
+
+    def label(self) -> str:
+        return self.value
+
+
+@parameterNodeWrapper
+class SynthDoseParameterNode:
+    """Everything that the panel knows; saved with the scene."""
+
+    ctVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    activityVolume: vtkMRMLScalarVolumeNode
+    activityKind: ActivityKind = ActivityKind.CONCENTRATION
+    nuclide: Annotated[str, Choice(list(NUCLIDES))] = "Lu-177"
+    progeny: Annotated[str, Choice(["none", "all"])] = "none"
+    administeredMBq: Annotated[float, WithinRange(0, 1e6)] = 7400.0
+    hoursAfterAdministration: Annotated[float, WithinRange(0, 2000)] = 24.0
+    restHalfLifeHours: Annotated[float, WithinRange(0, 1e6)] = 0.0
+    organHalfLives: str = ""
+    histories: Annotated[int, WithinRange(1000, 2_000_000_000)] = 10_000_000
+    relativeSigmaPercent: Annotated[float, WithinRange(0, 100)] = 0.0
+    precisionOrgans: str = ""
+    maxMinutes: Annotated[float, WithinRange(0, 10000)] = 0.0
+    voxelMm: Annotated[float, WithinRange(0, 20)] = 0.0
+    seed: Annotated[int, WithinRange(0, 2_000_000_000)] = 1
+    radiomics: bool = False
+    outputFolder: pathlib.Path
+    runFolder: str = ""
+    doseVolume: vtkMRMLScalarVolumeNode
+    organTable: vtkMRMLTableNode
+    dvhChart: vtkMRMLPlotChartNode
+
+
+class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: enables buttons, shows progress and errors."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: SynthDoseLogic | None = None
+        self._parameterNode: Any = None
+        self._guiTag: Any = None
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SynthDose.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = SynthDoseLogic()
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MS)
+        self.timer.connect("timeout()", self.onTimer)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
+        for name, slot in (
+            ("runButton", self.onRun),
+            ("cancelButton", self.onCancel),
+            ("listOrgansButton", self.onListOrgans),
+            ("showDoseButton", self.onShowDose),
+            ("showChartButton", self.onShowChart),
+            ("openReportButton", self.onOpenReport),
+        ):
+            getattr(self.ui, name).connect("clicked(bool)", slot)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        self.timer.stop()
+        self.logic.close()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        """A run goes on while another module is shown."""
+
+    def onSceneStartClose(self, caller: Any, event: str) -> None:
+        if self.logic.running:
+            self.timer.stop()
+            self.logic.close()
+            self.showStatus(_("Stopped, because the scene was closed."))
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any, event: str) -> None:
+        self.initializeParameterNode()
+
+    def onNodeRemoved(self, caller: Any, event: str) -> None:
+        if self._parameterNode is not None and not caller.IsClosing():
+            self.updateGui()
+
+    def initializeParameterNode(self) -> None:
+        parameterNode = self.logic.getParameterNode()
+        if str(parameterNode.outputFolder) in ("", "."):
+            parameterNode.outputFolder = pathlib.Path(slicer.app.temporaryPath)
+        self.setParameterNode(parameterNode)
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
+        self.updateGui()
+
+    def updateGui(self, caller: Any = None, event: str | None = None) -> None:
+        p, running = self._parameterNode, self.logic.running
+        problem = self.logic.problem(p) if p is not None else ""
+        self.ui.runButton.enabled = p is not None and not running and not problem
+        self.ui.runButton.toolTip = problem or _("Calculate the dose in the background")
+        self.ui.cancelButton.enabled = running
+        self.ui.listOrgansButton.enabled = p is not None and p.segmentation is not None
+        self.ui.showDoseButton.enabled = p is not None and p.doseVolume is not None
+        self.ui.showChartButton.enabled = p is not None and p.dvhChart is not None
+        self.ui.openReportButton.enabled = p is not None and self.logic.report(p) is not None
+        table = p.organTable if p is not None else None
+        if self.ui.organTableView.mrmlTableNode() is not table:
+            self.ui.organTableView.setMRMLTableNode(table)
+
+    def showStatus(self, text: str, failed: bool = False) -> None:
+        self.ui.statusLabel.text = text
+        self.ui.statusLabel.styleSheet = "color: #b00020" if failed else ""
+
+    def showProgress(self, fraction: float) -> None:
+        self.ui.progressBar.value = round(1000 * fraction)
+
+    def onRun(self) -> None:
+        self.ui.logEdit.setPlainText("")
+        self.showProgress(0)
+        self.showStatus(_("Writing the images for the calculation."))
+        slicer.app.processEvents()
+        try:
+            with slicer.util.WaitCursor():
+                started = self.logic.start(self._parameterNode)
+        except Exception as error:  # shown to the user, whatever it is; the traceback goes to the log
+            logging.exception("SynthDose could not start")
+            self.showStatus(str(error) or type(error).__name__, failed=True)
+            return
+        finally:
+            self.updateGui()
+        if started:
+            self.showStatus(_("Starting."))
+            self.timer.start()
+        else:
+            self.showStatus(_("Python packages are missing; nothing was started."), failed=True)
+        self.updateGui()
+
+    def onCancel(self) -> None:
+        self.logic.cancel()
+        self.showStatus(_("Stopping."))
+
+    def onTimer(self) -> None:
+        state = self.logic.poll()
+        for line in state.newLines:
+            self.ui.logEdit.appendPlainText(line)
+        if state.running:
+            if state.progress is not None and not state.cancelled:
+                self.showProgress(state.progress.fraction)
+                self.showStatus(self.logic.describe(state.progress))
+            return
+        self.timer.stop()
+        self.showProgress(0)
+        if state.cancelled:
+            self.showStatus(_("Cancelled. The scene is as it was."))
+        elif state.exitCode != 0:
+            self.showStatus(self.logic.failure(state), failed=True)
+            self.ui.logButton.collapsed = False
+        else:
+            self.finish()
+        self.updateGui()
+
+    def finish(self) -> None:
+        try:
+            with slicer.util.WaitCursor():
+                notes = self.logic.loadResults(self._parameterNode)
+        except Exception as error:  # as in onRun
+            logging.exception("SynthDose could not load its results")
+            self.showStatus(str(error), failed=True)
+            return
+        for note in notes:
+            self.ui.logEdit.appendPlainText(note)
+        self.showProgress(1)
+        self.showStatus(_("Finished. Results are in the table, the slice views and the Data module."))
+
+    def onListOrgans(self) -> None:
+        p = self._parameterNode
+        p.organHalfLives = self.logic.withOrgansListed(p)
+
+    def onShowDose(self) -> None:
+        self.logic.showDose(self._parameterNode)
+
+    def onShowChart(self) -> None:
+        self.logic.showChart(self._parameterNode)
+
+    def onOpenReport(self) -> None:
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.report(self._parameterNode))))
+
+
+class SynthDoseLogic(ScriptedLoadableModuleLogic):
+    """Nodes to files, a background run of the command line, files to nodes; no widgets.
+
+    Parameters
+    ----------
+    command : callable, optional
+        Gives the command of a run from the plan's and the run folder's paths; ``synthdose run`` if not given.
+    installer : callable, optional
+        Makes sure that the packages of a requirements file are there; returns whether they are.
+    """
+
+    def __init__(self, command: Any = None, installer: Any = None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._command = command
+        self._installer = installer
+        self._job: Any = None
+        self._folder: pathlib.Path | None = None
+
+    def getParameterNode(self) -> SynthDoseParameterNode:
+        return SynthDoseParameterNode(super().getParameterNode())
+
+    @property
+    def running(self) -> bool:
+        """Whether a calculation is under way."""
+        return self._job is not None
+
+    def problem(self, parameters: SynthDoseParameterNode) -> str:
+        """What keeps a run from starting, "" if nothing."""
+        from SynthDoseLib.mrml.forms import namesFromText
+
+        if parameters.ctVolume is None:
+            return _("Choose the CT")
+        if parameters.activityVolume is None:
+            return _("Choose the activity volume")
+        if parameters.activityVolume is parameters.ctVolume:
+            return _("CT and activity are the same volume")
+        if parameters.relativeSigmaPercent > 0 and not namesFromText(parameters.precisionOrgans):
+            return _("Name the organs that are to reach the precision")
+        return ""
+
+    def withOrgansListed(self, parameters: SynthDoseParameterNode) -> str:
+        """The half-life text with a line for every segment that it does not name yet."""
+        from SynthDoseLib.mrml.forms import halfLivesFromText
+
+        known = halfLivesFromText(parameters.organHalfLives, allowEmpty=True)
+        segmentation = parameters.segmentation.GetSegmentation()
+        names = [segmentation.GetSegment(segmentID).GetName() for segmentID in segmentation.GetSegmentIDs()]
+        hours = f"{parameters.restHalfLifeHours:g}" if parameters.restHalfLifeHours > 0 else ""
+        lines = [line for line in parameters.organHalfLives.splitlines() if line.strip()]
+        return "\n".join([*lines, *(f"{name} = {hours}" for name in names if name not in known)])
+
+    def planValues(self, parameters: SynthDoseParameterNode) -> dict[str, Any]:
+        """Tables of the plan file; paths are relative to it."""
+        from SynthDoseLib.mrml.forms import halfLivesFromText, namesFromText
+
+        # only the hours between the two dates count: the panel does not ask for the dates themselves
+        administered = datetime.datetime(2000, 1, 1)
+        activity: dict[str, Any] = {"tia_MBq_s": "activity.nrrd"}
+        if parameters.activityKind is ActivityKind.CONCENTRATION:
+            acquired = administered + datetime.timedelta(hours=parameters.hoursAfterAdministration)
+            activity = {"path": "activity.nrrd", "unit": "Bq/ml", "acquired_at": acquired}
+        therapy: dict[str, Any] = {
+            "nuclide": parameters.nuclide,
+            "progeny": parameters.progeny,
+            "administered_at": administered,
+        }
+        if parameters.administeredMBq > 0:
+            therapy["administered_MBq"] = parameters.administeredMBq
+        kinetics: dict[str, Any] = {}
+        if parameters.restHalfLifeHours > 0:
+            kinetics["rest_effective_half_life_h"] = parameters.restHalfLifeHours
+        if organs := halfLivesFromText(parameters.organHalfLives):
+            kinetics["effective_half_life_h"] = organs
+        dose: dict[str, Any] = {"histories": parameters.histories, "seed": parameters.seed}
+        if parameters.relativeSigmaPercent > 0:
+            dose["relative_sigma"] = parameters.relativeSigmaPercent / 100
+            dose["organs"] = namesFromText(parameters.precisionOrgans)
+        if parameters.maxMinutes > 0:
+            dose["max_seconds"] = 60 * parameters.maxMinutes
+        if parameters.voxelMm > 0:
+            dose["voxel_mm"] = parameters.voxelMm
+        segments = {"path": "labels.seg.nrrd"} if parameters.segmentation is not None else {"method": "tissue"}
+        return {
+            "schema": 1,
+            "image": {"path": "ct.nrrd", "modality": "CT"},
+            "segmentation": segments,
+            "therapy": therapy,
+            "activity": [activity],
+            "kinetics": kinetics,
+            "dose": dose,
+            # the results are loaded straight into this scene, and there is no DICOM series to refer to
+            "output": {
+                "scene": False,
+                "dicom": False,
+                "radiomics": parameters.radiomics,
+                "title": parameters.ctVolume.GetName(),
+            },
+        }
+
+    def prepare(self, parameters: SynthDoseParameterNode) -> pathlib.Path:
+        """Write the inputs of a run; return the plan file. Bad values are refused before anything is written."""
+        from SynthDoseLib.io import write_segmentation
+        from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
+        from SynthDoseLib.pipeline.plan import plan_from_values, write_plan
+
+        values = self.planValues(parameters)
+        plan_from_values(values, pathlib.Path())
+        ct = imageFromVolumeNode(parameters.ctVolume, modality="CT", unit="HU")
+        activity = imageFromVolumeNode(parameters.activityVolume)
+        labels = labelMapFromSegmentationNode(parameters.segmentation, ct.grid) if parameters.segmentation is not None else None
+        folder = parameters.outputFolder / f"SynthDose-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
+        folder.mkdir(parents=True)
+        saveImage(ct, folder / "ct.nrrd")
+        saveImage(activity, folder / "activity.nrrd")
+        if labels is not None:
+            write_segmentation(folder / "labels.seg.nrrd", labels)
+        write_plan(plan_from_values(values, folder), folder / "PLAN.toml")
+        return folder / "PLAN.toml"
+
+    def start(self, parameters: SynthDoseParameterNode) -> bool:
+        """Start a run in the background; False if packages are missing and the user did not want them."""
+        if self.running:
+            raise RuntimeError(_("A calculation is running already."))
+        if problem := self.problem(parameters):
+            raise ValueError(problem)
+        from SynthDoseLib.mrml.packages import ensurePackages
+
+        if not (self._installer or ensurePackages)(_HERE / "Resources" / "requirements.txt"):
+            return False
+        from SynthDoseLib.mrml import BackgroundRun, runCommand
+
+        plan = self.prepare(parameters)
+        self._folder = plan.parent / "run"
+        self._job = BackgroundRun((self._command or runCommand)(plan, self._folder), plan.parent / "log.txt")
+        return True
+
+    def poll(self) -> Any:
+        """State of the run (``SynthDoseLib.mrml.RunState``); returns at once."""
+        state = self._job.poll()
+        if not state.running:
+            self._lines = self._job.lines
+            self.close()
+        return state
+
+    def cancel(self) -> None:
+        """Stop the run; `poll` tells when it has ended, within a second."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def close(self) -> None:
+        """Kill a run that is under way and forget it."""
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+
+    def describe(self, progress: Any) -> str:
+        """Stage, percentage and time left, for people."""
+        from SynthDoseLib.mrml.forms import durationText
+        from SynthDoseLib.pipeline.console import TITLES
+
+        text = f"{TITLES.get(progress.stage, progress.stage)}: {100 * progress.fraction:.0f} %"
+        if progress.seconds_left is not None:
+            text += f", {durationText(progress.seconds_left)} left"
+        return f"{text}. {progress.message}" if progress.message else f"{text}."
+
+    def failure(self, state: Any) -> str:
+        """Why a run failed: the last lines that it wrote."""
+        if state.exitCode == 2 and self._lines:  # bad input: the last line is the message for the user
+            return self._lines[-1].removeprefix("synthdose: ")
+        tail = "\n".join(self._lines[-5:])
+        return _("The calculation ended unexpectedly (exit status {status}).").format(status=state.exitCode) + f"\n{tail}"
+
+    def loadResults(self, parameters: SynthDoseParameterNode) -> tuple[str, ...]:
+        """Add the results of the last run to the scene and show them; return notes for the user."""
+        from SynthDoseLib.mrml import loadRun
+
+        ct = parameters.ctVolume
+        name = f"{ct.GetName()} {parameters.nuclide}" if ct is not None else f"SynthDose {parameters.nuclide}"
+        nodes = loadRun(self._folder, slicer.mrmlScene, image=ct, title=slicer.mrmlScene.GenerateUniqueName(name))
+        if nodes.segmentation is not None and parameters.segmentation is not None:
+            nodes.segmentation.GetDisplayNode().SetVisibility(False)  # the user's own segments are shown already
+        with slicer.util.NodeModify(parameters.parameterNode):
+            parameters.runFolder = str(self._folder)
+            parameters.doseVolume = nodes.dose
+            parameters.organTable = nodes.organTable
+            parameters.dvhChart = nodes.chart
+        self.showDose(parameters)
+        for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
+            slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode").JumpSliceByOffsetting(*nodes.hottestRas)
+        return nodes.notes
+
+    def showDose(self, parameters: SynthDoseParameterNode) -> None:
+        """Show the dose over the CT in the slice views."""
+        from SynthDoseLib.mrml import showDoseOverImage
+
+        showDoseOverImage(slicer.mrmlScene, parameters.doseVolume, parameters.ctVolume)
+        slicer.app.applicationLogic().FitSliceToAll()
+
+    def showChart(self, parameters: SynthDoseParameterNode) -> None:
+        """Change to a layout with table and chart, and show those of the run."""
+        from SynthDoseLib.mrml import showTableAndChart
+
+        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotTableView)
+        showTableAndChart(slicer.app.applicationLogic(), parameters.organTable, parameters.dvhChart)
+
+    def report(self, parameters: SynthDoseParameterNode) -> pathlib.Path | None:
+        """The report of the last run, if it is still there."""
+        path = pathlib.Path(parameters.runFolder) / "report.html"
+        return path if parameters.runFolder and path.is_file() else None
+
+
+class SynthDoseTest(ScriptedLoadableModuleTest):
+    """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def test_planFollowsTheParameters(self) -> None:
+        import numpy as np
+
+        logic = SynthDoseLogic()
+        parameters = logic.getParameterNode()
+        assert logic.problem(parameters) == "Choose the CT"
+        parameters.ctVolume = slicer.util.addVolumeFromArray(np.zeros((3, 3, 3), np.int16), name="CT")
+        parameters.activityVolume = slicer.util.addVolumeFromArray(np.ones((3, 3, 3), np.float32), name="SPECT")
+        assert logic.problem(parameters) == ""
+        parameters.organHalfLives = "kidneys = 50\nliver = 60.5"
+        plan = logic.planValues(parameters)
+        assert plan["kinetics"]["effective_half_life_h"] == {"kidneys": 50.0, "liver": 60.5}
+        assert plan["segmentation"] == {"method": "tissue"}
+        apart = plan["activity"][0]["acquired_at"] - plan["therapy"]["administered_at"]
+        assert apart.total_seconds() == 24 * 3600

@@ -1,0 +1,79 @@
+"""Plays ``synthdose run PLAN --out DIR --progress json`` for panel tests: quick, slow, failing, or crashing.
+
+usage: python fake_worker.py MODE PLAN DIR
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+
+def report(stage: str, fraction: float, left: float | None = None, message: str = "") -> None:
+    record = {"stage": stage, "fraction": fraction, "seconds_left": left, "message": message}
+    sys.stderr.write(json.dumps(record) + "\n")
+    sys.stderr.flush()
+
+
+def main(mode: str, plan: str, out: str) -> int:
+    inputs = Path(plan).parent
+    report("read", 0.5)
+    sys.stderr.write("reading ct.nrrd\n")
+    if mode == "bad-input":
+        sys.stderr.write("\nsynthdose: The organ 'kidney_left' is empty.\n")
+        return 2
+    if mode == "crash":
+        sys.stderr.write("about to crash\n")
+        sys.stderr.flush()
+        os.abort()
+    if mode in ("slow", "stubborn"):
+        if mode == "stubborn":
+            import signal
+
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for step in range(600):
+            report("transport", step / 600, (600 - step) / 10, "12000 histories/s")
+            time.sleep(0.1)
+    report("transport", 1.0, 0.0)
+    write_results(inputs, Path(out))
+    return 0
+
+
+def write_results(inputs: Path, out: Path) -> None:
+    """Results of a run of the inputs: the dose is proportional to the activity."""
+    import numpy as np
+
+    from SynthDoseLib.core import resample
+    from SynthDoseLib.io import read_labels, read_volume, write_segmentation, write_volume
+
+    out.mkdir()
+    ct, grid, _ = read_volume(inputs / "ct.nrrd")
+    activity, activity_grid, _ = read_volume(inputs / "activity.nrrd")
+    dose = resample(activity, activity_grid, grid) * 1e-6
+    shutil.copy(inputs / "PLAN.toml", out / "plan.toml")
+    write_volume(out / "ct.nrrd", ct.astype(np.float32), grid, unit="HU")
+    write_volume(out / "dose_Gy.nrrd", dose.astype(np.float32), grid, unit="Gy")
+    write_volume(out / "sigma_Gy.nrrd", (0.01 * dose).astype(np.float32), grid, unit="Gy")
+    rows = ["organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"]
+    curves = ["organ,dose_Gy,volume_fraction"]
+    if (inputs / "labels.seg.nrrd").exists():
+        labels = read_labels(inputs / "labels.seg.nrrd", reference=grid)
+        write_segmentation(out / "labels.seg.nrrd", labels)
+        for organ in labels.organs:
+            inside = dose[labels.mask(organ.name)]
+            d95, d50, d5 = np.percentile(inside, (5, 50, 95))
+            volume = inside.size * grid.voxel_volume_ml
+            values = (volume, 1.05 * volume, inside.mean(), 0.01 * inside.mean(), inside.min(), inside.max(), d95, d50, d5)
+            rows.append(organ.name + "".join(f",{value:.4g}" for value in values))
+            curves += [f"{organ.name},{d:.5g},{(inside >= d).mean():.5g}" for d in np.linspace(0, inside.max(), 50)]
+    (out / "organ_doses.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (out / "dvh.csv").write_text("\n".join(curves) + "\n", encoding="utf-8")
+    (out / "report.html").write_text("<p>report</p>", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
