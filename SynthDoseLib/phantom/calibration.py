@@ -21,6 +21,17 @@ class CalibrationRangeError(SynthDoseError):
     """CT numbers inside the body lie above the highest knot of the calibration."""
 
 
+@cache
+def schneider_tissues() -> tuple[NDArray[np.float64], tuple[Material, ...]]:
+    """Lower HU ends and compositions of the 24 tissues of Schneider et al. (2000)."""
+    bins, materials = [], []
+    for row in load_rows("schneider_tissues.csv"):
+        fractions = {key: float(value) for key, value in row.items() if key not in ("hu_from", "name")}
+        bins.append(float(row["hu_from"]))
+        materials.append(Material(row["name"], 1.0, fractions))
+    return np.array(bins), tuple(materials)
+
+
 @dataclass(frozen=True, eq=False)
 class HUCalibration:
     """How one CT protocol's numbers become density and composition.
@@ -140,17 +151,6 @@ def schneider_calibration() -> HUCalibration:
     hu, density = _bridge_fall(hu, density)
     bins, materials = schneider_tissues()
     return HUCalibration(hu, density, bins, materials, "Schneider 2000")
-
-
-@cache
-def schneider_tissues() -> tuple[NDArray[np.float64], tuple[Material, ...]]:
-    """Lower HU ends and compositions of the 24 tissues of Schneider et al. (2000)."""
-    bins, materials = [], []
-    for row in load_rows("schneider_tissues.csv"):
-        fractions = {key: float(value) for key, value in row.items() if key not in ("hu_from", "name")}
-        bins.append(float(row["hu_from"]))
-        materials.append(Material(row["name"], 1.0, fractions))
-    return np.array(bins), tuple(materials)
 
 
 def read_calibration(path: str | os.PathLike[str]) -> HUCalibration:

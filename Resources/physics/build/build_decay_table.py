@@ -55,7 +55,9 @@ def allowed_shape(energy: NDArray[np.float64], endpoint: float, daughter_z: int)
     momentum = np.sqrt(np.maximum(total**2 - 1, 1e-12))
     strength = daughter_z / 137.036
     eta = 2 * np.pi * strength * total / momentum
-    fermi = eta / -np.expm1(-eta) * momentum ** (2 * (np.sqrt(1 - strength**2) - 1))
+    with np.errstate(over="ignore"):  # a slow positron is kept out of the nucleus: the factor goes to 0
+        barrier = eta / -np.expm1(-eta)
+    fermi = barrier * momentum ** (2 * (np.sqrt(1 - strength**2) - 1))
     return np.where(energy < endpoint, momentum * total * (endpoint - energy) ** 2 * fermi, 0.0)
 
 
