@@ -98,10 +98,11 @@ def time_integrated_activity(
     per_ml, moved = _onto(values, activity.grid, labels, body)
     activity_MBq = per_ml * np.float32(labels.grid.voxel_volume_ml * 1e-6)
     notes += moved
-    factor_s = np.full(max((o.index for o in labels.organs), default=0) + 1, _factor_s(half_lives[REST], hours))
+    size = max((o.index for o in labels.organs), default=0) + 1
+    factor_s = np.full(size, _factor_s(half_lives[REST], hours), np.float32)
     for organ in labels.organs:
         factor_s[organ.index] = _factor_s(half_lives[organ.name], hours)
-    tia = (activity_MBq * factor_s[labels.labels]).astype(np.float32)
+    tia = activity_MBq * factor_s[labels.labels]
     at_scan, integrated = organ_sums(activity_MBq, labels), organ_sums(tia, labels)
     rows = tuple(
         ActivityRow(
@@ -259,8 +260,18 @@ def _covered(source: VoxelGrid, target: VoxelGrid, parts: int = 4) -> NDArray[np
     return result
 
 
+def _contains(outer: VoxelGrid, inner: VoxelGrid) -> bool:
+    """Whether the centres of all voxels of `inner` lie inside `outer` (both are boxes: the corners tell)."""
+    last = np.asarray(inner.shape[::-1]) - 1
+    corners = np.array([[i, j, k] for i in (0, last[0]) for j in (0, last[1]) for k in (0, last[2])])
+    place = outer.to_ijk(inner.to_ras(corners))
+    return bool(((place >= -0.5) & (place <= np.asarray(outer.shape[::-1]) - 0.5)).all())
+
+
 def _field_of_view(source: VoxelGrid, labels: LabelMap, body: NDArray[np.bool_]) -> list[str]:
     """Notes about the parts of the body that the activity image does not show."""
+    if _contains(source, labels.grid):
+        return []
     seen = _covered(labels.grid, source, parts=1) > 0.5
     fraction = float(seen[body].mean()) if body.any() else 0.0
     if fraction == 0.0:

@@ -147,7 +147,7 @@ def test_images_that_do_not_overlap_are_refused():
         ({"administered_at": START.replace(tzinfo=UTC)}, "time zone"),
         ({"administered_MBq": 0.0}, "above 0"),
         ({"physical_half_life_s": math.nan}, "above 0"),
-        ({"body": np.zeros((10, 10, 10), bool)}, "do not overlap"),
+        ({"body": np.zeros((10, 10, 10), bool)}, "inside the body"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, message):

@@ -207,6 +207,19 @@ def test_what_is_not_there_is_left_out():
     assert "De-identified" in page.text
 
 
+def test_a_single_slice_without_dose_labels_or_errors_still_makes_a_report():
+    grid = VoxelGrid.from_spacing((1, 20, 30), (2.0, 2.0, 5.0))
+    flat = np.zeros(grid.shape)
+    ct = ImageVolume(grid, flat, "CT", "HU")
+    empty = LabelMap(grid, flat, organ_table(["liver"]))
+    whole = LabelMap(grid, flat + 1, organ_table(["liver"]))
+    assert Page(render_report(ReportContents(ct=ct, dose=DoseMap(grid, flat, flat), labels=empty))).tags.count("img") == 1
+    assert Page(render_report(ReportContents(ct=ct, dose=DoseMap(grid, flat + 1, flat + 0.1)))).tags.count("img") == 2
+    dose = DoseMap(grid, flat + 1, flat)
+    contents = ReportContents(ct=ct, dose=dose, labels=whole, histograms=dose_volume_histograms(dose, whole))
+    assert Page(render_report(contents)).tags.count("img") == 2
+
+
 def test_numbers_are_readable():
     assert quantity(0.00012345) == "0.000123"
     assert quantity(999.96, 4) == "1000"
