@@ -31,7 +31,7 @@ def test_tissues_agree_with_astar(name, astar, tolerance):
 
 
 def test_range_in_water_of_the_alpha_of_polonium_213():
-    # ASTAR: 8.376 MeV in water, 8.27e-3 g/cm2 interpolated between 8 and 8.5 MeV
+    # ASTAR's range in water, interpolated between its nodes, against the integral of the stopping power
     table = load_table("alphas")
     csda = table["table"][list(table["material"]).index("WATER_LIQUID"), 2]
     expected = np.exp(np.interp(np.log(8.376), np.log(table["energy_MeV"]), np.log(csda)))

@@ -108,7 +108,6 @@ def test_form_factor_and_scattering_function_have_their_limits():
         assert incoherent_scattering_function(z, 0.0) == 0
         assert incoherent_scattering_function(z, 80.0) == pytest.approx(z, rel=0.02)
         assert (np.diff(form_factor(z, np.linspace(0, 5, 300))) <= 1e-9).all()
-    # Hubbell et al. 1975, oxygen: F(0.1) = 7.2, S(0.1) = 0.6 to the digits of a reading
     water = get_material("water")
     assert form_factor(water, 0.0) == pytest.approx(np.sqrt((2 * 1 + 64) / 3), rel=1e-3)
     assert incoherent_scattering_function(water, 50.0) == pytest.approx(10 / 3, rel=1e-3)
