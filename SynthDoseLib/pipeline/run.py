@@ -297,7 +297,8 @@ def _load_checkpoint(folder: Path, key: str, phantom: VoxelPhantom) -> Simulatio
             return None
         with np.load(folder / f"{CHECKPOINT}.npz", allow_pickle=False) as arrays:
             dose = DoseMap(phantom.grid, arrays["dose"], arrays["sigma"], per="decay")
-        return SimulationResult(dose=dose, organs=tuple(OrganDose(**organ) for organ in record["organs"]), **record["result"])
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in record["result"].items()}
+        return SimulationResult(dose=dose, organs=tuple(OrganDose(**organ) for organ in record["organs"]), **values)
     except (OSError, KeyError, ValueError, TypeError):
         return None  # no or another checkpoint: the dose is transported again
 

@@ -1,0 +1,203 @@
+"""One small patient from plan to report, as a user runs it."""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_patient import PLAN, grid, hounsfield, write_patient
+
+from SynthDoseLib.cli import BAD_INPUT, INTERRUPTED, main
+from SynthDoseLib.core import ImageVolume, ProgressReport
+from SynthDoseLib.io import read_volume, write_dicom_series
+from SynthDoseLib.pipeline import read_plan
+from SynthDoseLib.pipeline.run import run_patient
+
+RUN_FOLDER = {
+    "plan.toml", "provenance.json", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd", "dose_Gy.nrrd",
+    "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "report.html", "ct.nrrd",
+}  # fmt: skip
+HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """Run folder of the small patient."""
+    folder = tmp_path_factory.mktemp("patient")
+    assert main(["run", str(write_patient(folder)), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def organ_rows(folder: Path) -> dict[str, dict[str, str]]:
+    with open(folder / "organ_doses.csv", newline="", encoding="utf-8") as stream:
+        return {row["organ"]: row for row in csv.DictReader(stream)}
+
+
+def test_the_run_folder_is_complete_and_holds_nothing_else(finished):
+    assert {p.name for p in finished.iterdir()} == RUN_FOLDER
+
+
+def test_the_organ_table_has_the_promised_columns(finished):
+    assert (finished / "organ_doses.csv").read_text(encoding="utf-8").splitlines()[0] == HEADER
+
+
+def test_the_source_organ_gets_the_energy_of_its_decays(finished):
+    """Lu-177 electrons stop in the liver: its dose lies between all electron energy and all energy, less what leaves it."""
+    tia, where, _ = read_volume(finished / "tia_MBq_s.nrrd")
+    row = organ_rows(finished)["liver"]
+    organs, _, _ = read_volume(finished / "density.nrrd")
+    assert organs.shape == where.shape
+    k, j, i = np.indices(where.shape)
+    ras = where.to_ras(np.stack([i, j, k], axis=-1))
+    liver = np.linalg.norm(ras - (25, 0, 0), axis=-1) < 20
+    decays = float(tia[liver].sum(dtype=np.float64)) * 1e6
+    # 147 keV of electrons and 33 keV of photons per decay (ICRP 107); a 20 mm sphere keeps under 15 % of the photons' energy
+    # and loses the electrons' 1 % at its rim
+    expected_Gy = decays * 0.147 * 1.602176634e-13 / (float(row["mass_g"]) / 1000)
+    assert expected_Gy * 0.97 < float(row["mean_dose_Gy"]) < expected_Gy * 1.06
+    assert 0 < float(row["sigma_Gy"]) < 0.03 * float(row["mean_dose_Gy"])
+
+
+def test_absolute_dose_follows_the_closed_form_of_the_kinetics(finished):
+    tia, where, _ = read_volume(finished / "tia_MBq_s.nrrd")
+    volume = where.voxel_volume_ml
+    # 1e5 Bq/ml one day after administration, effective half-life 60 h: A 2^(24/60) * 60 h / ln 2
+    expected = 0.1 * volume * 2 ** (24 / 60) * 60 * 3600 / np.log(2)
+    assert float(tia.max()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_energy_is_conserved(finished):
+    transport = json.loads((finished / "provenance.json").read_text(encoding="utf-8"))["transport"]
+    emitted = transport["energy_emitted_MeV"]
+    balance = emitted - transport["energy_deposited_MeV"] - transport["energy_escaped_MeV"]
+    assert abs(balance) < 1e-3 * emitted
+
+
+def test_provenance_names_versions_inputs_and_times_but_no_paths(finished):
+    text = (finished / "provenance.json").read_text(encoding="utf-8")
+    record = json.loads(text)
+    assert record["versions"]["SynthDose"]
+    assert record["inputs"]["image"]["sha256"]
+    assert {"read", "segment", "phantom", "activity", "transport", "report"} <= set(record["seconds"])
+    assert str(finished.parent) not in text
+
+
+def test_the_report_says_what_it_is_and_needs_no_network(finished):
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "not for clinical use" in html
+    assert "liver" in html
+    assert not re.search(r"https?://|<script|<link", html)
+
+
+def test_an_earlier_run_is_not_replaced_unasked(finished, capsys):
+    plan = finished.parent / "plan.toml"
+    before = (finished / "provenance.json").read_bytes()
+    assert main(["run", str(plan), "--out", str(finished)]) == BAD_INPUT
+    assert "--overwrite" in capsys.readouterr().err
+    assert (finished / "provenance.json").read_bytes() == before
+
+
+def test_threads_do_not_change_the_dose(finished, tmp_path):
+    plan = write_patient(tmp_path, PLAN.replace("threads = 1", "threads = 2"))
+    assert main(["run", str(plan), "--out", str(tmp_path / "out")]) == 0
+    first, _, _ = read_volume(finished / "dose_Gy.nrrd")
+    second, _, _ = read_volume(tmp_path / "out" / "dose_Gy.nrrd")
+    assert np.array_equal(first, second)
+
+
+def test_ctrl_c_ends_with_130_and_resume_takes_over_the_transported_dose(tmp_path, capsys):
+    plan = write_patient(tmp_path)
+    out = tmp_path / "out"
+
+    def stop_at_report(state: ProgressReport) -> None:
+        if state.stage == "report":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_patient(read_plan(plan), out, progress=stop_at_report)
+    assert (out / "organ_doses.csv").exists()
+    assert not (out / "provenance.json").exists()
+    transported: list[str] = []
+    run_patient(read_plan(plan), out, resume=True, progress=lambda s: transported.append(s.message))
+    assert not any("histories" in message for message in transported)
+    assert {p.name for p in out.iterdir()} == RUN_FOLDER
+
+
+def test_a_keyboard_interrupt_becomes_exit_130(tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("SynthDoseLib.pipeline.run.run_patient", interrupted)
+    assert main(["run", str(write_patient(tmp_path)), "--out", str(tmp_path / "out")]) == INTERRUPTED
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_progress_as_json_lines(tmp_path, capsys):
+    assert main(["run", str(write_patient(tmp_path)), "--out", str(tmp_path / "out"), "--progress", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {"stage", "fraction", "seconds_left", "message"} == set(lines[0])
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    assert stages[:5] == ["read", "segment", "phantom", "activity", "results"]
+    assert stages[-1] == "report"
+
+
+def test_dicom_in_gives_dicom_out(tmp_path):
+    import pydicom
+
+    folder = tmp_path
+    write_dicom_series(folder / "ct", ImageVolume(grid(), hounsfield(grid()), modality="CT", unit="HU"))
+    plan = write_patient(folder, PLAN.replace('"ct.nrrd"', '"ct"'))
+    assert main(["run", str(plan), "--out", str(folder / "out")]) == 0
+    dicom = folder / "out" / "dicom"
+    assert {p.name for p in dicom.iterdir()} == {"rtdose.dcm", "seg.dcm", "rtstruct.dcm"}
+    rtdose = pydicom.dcmread(dicom / "rtdose.dcm")
+    dose, _, _ = read_volume(folder / "out" / "dose_Gy.nrrd")
+    assert rtdose.DoseUnits == "GY"
+    stored = rtdose.pixel_array * float(rtdose.DoseGridScaling)
+    assert np.sort(stored.ravel()) == pytest.approx(np.sort(dose.ravel()), abs=1e-4 * dose.max())
+
+
+def test_a_batch_goes_on_after_a_bad_patient(tmp_path, capsys):
+    cohort = tmp_path / "cohort"
+    for name in ("a_good", "b_bad", "c_good"):
+        (cohort / name).mkdir(parents=True)
+        write_patient(cohort / name)
+    (cohort / "b_bad" / "ct.nrrd").write_bytes(b"NRRD0004\n")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN, encoding="utf-8")
+    assert main(["batch", str(cohort), "--plan", str(plan), "--out", str(tmp_path / "runs")]) == 1
+    with open(tmp_path / "runs" / "batch.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [r["patient"] for r in rows if r["state"] == "failed"] == ["b_bad"]
+    assert {r["patient"] for r in rows if r["organ"] == "liver"} == {"a_good", "c_good"}
+    assert "1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["demo", "run", "batch", "segment", "phantom", "simulate", "check"])
+def test_every_verb_explains_itself_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"synthdose {verb}" in capsys.readouterr().out.split("Example:")[1]
+
+
+def test_the_template_is_printed(capsys):
+    assert main(["run", "--template"]) == 0
+    assert "schema = 1" in capsys.readouterr().out
+
+
+def test_phantom_and_segment_work_on_files(tmp_path, capsys):
+    write_patient(tmp_path)
+    ct, labels = str(tmp_path / "ct.nrrd"), str(tmp_path / "labels.seg.nrrd")
+    assert main(["phantom", ct, labels, "--out", str(tmp_path / "phantom")]) == 0
+    assert "liver" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "phantom").iterdir()} == {
+        "density.nrrd", "materials.nrrd", "labels.seg.nrrd", "masses.csv", "phantom.json",
+    }  # fmt: skip
+    assert main(["segment", ct, "--out", str(tmp_path / "tissue.seg.nrrd")]) == 0
+    assert "soft_tissue" in capsys.readouterr().out
