@@ -1,0 +1,82 @@
+"""Every file that the extension needs is in its package."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import HERE, REPOSITORY
+
+MODULE_CMAKE = (REPOSITORY / "SynthDose" / "CMakeLists.txt").read_text(encoding="utf-8")
+TOP_CMAKE = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
+
+
+def wanted(folder: str) -> set[str]:
+    """Files of the checkout that belong into a package, relative to the repository."""
+    found = set()
+    for path in (REPOSITORY / folder).rglob("*"):
+        parts = path.relative_to(REPOSITORY).parts
+        if path.is_file() and "__pycache__" not in parts and path.suffix != ".pyc" and not path.name.startswith("."):
+            found.add("/".join(parts))
+    return found
+
+
+def listed(variable: str) -> set[str]:
+    """Entries of a CMake list."""
+    body = re.search(rf"set\({variable}\s+(.*?)\)", MODULE_CMAKE, re.DOTALL)
+    assert body is not None
+    return {entry.replace("${MODULE_NAME}", "SynthDose") for entry in body.group(1).split()}
+
+
+def test_files_of_the_module_are_listed():
+    entries = {f"SynthDose/{name}" for name in listed("MODULE_PYTHON_SCRIPTS") | listed("MODULE_PYTHON_RESOURCES")}
+    assert entries == wanted("SynthDose") - {"SynthDose/CMakeLists.txt"}
+
+
+def test_the_library_has_no_files_that_its_pattern_misses():
+    assert "SynthDoseLib/*.py" in MODULE_CMAKE
+    assert {name for name in wanted("SynthDoseLib") if not name.endswith(".py")} == set()
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_the_installed_extension_has_every_file_and_its_library_finds_its_data(tmp_path):
+    build, prefix = tmp_path / "build", tmp_path / "installed"
+    stub = f"-DSlicer_DIR={HERE / 'cmake_stub'}"
+    for command in (
+        ["cmake", "-S", str(REPOSITORY), "-B", str(build), stub, f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DBUILD_TESTING=ON"],
+        ["cmake", "--build", str(build)],
+        ["cmake", "--install", str(build)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (modules,) = prefix.rglob("qt-scripted-modules")
+    installed = {path.relative_to(modules).as_posix() for path in modules.rglob("*") if path.is_file()}
+    data = {f"SynthDoseLib/{name}" for name in wanted("Resources")}
+    module = {name.removeprefix("SynthDose/") for name in wanted("SynthDose")} - {"CMakeLists.txt"}
+    assert installed == wanted("SynthDoseLib") | data | module
+    built = next(build.rglob("qt-scripted-modules"))
+    assert (built / "SynthDoseLib" / "core" / "grid.py").is_file()
+    code = (
+        f"import sys; sys.path.insert(0, {str(modules)!r}); import SynthDoseLib; from SynthDoseLib.core import resource_path\n"
+        f"assert SynthDoseLib.__file__.startswith({str(modules)!r}), SynthDoseLib.__file__\n"
+        "print(resource_path('physics'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith(str(modules))
+
+
+def test_catalogue_entry_agrees_with_cmake():
+    entry = json.loads((REPOSITORY / "SynthDose.json").read_text(encoding="utf-8"))
+    homepage = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', TOP_CMAKE)
+    assert homepage is not None
+    assert entry["scm_url"] == f"{homepage.group(1)}.git"
+    assert entry["build_dependencies"] == []
+    assert 'set(EXTENSION_DEPENDS "NA")' in TOP_CMAKE
+    for url in re.findall(r"https://raw\S+?\.png", TOP_CMAKE):
+        assert Path(REPOSITORY, url.split("/main/")[1]).is_file(), url
