@@ -89,4 +89,4 @@ def relative_cost(group: EmissionGroup) -> float:
         return 0.3
     if group.kind == KINDS["photon"]:
         return 1.5
-    return 0.5 + 6.0 * group.mean_energy_MeV + (3.0 if group.kind == KINDS["positron"] else 0.0)
+    return 0.3 + 2.5 * group.mean_energy_MeV + (3.0 if group.kind == KINDS["positron"] else 0.0)

@@ -20,6 +20,7 @@ from .values import RunSettings, SimulationResult
 
 MEV_PER_G_IN_GY = 1.602176634e-10
 BATCHES = 64
+PILOT_HISTORIES, MOST_PILOT_HISTORIES = 4000, 100_000  # of each group of emissions
 _OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
 _BYTES_PER_VOXEL, _BYTES_PER_VOXEL_AND_THREAD = 40, 8
 _MEMORY_SHARE = 0.8
@@ -67,7 +68,7 @@ def simulate(
     problem = build_problem(phantom, source, emissions, seed=settings.seed, estimator=settings.estimator)
     progress(ProgressReport("transport", 0.0, None, "Loading the engine (compiled once per installation, about half a minute)"))
     warm_up(problem)
-    pilot = allot(problem, organs, _pilot_histories(settings), threading.Event())
+    pilot = _pilot(problem, organs, settings)
     runner, planned, scale = _plan(problem, pilot, settings, threads)
     report = _reporter(progress, phantom, organs, planned)
     while True:
@@ -106,21 +107,33 @@ def _threads(voxels: int, wanted: int) -> int:
     return min(threads, affordable)
 
 
-def _pilot_histories(settings: RunSettings) -> int:
-    if settings.histories is not None:
-        return int(np.clip(settings.histories // 100, 80, 4000))
-    return 4000
+def _pilot(problem: Problem, organs: NDArray[np.int64], settings: RunSettings) -> Allotment:
+    """Run the pilot with about 5 % of the histories; twice, when only the first shows that many will be needed."""
+    per_group = 20 * len(problem.groups)
+    first = PILOT_HISTORIES if settings.histories is None else min(PILOT_HISTORIES, settings.histories // per_group)
+    pilot = allot(problem, organs, first, threading.Event())
+    needed = _needed_histories(pilot, settings)
+    second = min(MOST_PILOT_HISTORIES, needed // per_group)
+    return allot(problem, organs, second, threading.Event()) if second > 2 * PILOT_HISTORIES else pilot
+
+
+def _needed_histories(pilot: Allotment, settings: RunSettings) -> int:
+    """Expected length of the run, as far as that does not depend on the speed of the computer; 0 if it does."""
+    totals = [] if settings.histories is None else [settings.histories]
+    if settings.relative_sigma is not None:
+        known = pilot.variance_per_history[np.isfinite(pilot.variance_per_history)]
+        worst = float(known.max()) if known.size else 1e4  # no dose seen yet: a few thousand histories will tell
+        totals.append(int(max(5000, worst / settings.relative_sigma**2)))
+    return min(totals, default=0)
 
 
 def _plan(problem: Problem, pilot: Allotment, settings: RunSettings, threads: int) -> tuple[BatchRunner, int, float]:
     """Decide how many histories a batch has; return the runner, the number of batches, and what a weight of 1 stands for."""
     now = time.monotonic()
     limits = []
-    if settings.histories is not None:
-        limits.append((settings.histories, BATCHES))
-    if settings.relative_sigma is not None:
-        worst = np.nanmax(pilot.variance_per_history) if np.isfinite(pilot.variance_per_history).any() else 1e4
-        limits.append((int(max(5000, worst / settings.relative_sigma**2)), _OPEN_BATCHES))
+    needed = _needed_histories(pilot, settings)
+    if needed:
+        limits.append((needed, BATCHES if needed == settings.histories else _OPEN_BATCHES))
     if settings.max_seconds is not None:
         affordable = settings.max_seconds * threads / pilot.seconds_per_history
         # only a limit that is likely to end the run may shape the batches: it is not reproducible
