@@ -14,8 +14,10 @@ from .tables import (
     organ_group,
     organ_groups,
 )
+from .tissue import TISSUES, segment_tissue
 
 __all__ = [
+    "TISSUES",
     "CanonicalOrgan",
     "apply_table",
     "bundle_store",
@@ -29,6 +31,7 @@ __all__ = [
     "organ_group",
     "organ_groups",
     "read_bundle",
+    "segment_tissue",
     "segment_with_bundle",
     "shipped_bundles",
 ]
