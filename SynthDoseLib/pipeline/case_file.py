@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom, resample_labels
 from ..io import read_volume
-from ..physics import decay_chain, decay_emissions, radioactive_progeny
 from ..transport import BeamSource, OrganSource, PointSource, RunSettings, Source, SphereSource, VolumeSource
+from .nuclides import emissions_of
 from .toml_tables import nearest, read_table
 
 SCHEMA = 1
@@ -203,19 +203,7 @@ def _check_source(source: SourceTable, given: Mapping[str, object]) -> None:
 
 def _emissions(source: SourceTable, folder: Path) -> tuple[tuple[Emission, ...], tuple[str, ...]]:
     if source.nuclide:
-        progeny = source.progeny
-        if progeny is None:
-            daughters = radioactive_progeny(source.nuclide)
-            if daughters:
-                raise SynthDoseError(
-                    f'{source.nuclide} decays to radioactive {", ".join(daughters)}. Say what becomes of it: progeny = "none", '
-                    f'"all" or a table such as {{ {daughters[0]} = 0.5 }} (fraction that decays where the parent does).'
-                )
-            progeny = "none"
-        limit = source.progeny_max_half_life_d
-        emissions = decay_emissions(source.nuclide, progeny, progeny_max_half_life_d=limit)
-        note = decay_chain(source.nuclide, progeny, progeny_max_half_life_d=limit).note() if progeny != "none" else ""
-        return emissions, (note,) if note else ()
+        return emissions_of(source.nuclide, source.progeny, progeny_max_half_life_d=source.progeny_max_half_life_d)
     return tuple(_emission(entry, folder, n) for n, entry in enumerate(source.emission, start=1)), ()
 
 

@@ -80,7 +80,8 @@ class TherapyPlan:
     nuclide: str
     administered_MBq: float | None = None
     administered_at: datetime | None = None
-    progeny: str | Mapping[str, float] = "none"
+    progeny: str | Mapping[str, float] | None = None
+    progeny_max_half_life_d: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -307,6 +308,7 @@ def _check_therapy(plan: RunPlan) -> None:
     for name in ("effective_half_life_h", "biological_half_life_h"):
         for organ, value in getattr(kinetics, name).items():
             _positive(f"[kinetics.{name}] {organ}", value)
+    _positive("[therapy] progeny_max_half_life_d", plan.therapy.progeny_max_half_life_d)
     if isinstance(plan.therapy.progeny, str):
         _one_of("[therapy] progeny", plan.therapy.progeny, ("none", "all"))
 

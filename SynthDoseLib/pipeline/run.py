@@ -46,8 +46,9 @@ from ..dosimetry import (
 )
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..kinetics import TimeIntegratedActivity
-from ..physics import decay_emissions, get_nuclide
+from ..physics import get_nuclide
 from ..transport import RunSettings, SimulationResult, VolumeSource, simulate
+from .nuclides import emissions_of
 from .plan import RunPlan, write_plan
 from .report import write_report
 from .run_folder import FINISHED, claim_folder, open_folder, write_json
@@ -150,7 +151,10 @@ def run_patient(
     with clock.stage("activity"):
         tia, activity = time_integrate(plan, phantom)
         settings = _settings(plan, phantom)
-        emissions = decay_emissions(plan.therapy.nuclide, plan.therapy.progeny)
+        therapy = plan.therapy
+        emissions, progeny_notes = emissions_of(
+            therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d
+        )
     open_folder(folder, phantom.grid.size)
     with clock.stage("results"):
         _write_inputs(folder, plan, dose_ct, phantom, tia)
@@ -182,7 +186,7 @@ def run_patient(
         "organs": labels.notes,
         "phantom": tuple(note for note in phantom.notes if note not in labels.notes),
         "activity": tia.notes,
-        "transport": simulated.notes,
+        "transport": (*progeny_notes, *simulated.notes),
     }
     with clock.stage("report"):
         record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, [*warnings, *sum(notes.values(), ())])

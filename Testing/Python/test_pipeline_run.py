@@ -159,7 +159,7 @@ def test_dicom_in_gives_dicom_out(tmp_path):
     dose, _, _ = read_volume(folder / "out" / "dose_Gy.nrrd")
     assert rtdose.DoseUnits == "GY"
     stored = rtdose.pixel_array * float(rtdose.DoseGridScaling)
-    assert np.sort(stored.ravel()) == pytest.approx(np.sort(dose.ravel()), abs=1e-4 * dose.max())
+    assert np.sort(stored.ravel()) == pytest.approx(np.sort(dose.ravel()), abs=1e-4 * float(dose.max()))
 
 
 def test_a_batch_goes_on_after_a_bad_patient(tmp_path, capsys):
