@@ -160,7 +160,7 @@ def render_report(contents: ReportContents) -> str:
         pictures=_pictures(contents, curves),
         organ_bars=_organ_bars(contents.organ_doses),
         curves=curves,
-        noise=_noise_text(contents),
+        noise=_voxel_noise(contents),
         style=resource_path("report", "report.css").read_text(encoding="utf-8"),
     )
 
@@ -269,29 +269,30 @@ def _organ_bars(rows: Sequence[OrganDoseRow]) -> list[dict[str, Any]]:
     return bars
 
 
-def _noise_text(c: ReportContents) -> str:
-    """One sentence on the standard error of single voxels."""
+def _voxel_noise(c: ReportContents) -> float | None:
+    """Median relative standard error of voxels with more than a tenth of the scale; None without errors."""
     if c.dose is None or not c.dose.sigma_Gy.any():
-        return ""
+        return None
     from .report_pictures import body_mask, display_maximum_Gy
 
     high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels, _hottest(c))
     if c.labels is not None:
         high &= body_mask(c.labels)
-    if not high.any():
-        return ""
-    relative = float(np.median(c.dose.sigma_Gy[high] / c.dose.dose_Gy[high]))
-    return f"Where the dose is above a tenth of the scale, the median standard error of a single voxel is {relative:.1%}."
+    return float(np.median(c.dose.sigma_Gy[high] / c.dose.dose_Gy[high])) if high.any() else None
 
 
 @dataclass
 class _Pictures:
-    """Pictures as data addresses, "" where there is nothing to show; of the dose several, with what is in the middle."""
+    """Pictures as data addresses, "" where there is nothing to show; of the dose several, with what is in the middle.
+
+    `smoothing_mm` is the full width at half maximum of the filter that the shown dose went through, 0 for none.
+    """
 
     dose: list[tuple[str, str]] = field(default_factory=list)
     sigma: str = ""
     activity: str = ""
     dvh: str = ""
+    smoothing_mm: float = 0.0
 
 
 def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pictures:
@@ -307,9 +308,13 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
     hottest = _hottest(c)
     top = draw.display_maximum_Gy(c.dose, c.labels, hottest) if c.dose is not None else None
     if c.dose is not None and c.ct is not None:
+        shown, pictures.smoothing_mm = draw.smoothed_for_display(c.dose, c.labels, _voxel_noise(c) or 0.0)
+        shown_top = draw.display_maximum_Gy(shown, c.labels, hottest)
         for organ in _middles(c):
             point = draw.picture_centre(c.dose, c.labels, organ)
-            figure = draw.dose_over_ct_figure(c.ct, c.dose, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=top)
+            figure = draw.dose_over_ct_figure(
+                c.ct, shown, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=shown_top
+            )
             pictures.dose.append((organ or "dose maximum", address(figure)))
     if c.dose is not None and c.dose.sigma_Gy.any():
         point = draw.picture_centre(c.dose, c.labels, hottest)

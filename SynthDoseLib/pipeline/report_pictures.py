@@ -149,6 +149,41 @@ def display_maximum_Gy(dose: DoseMap, labels: LabelMap | None = None, organ: str
     return highest if highest > 0 else max(float(dose.dose_Gy.max()), 1e-30)
 
 
+def smoothed_for_display(
+    dose: DoseMap, labels: LabelMap | None, relative_noise: float, *, wanted: float = 0.08
+) -> tuple[DoseMap, float]:
+    """Smooth a noisy dose just enough to see its shape, and return with it the width (FWHM, mm) to state in the caption.
+
+    Parameters
+    ----------
+    dose : DoseMap
+    labels : LabelMap, optional
+        If it knows the body, dose outside is not mixed in.
+    relative_noise : float
+        Typical standard error of a voxel relative to its dose; a dose with less than twice `wanted` is left as it is.
+    wanted : float
+        Noise to aim for; the filter is never wider than 1.5 voxels (one standard deviation), so it may not be reached.
+
+    Returns
+    -------
+    DoseMap
+        For pictures only; its standard errors are those of `dose`.
+    float
+        0 if nothing was done.
+    """
+    if relative_noise < 2 * wanted:
+        return dose, 0.0
+    # a Gaussian of s voxels averages about (4 pi)^1.5 s^3 voxels of independent noise
+    width = min(1.5, ((relative_noise / wanted) ** 2 / (4 * np.pi) ** 1.5) ** (1 / 3))
+    width_mm = width * (1000.0 * dose.grid.voxel_volume_ml) ** (1 / 3)
+    per_axis = [width_mm / spacing for spacing in dose.grid.spacing_mm[::-1]]
+    body = body_mask(labels) if labels is not None else np.ones(dose.grid.shape, bool)
+    share = gaussian_filter(body.astype(np.float32), per_axis)
+    mixed = gaussian_filter(np.where(body, dose.dose_Gy, np.float32(0)), per_axis)
+    smooth = np.where(body, mixed / np.maximum(share, 1e-3), dose.dose_Gy)
+    return DoseMap(dose.grid, smooth, dose.sigma_Gy, dose.per), 2.3548 * width_mm
+
+
 def body_mask(labels: LabelMap) -> NDArray[np.bool_]:
     """Voxels of the body, if the labels tell (they have its rest); otherwise all voxels."""
     if any(organ.name in ("rest_of_body", "body") for organ in labels.organs):

@@ -20,6 +20,7 @@ from SynthDoseLib.pipeline.report_pictures import (
     organ_colours,
     picture_centre,
     plane_view,
+    smoothed_for_display,
 )
 from SynthDoseLib.pipeline.report_quality import segmentation_rows
 
@@ -102,6 +103,20 @@ def test_dose_of_the_air_does_not_colour_the_picture():
         shown = np.asarray(overlay.get_array())[np.asarray(overlay.get_alpha()) > 0]
         assert shown.max() <= 10.0 + 1e-3
     assert figure_png(figure).startswith(b"\x89PNG")
+
+
+def test_a_noisy_dose_is_smoothed_for_the_picture_only_and_keeps_its_mean():
+    _, dose, labels, _ = case()
+    same, width_mm = smoothed_for_display(dose, labels, relative_noise=0.02)
+    assert same is dose
+    assert width_mm == 0.0
+    body = labels.labels > 0
+    noise = np.random.default_rng(5).normal(1.0, 0.5, dose.grid.shape)
+    noisy = DoseMap(dose.grid, np.where(body, 2.0 * noise, 90.0), np.where(body, 1.0, 0.0))
+    shown, width_mm = smoothed_for_display(noisy, labels, relative_noise=0.5)
+    assert 4.0 < width_mm < 15.0
+    assert shown.dose_Gy[body].std() < 0.2 * noisy.dose_Gy[body].std()
+    assert shown.dose_Gy[body].mean() == pytest.approx(2.0, rel=0.01)  # nothing of the 90 Gy outside came in
 
 
 def test_more_than_ten_organs_differ_in_line_style():
@@ -197,6 +212,15 @@ def test_the_organ_that_was_asked_for_gets_a_picture_of_its_own():
     assert page.tags.count("img") == 3
     assert "Through the middle of: lesion." in page.text
     assert "Through the middle of: rest of body." in page.text
+
+
+def test_the_caption_says_that_a_picture_is_smoothed():
+    contents = full_contents()
+    noisy = DoseMap(contents.dose.grid, contents.dose.dose_Gy, 0.5 * contents.dose.dose_Gy)
+    text = Page(render_report(dataclasses.replace(contents, dose=noisy))).text
+    assert "Smoothed for display" in text
+    assert "standard error of 50 %" in text
+    assert "Smoothed for display" not in Page(render_report(contents)).text
 
 
 def test_what_is_not_there_is_left_out():
