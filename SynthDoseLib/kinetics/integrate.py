@@ -295,7 +295,8 @@ def _assumptions(rows: Sequence[ActivityRow], hours: float, physical_h: float, a
     notes = [
         f"Activity measured {hours:.2f} h after administration was carried back to administration and to infinity as one "
         "exponential per organ; the uptake phase is neglected.",
-        "Blur of the activity image (spill-out and spill-in between organs) is not corrected.",
+        "Blur of the activity image (spill-out and spill-in) is not corrected: small organs and lesions show too little "
+        "activity, a lesion of 2 cm can lose half of it, and their neighbours too much.",
     ]
     physical = [row.organ for row in rows if row.half_life_source == "physical"]
     if physical:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, organ_table
+from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, organ_table
 from SynthDoseLib.kinetics import (
     OrganSource,
     activity_from_counts,
@@ -13,6 +13,7 @@ from SynthDoseLib.kinetics import (
     from_organs,
     time_integrated_activity,
 )
+from SynthDoseLib.phantom import synthetic_patient
 
 START = datetime(2024, 1, 31, 10)
 LU177_S = 6.647 * 86400
@@ -249,3 +250,31 @@ def test_counts_and_suv_become_concentrations():
     assert np.allclose(half.values, 200e6 / 80e3)
     with pytest.raises(SynthDoseError, match="after the injection"):
         activity_from_suv(suv, injected_MBq=400, weight_kg=80, seconds_since_injection=-1, physical_half_life_s=6586.2)
+
+
+def test_the_synthetic_patient_gets_back_the_decays_it_was_made_with():
+    patient = synthetic_patient(3)
+    truth = patient.truth["regions"]
+    half_lives = {name: region["effective_half_life_h"] for name, region in truth.items() if name != "rest_of_body"}
+    labels = fill_rest(patient)
+    result = integrate(
+        patient.spect,
+        labels,
+        effective_half_life_h=half_lives,
+        rest_effective_half_life_h=truth["rest_of_body"]["effective_half_life_h"],
+        administered_at=datetime.fromisoformat(patient.truth["administered_at"]),
+    )
+    at_scan = sum(row.activity_at_scan_MBq for row in result.organs)
+    assert at_scan == pytest.approx(sum(region["activity_MBq"] for region in truth.values()), rel=0.02)  # Poisson noise, blur
+    for row in result.organs:
+        known = truth[row.organ]
+        expected = known["time_integrated_activity_MBq_s"] / known["activity_MBq"]
+        assert row.tia_MBq_s / row.activity_at_scan_MBq == pytest.approx(expected, rel=1e-5)
+
+
+def fill_rest(patient):
+    """Labels of the patient with everything denser than air as the rest of the body."""
+    organs = (*patient.labels.organs, Organ(max(o.index for o in patient.labels.organs) + 1, "rest_of_body"))
+    labels = patient.labels.labels.copy()
+    labels[(labels == 0) & (patient.ct.values > -500)] = organs[-1].index
+    return LabelMap(patient.labels.grid, labels, organs)
