@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +12,25 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from ..core import SynthDoseError
 from .text import clean_text
 
 IMAGE_MODALITIES = ("CT", "MR", "PT", "NM")
+
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +54,15 @@ def lenient() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turn what pydicom raises on damaged values, which it only looks at when they are asked for, into one message."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise SynthDoseError(f"{path}: a DICOM header is damaged or incomplete ({clean_text(error, 160)}).") from error
+
+
 def read_dataset(path: Path, *, pixels: bool = True) -> FileDataset:
     """Read a DICOM file, also one without the 128-byte preamble.
 
@@ -60,7 +83,7 @@ def read_dataset(path: Path, *, pixels: bool = True) -> FileDataset:
                     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     except InvalidDicomError as error:
         raise SynthDoseError(f"{path} is not a DICOM file.") from error
-    except (OSError, EOFError, ValueError, NotImplementedError, AttributeError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise SynthDoseError(f"{path} is damaged or incomplete and cannot be read ({clean_text(error, 160)}).") from error
     return dataset
 

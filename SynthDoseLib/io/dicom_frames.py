@@ -12,6 +12,8 @@ from .dicom_files import DicomFile
 from .dicom_metadata import UNITS, number
 from .slices import Placement
 
+# an empty slice of 512 x 512 in JPEG 2000 takes a hundred bytes and its header a thousand
+_MOST_PIXELS_PER_BYTE = 5000
 _UCUM = {"bq/ml": "Bq/ml", "{suvbw}g/ml": "g/ml", "g/ml{suvbw}": "g/ml", "g/ml": "g/ml", "[hnsf'u]": "HU"}
 
 
@@ -53,6 +55,7 @@ def frames_of(file: DicomFile) -> list[Frame]:
         )
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise SynthDoseError(f"{file.path} is a colour image; CT, MR, PET and SPECT have one value per pixel.")
+    _require_size(file)
     if "PerFrameFunctionalGroupsSequence" in header:
         return _enhanced(file)
     if file.modality == "NM":
@@ -63,6 +66,22 @@ def frames_of(file: DicomFile) -> list[Frame]:
     placement = _placement(file, position, orientation, header.get("PixelSpacing"), 0)
     thickness = number(header.get("SpacingBetweenSlices")) or number(header.get("SliceThickness"))
     return [_frame(file, 0, placement, *_rescale(file, header), thickness)]
+
+
+def _require_size(file: DicomFile) -> None:
+    """Refuse a header that declares more pixels than its file can hold, before memory is taken for them."""
+    header = file.header
+    frames = int(header.get("NumberOfFrames") or 1)
+    declared = int(header.Rows) * int(header.Columns) * frames
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    compressed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
+    most = _MOST_PIXELS_PER_BYTE if compressed else 8 / max(1, int(header.get("BitsAllocated") or 16))
+    held = file.path.stat().st_size
+    if min(int(header.Rows), int(header.Columns), frames) < 1 or declared > held * most:
+        raise SynthDoseError(
+            f"{file.path} is damaged or incomplete: its header declares {declared} pixels, the file has {held} bytes. "
+            "Copy or export it again."
+        )
 
 
 def _frame(

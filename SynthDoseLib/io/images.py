@@ -74,9 +74,11 @@ def read_image(
     source = require_path(path)
     kind = detect_format(source)
     if kind == "dicom":
+        from .dicom_files import guarded
         from .dicom_images import read_dicom_image
 
-        return read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset)
+        with guarded(source):
+            return read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset)
     image = read_interfile(source) if kind == "interfile" else read_plain(source)
     matrix, notes = place(source, image, spacing_mm, orientation)
     header = image.header or {}

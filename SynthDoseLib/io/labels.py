@@ -64,9 +64,11 @@ def read_labels(
     frame = str((reference_image.metadata if reference_image else {}).get("frame_of_reference_uid", ""))
     kind = detect_format(source)
     if kind == "dicom":
+        from .dicom_files import guarded
         from .dicom_labels import read_dicom_labels
 
-        result = read_dicom_labels(source, grid, frame, segments, accept_other_frame)
+        with guarded(source):
+            result = read_dicom_labels(source, grid, frame, segments, accept_other_frame)
     elif kind == "nrrd" and _is_segmentation(source):
         from .seg_nrrd import read_segmentation
 

@@ -122,6 +122,16 @@ _NUMPY_TYPE = {
 
 
 def _information(reader: SimpleITK.ImageFileReader, path: Path) -> dict[str, str]:
+    text = _header_text(path)
+    if (
+        text.startswith("NRRD")
+        and re.search(r"^space directions:", text, re.M)
+        and not re.search(r"^space( dimension)?:", text, re.M)
+    ):
+        raise SynthDoseError(
+            f"{path} has no 'space' field, so that left is not told from right. Add it to the header "
+            "('space: left-posterior-superior' or 'space: right-anterior-superior', whichever the directions are in)."
+        )
     try:
         with _Quiet():
             reader.ReadImageInformation()
@@ -132,7 +142,7 @@ def _information(reader: SimpleITK.ImageFileReader, path: Path) -> dict[str, str
     for key in reader.GetMetaDataKeys():
         try:
             keys[key] = reader.GetMetaData(key)
-        except (RuntimeError, UnicodeDecodeError):
+        except (RuntimeError, TypeError, UnicodeDecodeError):
             continue
     return keys
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import DoseMap, ImageVolume, SynthDoseError
 from .dicom_common import NOTICE, copy_study, decimal, decimals, new_object, reference_headers, series_number_after
-from .dicom_files import lenient, read_dataset, save_dataset
+from .dicom_files import guarded, lenient, read_dataset, save_dataset
 from .dicom_images import decode
 from .dicom_metadata import number, patient_metadata
 from .dicom_write import put_plane
@@ -102,6 +102,11 @@ def read_rtdose(path: str | os.PathLike[str]) -> ImageVolume:
         If it is no RTDOSE, holds relative dose, or its planes are not evenly spaced.
     """
     source = Path(path)
+    with guarded(source):
+        return _read(source)
+
+
+def _read(source: Path) -> ImageVolume:
     dataset = read_dataset(source)
     if clean_text(dataset.get("Modality")) != "RTDOSE":
         raise SynthDoseError(f"{source} is no RTDOSE (its modality is {clean_text(dataset.get('Modality')) or 'not stated'}).")

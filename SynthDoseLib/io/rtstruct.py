@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from scipy import ndimage
 
-from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid, resample
+from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid
 from .coding import snomed_of
 from .dicom_files import read_dataset
 from .dicom_labels import compare_frames
 from .dicom_metadata import number
-from .geometry import LPS_TO_RAS, matrix_from
+from .geometry import LPS_TO_RAS
 from .overlap import combine
 from .polygons import fill_polygons
 from .text import clean_text, unique_names
@@ -25,6 +26,8 @@ _ON_SLICE = 0.05
 _PLANE_TOLERANCE_MM = 0.1
 _NEXT_TO_EACH_OTHER = 1.5
 _POINT_LIMIT = 20_000_000
+_FINE_PIXEL_LIMIT = 2_000_000_000
+_TIE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +222,8 @@ def rasterise(
     lower, upper = _slabs(planes, slab / grid.spacing_mm[2] if slab else None, 1.0)
     filled: dict[int, NDArray[np.bool_]] = {}
     used = set()
-    for k in range(grid.shape[0]):
-        plane = _plane_of(k, planes, lower, upper)
-        if plane is None:
+    for k, plane in enumerate(_plane_of(np.arange(grid.shape[0], dtype=np.float64), planes, lower, upper).tolist()):
+        if plane < 0:
             continue
         used.add(plane)
         if plane not in filled:
@@ -270,17 +272,21 @@ def _slabs(planes: NDArray[np.float64], stated: float | None, single: float) -> 
     return lower, upper
 
 
-def _plane_of(k: int, planes: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> int | None:
-    """Contour plane of slice `k`, None if it lies beyond or between."""
-    nearest = int(np.abs(planes - k).argmin())
-    # half-open, so that a slice exactly half-way is counted once
-    return nearest if lower[nearest] - 1e-6 <= k < upper[nearest] - 1e-6 or abs(planes[nearest] - k) <= _ON_SLICE else None
+def _plane_of(
+    heights: NDArray[np.float64], planes: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> NDArray[np.int_]:
+    """Contour plane whose slab holds each height, -1 if none does; slabs are half-open, so none is counted twice."""
+    found = np.searchsorted(lower - _TIE, heights, side="right") - 1
+    inside = (found >= 0) & (heights < upper[np.maximum(found, 0)] - _TIE)
+    nearest = np.abs(heights[..., None] - planes).argmin(axis=-1)
+    on = np.abs(heights - planes[nearest]) <= _TIE
+    return np.where(inside, found, np.where(on, nearest, -1))
 
 
 def _rasterise_oblique(
     structure: Structure, grid: VoxelGrid, apart_mm: float | None
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Rasterise on a fine grid in the planes of the contours, then take the nearest value at each voxel centre."""
+    """Rasterise every contour plane finely in itself, and look each voxel centre up in the plane whose slab it is in."""
     largest = max(structure.contours, key=len)
     _, _, axes = np.linalg.svd(largest - largest.mean(axis=0))
     directions = np.stack([axes[0], axes[1], np.cross(axes[0], axes[1])], axis=1)
@@ -294,33 +300,28 @@ def _rasterise_oblique(
     heights = np.array([c[:, 2].mean() for c in local])
     planes, members = _group_planes(heights, _PLANE_TOLERANCE_MM)
     lower, upper = _slabs(planes, structure.slab_mm or apart_mm, min(grid.spacing_mm))
-    fine = min(grid.spacing_mm) / 3
-    step = max(min(fine, float(np.diff(planes).min()) if len(planes) > 1 else fine), min(grid.spacing_mm) / 10)
+    fine = min(grid.spacing_mm) / 2
     points = np.concatenate(local)
-    start = np.array([points[:, 0].min() - fine, points[:, 1].min() - fine, lower[0] + step / 2])
-    stop = np.array([points[:, 0].max() + fine, points[:, 1].max() + fine, upper[-1]])
-    size = np.ceil((stop - start) / (fine, fine, step)).astype(int) + 1
-    if int(np.prod(size)) > 2_000_000_000:
+    start = points[:, :2].min(axis=0) - 2 * fine
+    columns, rows = np.ceil((points[:, :2].max(axis=0) - start) / fine).astype(int) + 3
+    if int(rows) * int(columns) * len(planes) > _FINE_PIXEL_LIMIT:
         raise SynthDoseError(
-            f"Structure '{structure.name}' is too large to be rasterised obliquely. Resample the image to its planes."
+            f"Structure '{structure.name}' is too large to be drawn obliquely. Resample the image to its planes."
         )
-    between = VoxelGrid(
-        (int(size[2]), int(size[1]), int(size[0])), matrix_from(directions, (fine, fine, step), directions @ start)
-    )
-    mask = np.zeros(between.shape, np.uint8)
-    scale = np.array([fine, fine])
-    done: tuple[int, NDArray[np.bool_]] | None = None
-    for k in range(between.shape[0]):
-        height = start[2] + k * step
-        plane = int(np.abs(planes - height).argmin())
-        if not lower[plane] <= height < upper[plane]:
-            continue
-        if done is None or done[0] != plane:
-            polygons: Sequence[NDArray[np.float64]] = [(local[m][:, :2] - start[:2]) / scale for m in members[plane]]
-            done = plane, fill_polygons(polygons, between.shape[1:])
-        mask[k] = done[1]
+    pictures = [fill_polygons([(local[m][:, :2] - start) / fine for m in group], (rows, columns)) for group in members]
+    mask = np.zeros(grid.shape, bool)
+    j, i = np.mgrid[: grid.shape[1], : grid.shape[2]]
+    for k in range(grid.shape[0]):
+        place = grid.to_ras(np.stack([i, j, np.full_like(i, k)], axis=-1)) @ directions
+        which = _plane_of(place[..., 2], planes, lower, upper)
+        for plane in np.unique(which[which >= 0]):
+            here = which == plane
+            at = (place[here][:, :2] - start) / fine
+            # half inside: the edge then runs where the contour does, not half a fine pixel beside it
+            inside = ndimage.map_coordinates(pictures[plane].astype(np.float32), at[:, ::-1].T, order=1, cval=0.0)
+            mask[k][here] = inside >= 0.5
     note = (
         f"Structure '{structure.name}' was drawn in planes at an angle to the slices of the image: "
-        f"it was rasterised in its own planes at {fine:.2g} mm and resampled."
+        "each voxel took the nearest contour plane."
     )
-    return resample(mask, between, grid, linear=False).astype(bool), (note,)
+    return mask, (note,)

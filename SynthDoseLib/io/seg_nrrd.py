@@ -85,11 +85,11 @@ def _extents(values: NDArray[Any], labels: LabelMap) -> dict[int, tuple[int, ...
 
 
 def _terminology(organ: Organ, name: str) -> str:
-    """Slicer's serialised terminology entry: context~category~type~modifier~context~region~modifier."""
+    """Slicer's terminology entry: context~category~type~modifier~context~region~modifier, each scheme^code^meaning."""
     meaning = name.replace("_", " ").replace("~", " ").replace("^", " ").replace("|", " ")
     code, scheme = (organ.snomed_code, "SCT") if organ.snomed_code else TISSUE[:2]
     text = meaning if organ.snomed_code else TISSUE[2]
-    return f"{_CONTEXT}~{'^'.join((TISSUE[0], TISSUE[1], TISSUE[2]))}~{code}^{scheme}^{text}~^^~{_ANATOMY}~^^~^^"
+    return f"{_CONTEXT}~{TISSUE[1]}^{TISSUE[0]}^{TISSUE[2]}~{scheme}^{code}^{text}~^^~{_ANATOMY}~^^~^^"
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,14 @@ def _segments(path: Path, header: Mapping[str, str]) -> list[_Segment]:
         value = _whole(header.get(f"Segment{n}_LabelValue"), 1)
         name = clean_text(header.get(f"Segment{n}_Name")) or f"label_{value}"
         colour = [
-            min(1.0, max(0.0, float(c))) for c in re.findall(r"[\d.]+(?:e-?\d+)?", header.get(f"Segment{n}_Color", ""))[:3]
+            min(1.0, max(0.0, float(c)))
+            for c in re.findall(r"\d+(?:\.\d+)?(?:e-?\d{1,2})?", header.get(f"Segment{n}_Color", ""))[:3]
         ]
         entry = re.search(r"(?:^|\|)TerminologyEntry:([^|]*)", header.get(f"Segment{n}_Tags", ""))
         parts = entry[1].split("~") if entry else []
-        code = snomed_of(*[*parts[2].split("^"), "", ""][:3]) if len(parts) > 2 else ""
+        scheme, code = [*(parts[2] if len(parts) > 2 else "").split("^"), ""][:2]
         three = (colour[0], colour[1], colour[2]) if len(colour) == 3 else (0.5, 0.5, 0.5)
-        segments.append(_Segment(name, _whole(header.get(f"Segment{n}_Layer"), 0), value, three, code))
+        segments.append(_Segment(name, _whole(header.get(f"Segment{n}_Layer"), 0), value, three, snomed_of(code, scheme)))
     return segments
 
 

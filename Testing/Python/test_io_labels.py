@@ -1,0 +1,420 @@
+"""Segmentations in every format: the same voxels, names and codes, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from pydicom.dataset import Dataset
+
+from SynthDoseLib.core import DoseMap, ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
+from SynthDoseLib.io import (
+    read_image,
+    read_labels,
+    read_rtdose,
+    write_dicom_seg,
+    write_dicom_series,
+    write_rtdose,
+    write_rtstruct,
+    write_segmentation,
+    write_volume,
+)
+from SynthDoseLib.io.dicom_files import save_dataset
+from SynthDoseLib.io.polygons import fill_polygons, outline_mask, polygon_area
+
+SHAPE = (12, 40, 44)
+TURN = np.radians(25)
+OBLIQUE = np.array([[1, 0, 0], [0, np.cos(TURN), -np.sin(TURN)], [0, np.sin(TURN), np.cos(TURN)]])
+GRID = VoxelGrid.from_spacing(SHAPE, (1.0, 1.2, 2.5), (5, 6, 7), OBLIQUE)
+ORGANS = (
+    Organ(1, "liver", "10200004", (0.8, 0.4, 0.2)),
+    Organ(4, "tumour"),
+    Organ(9, "kidney_left", "18639004"),
+    Organ(300, "nothing"),
+)
+
+
+@pytest.fixture
+def labels():
+    values = np.zeros(SHAPE, np.uint16)
+    values[1:11, 3:35, 4:30] = 1
+    values[3:9, 10:20, 10:18] = 4  # a hole in the liver …
+    values[5:7, 14:16, 12:15] = 1  # … with an island
+    values[4:12, 25:39, 32:44] = 9  # touching the border
+    values[0, 0, 0] = 9  # one voxel of its own
+    return LabelMap(GRID, values, ORGANS)
+
+
+@pytest.fixture
+def ct(tmp_path):
+    values = np.random.default_rng(0).integers(-100, 100, SHAPE).astype(np.float32)
+    write_dicom_series(tmp_path / "ct", ImageVolume(GRID, values, modality="CT", unit="HU"))
+    return read_image(tmp_path / "ct")
+
+
+def edit(path: Path, change) -> None:
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    save_dataset(dataset, path)
+
+
+def assert_same_masks(found: LabelMap, expected: LabelMap) -> None:
+    assert found.grid.matches(expected.grid, 1e-3)
+    for organ in found.organs:
+        np.testing.assert_array_equal(found.mask(organ.name), expected.mask(organ.name), err_msg=organ.name)
+        assert organ.snomed_code == expected.organ(organ.name).snomed_code
+        assert organ.colour == pytest.approx(expected.organ(organ.name).colour, abs=0.01)
+
+
+def test_a_slicer_segmentation_comes_back_as_it_was(tmp_path, labels):
+    write_segmentation(tmp_path / "a.seg.nrrd", labels)
+    again = read_labels(tmp_path / "a.seg.nrrd")
+    assert_same_masks(again, labels)
+    assert [(o.index, o.name) for o in again.organs] == [(o.index, o.name) for o in ORGANS]
+    assert again.notes == ()
+
+
+@pytest.mark.slicer
+def test_slicer_reads_the_segmentation_with_names_codes_colours_and_place(tmp_path, labels):
+    slicer = pytest.importorskip("slicer")
+    vtk = pytest.importorskip("vtk")
+    write_segmentation(tmp_path / "a.seg.nrrd", labels)
+    scene, logic = slicer.vtkMRMLScene(), slicer.vtkSlicerSegmentationsModuleLogic()
+    logic.SetMRMLScene(scene)
+    node = logic.LoadSegmentationFromFile(str(tmp_path / "a.seg.nrrd"), True, "organs", None)
+    segmentation = node.GetSegmentation()
+    assert segmentation.GetNumberOfSegments() == 4
+    assert segmentation.GetNumberOfLayers() == 1
+    for n, organ in enumerate(ORGANS):
+        segment = segmentation.GetNthSegment(n)
+        assert segment.GetName() == organ.name
+        assert segment.GetColor() == pytest.approx(organ.colour, abs=1e-3)
+        tag = vtk.reference("")
+        segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
+        entry = slicer.vtkSlicerTerminologyEntry()
+        assert slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(str(tag), entry)
+        assert entry.GetTypeObject().GetCodeValue() == (organ.snomed_code or "85756007")
+        image = slicer.vtkOrientedImageData()
+        node.GetBinaryLabelmapRepresentation(segmentation.GetNthSegmentID(n), image)
+        if organ.name == "nothing":
+            continue
+        extent, matrix = image.GetExtent(), vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(matrix)
+        from vtk.util.numpy_support import vtk_to_numpy
+
+        array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(
+            [b - a + 1 for a, b in zip(extent[4::-2], extent[5::-2], strict=True)]
+        )
+        inside = np.argwhere(array > 0)[:, ::-1] + np.array(extent[::2])
+        here = np.array([matrix.MultiplyPoint((*map(float, p), 1.0))[:3] for p in inside[:: max(1, len(inside) // 50)]])
+        there = GRID.to_ijk(here)
+        np.testing.assert_allclose(there, there.round(), atol=1e-3)
+        i, j, k = there.round().astype(int).T
+        assert labels.mask(organ.name)[k, j, i].all()
+        assert len(inside) == labels.mask(organ.name).sum()
+
+
+def test_segments_on_several_layers_that_overlap_are_merged_the_smaller_one_first(tmp_path):
+    body = np.zeros((4, 6, 8), np.uint8)
+    body[:, 1:5, 1:7] = 1
+    inner = np.zeros_like(body)
+    inner[1:3, 2:4, 2:5] = 1
+    image = SimpleITK.GetImageFromArray(np.stack([body, inner], axis=-1), isVector=True)
+    for n, name in enumerate(("body", "lesion")):
+        keys = {"ID": f"S{n}", "Name": name, "LabelValue": "1", "Layer": str(n), "Extent": "0 7 0 5 0 3"}
+        for key, value in keys.items():
+            image.SetMetaData(f"Segment{n}_{key}", value)
+    SimpleITK.WriteImage(image, tmp_path / "a.seg.nrrd")
+    labels = read_labels(tmp_path / "a.seg.nrrd")
+    assert labels.voxel_counts() == {"body": int(body.sum() - inner.sum()), "lesion": int(inner.sum())}
+    assert "'body' and 'lesion' share 12 voxels" in labels.notes[-1]
+
+
+def test_older_codes_of_slicer_become_snomed(tmp_path, labels):
+    write_segmentation(tmp_path / "a.seg.nrrd", labels)
+    image = SimpleITK.ReadImage(str(tmp_path / "a.seg.nrrd"))
+    image.SetMetaData("Segment0_Tags", "TerminologyEntry:x~SRT^T-D0050^Tissue~SRT^T-62000^Liver~^^~y~^^~^^|")
+    SimpleITK.WriteImage(image, tmp_path / "b.seg.nrrd")
+    assert read_labels(tmp_path / "b.seg.nrrd").organ("liver").snomed_code == "10200004"
+
+
+def test_a_segmentation_without_segments_or_with_another_ending_is_refused(tmp_path, labels):
+    write_volume(tmp_path / "a.seg.nrrd", labels.labels, GRID)
+    with pytest.raises(SynthDoseError, match="lists no segments"):
+        read_labels(tmp_path / "a.seg.nrrd")
+    with pytest.raises(SynthDoseError, match=r"\.seg\.nrrd"):
+        write_segmentation(tmp_path / "a.nrrd", labels)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".mha"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_label_maps_of_any_type_are_read_with_plain_names(tmp_path, labels, suffix, dtype):
+    write_volume(tmp_path / f"a{suffix}", labels.labels.astype(dtype), GRID)
+    again = read_labels(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(again.labels, labels.labels)
+    assert [o.name for o in again.organs] == ["label_1", "label_4", "label_9"]
+    named = read_labels(tmp_path / f"a{suffix}", labels={1: Organ(1, "liver", "10200004"), 4: "lesion"})
+    assert [o.name for o in named.organs] == ["liver", "lesion", "label_9"]
+    assert named.organ("liver").snomed_code == "10200004"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(1.5, "not whole numbers"), (-1, "label values from -1"), (70000, "to 70000"), (0, "empty")]
+)
+def test_what_is_no_label_map_is_refused(tmp_path, value, says):
+    write_volume(tmp_path / "a.nrrd", np.full((2, 3, 4), value, np.float32), VoxelGrid.from_spacing((2, 3, 4), (1, 1, 1)))
+    with pytest.raises(SynthDoseError, match=says):
+        read_labels(tmp_path / "a.nrrd")
+
+
+def test_labels_on_another_grid_are_resampled_with_a_note_or_refused(tmp_path, labels):
+    write_volume(tmp_path / "a.nrrd", labels.labels, GRID)
+    finer = GRID.with_spacing((0.5, 0.6, 1.25))
+    again = read_labels(tmp_path / "a.nrrd", reference=finer)
+    assert again.voxel_counts()["label_1"] == 8 * labels.voxel_counts()["liver"]
+    assert "resampled" in again.notes[-1]
+    far = VoxelGrid.from_spacing(SHAPE, (1, 1, 1), (1000, 0, 0))
+    with pytest.raises(SynthDoseError, match="does not overlap"):
+        read_labels(tmp_path / "a.nrrd", reference=far)
+
+
+def test_dicom_seg_comes_back_with_names_codes_and_colours(tmp_path, ct, labels):
+    write_dicom_seg(tmp_path / "seg.dcm", labels, ct, deidentify=False)
+    again = read_labels(tmp_path / "seg.dcm", reference_image=ct)
+    assert_same_masks(again, labels)
+    assert [o.name for o in again.organs] == ["liver", "tumour", "kidney_left"]
+    only = read_labels(tmp_path / "seg.dcm", reference_image=ct, segments=["tumour"])
+    assert_same_masks(only, labels)
+    assert [o.name for o in only.organs] == ["tumour"]
+    with pytest.raises(SynthDoseError, match=r"no segment 'spleen'\. Segments: liver, tumour, kidney_left"):
+        read_labels(tmp_path / "seg.dcm", segments=["spleen"])
+
+
+def test_dicom_seg_on_a_finer_grid_than_the_ct(tmp_path, ct, labels):
+    finer = GRID.with_spacing((0.5, 0.6, 1.25))
+    values = labels.labels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    write_dicom_seg(tmp_path / "seg.dcm", LabelMap(finer, values, ORGANS), ct, deidentify=True)
+    again = read_labels(tmp_path / "seg.dcm", reference=finer)
+    np.testing.assert_array_equal(again.mask("liver"), values == 1)
+
+
+def test_an_empty_dicom_seg_is_not_written(tmp_path, ct):
+    with pytest.raises(SynthDoseError, match="empty"):
+        write_dicom_seg(tmp_path / "seg.dcm", LabelMap(GRID, np.zeros(SHAPE, np.uint16), ORGANS), ct, deidentify=True)
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_rtstruct_comes_back_as_the_same_mask_holes_and_islands_included(tmp_path, ct, labels):
+    write_rtstruct(tmp_path / "rs.dcm", labels, ct, deidentify=False)
+    again = read_labels(tmp_path / "rs.dcm", reference_image=ct)
+    assert_same_masks(again, labels)
+    assert [o.name for o in again.organs] == [o.name for o in ORGANS]
+    # other readers take every contour for itself, so a hole must be part of its outline
+    dataset = pydicom.dcmread(tmp_path / "rs.dcm")
+    liver = dataset.ROIContourSequence[0].ContourSequence
+    middle = [c for c in liver if abs(GRID.to_ijk(points_of(c))[0, 2] - 5) < 0.1]
+    assert len(middle) == 2  # the outline with its hole, and the island
+
+
+def points_of(contour):
+    return np.array([float(v) for v in contour.ContourData]).reshape(-1, 3) * (-1, -1, 1)
+
+
+@pytest.mark.parametrize("deidentify", [True, False])
+def test_written_objects_belong_to_the_study_of_the_ct_with_or_without_who_it_is(tmp_path, ct, labels, deidentify):
+    source = pydicom.dcmread(ct.source_files[0])
+    dose = DoseMap(GRID, np.ones(SHAPE, np.float32), np.zeros(SHAPE, np.float32))
+    write_rtdose(tmp_path / "rd.dcm", dose, ct, deidentify=deidentify)
+    write_rtstruct(tmp_path / "rs.dcm", labels, ct, deidentify=deidentify)
+    write_dicom_seg(tmp_path / "sg.dcm", labels, ct, deidentify=deidentify)
+    for name in ("rd", "rs", "sg"):
+        dataset = pydicom.dcmread(tmp_path / f"{name}.dcm")
+        assert dataset.StudyInstanceUID == source.StudyInstanceUID
+        assert dataset.FrameOfReferenceUID == source.FrameOfReferenceUID
+        assert dataset.SeriesInstanceUID != source.SeriesInstanceUID
+        assert str(dataset.PatientName) == ("" if deidentify else "SynthDose^Synthetic")
+        assert dataset.PatientID == ("" if deidentify else "SYNTHDOSE-SYNTHETIC")
+        assert dataset.get("PatientIdentityRemoved") == ("YES" if deidentify else None)
+    assert {p.name for p in tmp_path.iterdir()} == {"ct", "rd.dcm", "rs.dcm", "sg.dcm"}
+
+
+def test_export_needs_a_dicom_image(tmp_path, labels):
+    image = ImageVolume(GRID, np.zeros(SHAPE, np.float32), modality="CT")
+    for write in (write_dicom_seg, write_rtstruct):
+        with pytest.raises(SynthDoseError, match="not read from DICOM"):
+            write(tmp_path / "a.dcm", labels, image, deidentify=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rtdose_holds_the_dose_to_seven_digits_in_its_place(tmp_path, ct):
+    values = np.random.default_rng(0).gamma(1.0, 5.0, SHAPE).astype(np.float32)
+    write_rtdose(tmp_path / "rd.dcm", DoseMap(GRID, values, values), ct, deidentify=True)
+    again = read_rtdose(tmp_path / "rd.dcm")
+    assert again.grid.matches(GRID, 1e-4)
+    np.testing.assert_allclose(again.values, values, rtol=1e-5, atol=values.max() * 1e-9)
+    dataset = pydicom.dcmread(tmp_path / "rd.dcm")
+    assert (dataset.DoseUnits, dataset.DoseType, dataset.BitsAllocated) == ("GY", "PHYSICAL", 32)
+    stored = dataset.pixel_array * float(dataset.DoseGridScaling)
+    np.testing.assert_allclose(stored, values, rtol=1e-5, atol=values.max() * 1e-9)
+    assert [float(v) for v in dataset.GridFrameOffsetVector] == pytest.approx([2.5 * k for k in range(12)])
+    with pytest.raises(SynthDoseError, match="per decay"):
+        write_rtdose(tmp_path / "x.dcm", DoseMap(GRID, values, values, per="decay"), ct, deidentify=True)
+
+
+def rtstruct(path: Path, contours, *, frame="1.2.3", names=("roi",), kind="CLOSED_PLANAR"):
+    """An RTSTRUCT as other programs write it; `contours` per structure, RAS mm."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.4"
+    dataset.Modality, dataset.StructureSetROISequence, dataset.ROIContourSequence = "RTSTRUCT", [], []
+    for n, (name, lines) in enumerate(zip(names, contours, strict=True), start=1):
+        roi, item = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = n, name, frame
+        item.ReferencedROINumber, item.ContourSequence = n, []
+        for line in lines:
+            contour = Dataset()
+            contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(line)
+            contour.ContourData = [f"{v:.4f}" for v in (np.asarray(line) * (-1, -1, 1)).ravel()]
+            item.ContourSequence.append(contour)
+        dataset.StructureSetROISequence.append(roi)
+        dataset.ROIContourSequence.append(item)
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, "1.2.3.4"
+    if int(pydicom.__version__.split(".")[0]) < 3:
+        dataset.is_little_endian = dataset.is_implicit_VR = True
+    save_dataset(dataset, path)
+    return path
+
+
+def circle(radius, z, centre=(0.0, 0.0), points=200):
+    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    return np.column_stack([centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle), np.full(points, z)])
+
+
+def ball(radius, heights):
+    return [circle(np.sqrt(radius**2 - z**2), z) for z in heights if abs(z) < radius]
+
+
+STRAIGHT = VoxelGrid.from_spacing((60, 80, 80), (1, 1, 1))
+
+
+def volume_ml(labels, name="roi"):
+    return labels.voxel_counts()[name] * labels.grid.voxel_volume_ml
+
+
+@pytest.mark.parametrize("step", [1.0, 2.0, 3.0])
+def test_contours_further_apart_than_the_slices_fill_their_slab(tmp_path, step):
+    heights = np.arange(-24, 24.1, step) + 0.5
+    lines = ball(25, heights)
+    labels = read_labels(rtstruct(tmp_path / "rs.dcm", [lines]), reference=STRAIGHT)
+    # volume of the slabs that the contours stand for, and of the ball within what slabs can tell
+    slabs = sum(polygon_area(line[:, :2]) for line in lines) * step / 1000
+    assert volume_ml(labels) == pytest.approx(slabs, rel=0.01)
+    assert volume_ml(labels) == pytest.approx(4 / 3 * np.pi * 25**3 / 1000, rel=0.02)
+
+
+def test_contours_between_the_slices_are_told_of(tmp_path):
+    labels = read_labels(rtstruct(tmp_path / "rs.dcm", [ball(20, np.arange(-18, 19, 2.0))]), reference=STRAIGHT)
+    assert "between the slices" in labels.notes[0]
+    assert volume_ml(labels) == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
+
+
+def test_contours_at_an_angle_to_the_image_give_the_same_volume(tmp_path):
+    grid = VoxelGrid.from_spacing((70, 70, 70), (1, 1, 1), directions=OBLIQUE)
+    labels = read_labels(rtstruct(tmp_path / "rs.dcm", [ball(25, np.arange(-24, 25, 1.0))]), reference=grid)
+    assert "at an angle" in labels.notes[0]
+    assert volume_ml(labels) == pytest.approx(4 / 3 * np.pi * 25**3 / 1000, rel=0.01)
+    inside = grid.to_ras(np.argwhere(labels.mask("roi"))[:, ::-1])
+    np.testing.assert_allclose(inside.mean(axis=0), 0, atol=0.1)
+
+
+def test_sagittal_contours_on_axial_slices_are_placed_right(tmp_path):
+    lines = [line[:, [2, 0, 1]] for line in ball(15, np.arange(-14, 15, 1.0))]
+    labels = read_labels(rtstruct(tmp_path / "rs.dcm", [[np.add(line, (10.5, 5, -3)) for line in lines]]), reference=STRAIGHT)
+    assert volume_ml(labels) == pytest.approx(4 / 3 * np.pi * 15**3 / 1000, rel=0.02)
+    inside = STRAIGHT.to_ras(np.argwhere(labels.mask("roi"))[:, ::-1])
+    np.testing.assert_allclose(inside.mean(axis=0), (10.5, 5, -3), atol=0.1)
+
+
+def test_holes_are_left_out_whether_drawn_as_a_second_contour_or_as_a_keyhole(tmp_path):
+    outer, inner = circle(20, 0.5), circle(8, 0.5)
+    keyhole = np.concatenate([outer, outer[:1], inner[::-1][-1:], inner[::-1], outer[:1]])
+    expected = np.pi * (20**2 - 8**2) / 1000
+    for lines in ([outer, inner], [keyhole]):
+        labels = read_labels(rtstruct(tmp_path / "rs.dcm", [lines]), reference=STRAIGHT)
+        assert volume_ml(labels) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_contour_written_twice_does_not_cancel_itself(tmp_path):
+    labels = read_labels(rtstruct(tmp_path / "rs.dcm", [[circle(20, 0.5)] * 2]), reference=STRAIGHT)
+    assert volume_ml(labels) == pytest.approx(np.pi * 0.4, rel=0.01)
+    assert "written twice" in labels.notes[0]
+
+
+def test_a_structure_in_two_pieces_is_not_filled_between_them(tmp_path):
+    lines = [circle(10, z) for z in (-20.5, -19.5, -18.5, 10.5, 11.5, 12.5)]
+    labels = read_labels(rtstruct(tmp_path / "rs.dcm", [lines]), reference=STRAIGHT)
+    assert volume_ml(labels) == pytest.approx(6 * np.pi * 0.1, rel=0.02)
+    assert "2 pieces" in labels.notes[0]
+
+
+def test_names_are_cleaned_and_repeated_ones_numbered(tmp_path):
+    path = rtstruct(tmp_path / "rs.dcm", [[circle(5, 0.5)], [circle(5, 9.5)], []], names=("GTV\x1b", "GTV", "../../x"))
+    labels = read_labels(path, reference=STRAIGHT)
+    assert [o.name for o in labels.organs] == ["GTV", "GTV_2", "../../x"]
+    assert any("'../../x' has no closed contour" in note for note in labels.notes)
+
+
+def test_another_frame_of_reference_is_refused_unless_accepted(tmp_path, ct):
+    centre = GRID.to_ras((22, 20, 6))
+    path = rtstruct(tmp_path / "rs.dcm", [[circle(8, centre[2] + z, centre[:2]) for z in (-1, 0, 1)]])
+    with pytest.raises(SynthDoseError, match=r"another frame of reference \(1\.2\.3\)"):
+        read_labels(path, reference_image=ct)
+    labels = read_labels(path, reference_image=ct, accept_other_frame=True)
+    assert labels.mask("roi").any()
+    assert "another frame of reference" in labels.notes[0]
+
+
+def test_contours_elsewhere_open_or_damaged_are_refused_or_told_of(tmp_path):
+    with pytest.raises(SynthDoseError, match="no structure has a voxel in the image"):
+        read_labels(rtstruct(tmp_path / "a.dcm", [[circle(5, 500)]]), reference=STRAIGHT)
+    labels = read_labels(rtstruct(tmp_path / "b.dcm", [[circle(5, 0.5)]], kind="OPEN_PLANAR"), reference=STRAIGHT)
+    assert "of type OPEN_PLANAR were left out" in labels.notes[0]
+    path = rtstruct(tmp_path / "c.dcm", [[circle(5, 0.5)]])
+    edit(path, lambda d: setattr(d.ROIContourSequence[0].ContourSequence[0], "ContourData", ["1", "2"]))
+    with pytest.raises(SynthDoseError, match="not triples"):
+        read_labels(path, reference=STRAIGHT)
+    with pytest.raises(SynthDoseError, match="contours, not voxels"):
+        read_labels(path)
+
+
+def test_a_folder_with_one_segmentation_among_images_will_do(tmp_path, ct, labels):
+    write_rtstruct(tmp_path / "ct" / "rs.dcm", labels, ct, deidentify=True)
+    assert_same_masks(read_labels(tmp_path / "ct", reference_image=ct), labels)
+    write_dicom_seg(tmp_path / "ct" / "sg.dcm", labels, ct, deidentify=True)
+    with pytest.raises(SynthDoseError, match="one DICOM SEG or RTSTRUCT is needed; found 2"):
+        read_labels(tmp_path / "ct", reference_image=ct)
+
+
+def test_outlines_of_random_masks_enclose_just_their_pixels():
+    rng = np.random.default_rng(5)
+    for fill in (0.2, 0.5, 0.8, 0.95):
+        for _ in range(20):
+            mask = rng.random((25, 31)) < fill
+            np.testing.assert_array_equal(fill_polygons(outline_mask(mask), mask.shape), mask)
+
+
+def test_filling_agrees_with_matplotlib_for_random_polygons():
+    path = pytest.importorskip("matplotlib.path")
+    rng = np.random.default_rng(6)
+    rows, columns = np.mgrid[:30, :40]
+    centres = np.column_stack([columns.ravel(), rows.ravel()])
+    for _ in range(20):
+        angle = np.sort(rng.random(12)) * 2 * np.pi
+        radius = rng.uniform(3, 14, 12)
+        polygon = np.column_stack([20 + radius * np.cos(angle), 15 + radius * np.sin(angle)]) + rng.random(2)
+        inside = path.Path(polygon).contains_points(centres).reshape(30, 40)
+        np.testing.assert_array_equal(fill_polygons([polygon], (30, 40)), inside)
