@@ -1,0 +1,234 @@
+"""Case files of ``synthdose simulate``: read to the letter, refused with one message, results all or none."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from SynthDoseLib.cli import main
+from SynthDoseLib.core import SynthDoseError, VoxelGrid
+from SynthDoseLib.io import read_volume, write_volume
+from SynthDoseLib.pipeline.case import read_case, run_case
+
+GRID = VoxelGrid.from_spacing((9, 10, 11), (4.0, 4.0, 4.0))
+CASE = """
+[phantom]
+materials = "materials.nrrd"
+organs = "organs.nrrd"
+[[phantom.material]]
+index = 1
+name = "water"
+density_g_cm3 = 1.0
+mass_fractions = { H = 0.111894, O = 0.888106 }
+[[phantom.material]]
+index = 7
+name = "lung"
+density_g_cm3 = 0.26
+mass_fractions = { H = 0.111894, O = 0.888106 }
+[[phantom.organ]]
+index = 2
+name = "kidneys"
+[[phantom.organ]]
+index = 3
+name = "liver"
+[source]
+kind = "organs"
+weights = { kidneys = 3, liver = 1 }
+[[source.emission]]
+particle = "electron"
+yield_per_decay = 0.5
+spectrum = "beta.csv"
+[[source.emission]]
+particle = "photon"
+energy_MeV = 0.2
+[run]
+histories = 2000
+threads = 1
+"""
+SPECTRUM = "energy_MeV,probability\n0.1,3\n0.2,1\n0.4,0\n"
+
+
+@pytest.fixture
+def case(tmp_path) -> Path:
+    """Case file in a folder of its own."""
+    materials = np.ones(GRID.shape, np.uint8)
+    materials[6:] = 7
+    organs = np.zeros(GRID.shape, np.uint8)
+    organs[2:5, 3:7, 3:5] = 2
+    organs[2:5, 3:7, 6:9] = 3
+    write_volume(tmp_path / "materials.nrrd", materials, GRID)
+    write_volume(tmp_path / "organs.nrrd", organs, GRID)
+    (tmp_path / "beta.csv").write_text(SPECTRUM)
+    (tmp_path / "CASE.toml").write_text(CASE)
+    return tmp_path / "CASE.toml"
+
+
+def rewrite(case: Path, old: str, new: str) -> None:
+    text = case.read_text()
+    assert old in text
+    case.write_text(text.replace(old, new, 1))
+
+
+def test_a_case_is_read_to_the_letter(case):
+    read = read_case(case)
+    assert [m.name for m in read.phantom.materials] == ["water", "lung"]
+    assert read.phantom.density_g_cm3[0, 0, 0] == 1.0
+    assert read.phantom.density_g_cm3[8, 0, 0] == np.float32(0.26)
+    assert read.phantom.labels.voxel_counts() == {"kidneys": 24, "liver": 36}
+    beta, gamma = read.emissions
+    assert beta.yield_per_decay == 0.5
+    assert beta.edges_MeV.tolist() == [0.1, 0.2, 0.4]
+    assert beta.probability.tolist() == [0.75, 0.25]
+    assert gamma.mean_energy_MeV == 0.2
+    assert gamma.yield_per_decay == 1.0
+
+
+def test_simulate_writes_what_the_design_promises(case, tmp_path):
+    out = tmp_path / "new" / "out"
+    assert main(["simulate", str(case), "--out", str(out)]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["dose_Gy.nrrd", "organs.csv", "run.json", "sigma_Gy.nrrd"]
+    dose, grid, unit = read_volume(out / "dose_Gy.nrrd")
+    assert grid.matches(GRID)
+    assert unit == "Gy"
+    with (out / "organs.csv").open(newline="") as stream:
+        rows = {row["organ"]: row for row in csv.DictReader(stream)}
+    assert list(rows["kidneys"]) == ["organ", "mass_g", "dose_Gy", "sigma_Gy"]
+    assert float(rows["kidneys"]["mass_g"]) == pytest.approx(24 * 0.064)
+    read = read_case(case)
+    assert float(rows["kidneys"]["dose_Gy"]) == pytest.approx(float(dose[read.phantom.labels.mask("kidneys")].mean()), rel=1e-5)
+    record = json.loads((out / "run.json").read_text())
+    assert record["histories"] == sum(record["histories_per_emission"]) == 2000
+    for key in ("cpu_s", "wall_s", "transport_cpu_s", "device", "threads", "seed", "versions"):
+        assert key in record
+    total = record["energy_deposited_MeV"] + record["energy_escaped_MeV"]
+    assert total == pytest.approx(record["energy_emitted_MeV"], rel=0.02)  # photons by track length, 2000 histories
+    assert record["energy_emitted_MeV"] == pytest.approx(0.2 + 0.5 * (0.75 * 0.15 + 0.25 * 0.3), rel=0.03)
+
+
+def test_s_values_are_a_matrix_of_organs(case, tmp_path):
+    rewrite(case, "threads = 1", "threads = 1\ns_values = true")
+    run_case(case, tmp_path / "out")
+    with (tmp_path / "out" / "s_values.csv").open(newline="") as stream:
+        rows = {(row["source"], row["target"]): float(row["dose_Gy"]) for row in csv.DictReader(stream)}
+    assert len(rows) == 4
+    assert rows["kidneys", "kidneys"] > rows["kidneys", "liver"] > 0
+
+
+def test_a_nuclide_brings_its_emissions_and_asks_about_its_progeny(case):
+    text = case.read_text()
+    start, end = text.index("[[source.emission]]"), text.index("[run]")
+    case.write_text(text[:start] + 'nuclide = "Lu-177"\n' + text[end:])
+    assert {e.particle for e in read_case(case).emissions} == {"electron", "photon"}
+    rewrite(case, "Lu-177", "Ra-223")
+    with pytest.raises(SynthDoseError, match="Rn-219"):
+        read_case(case)
+    rewrite(case, 'nuclide = "Ra-223"', 'nuclide = "Ra-223"\nprogeny = "all"')
+    assert sum(e.yield_per_decay * e.mean_energy_MeV for e in read_case(case).emissions if e.particle == "alpha") > 25
+    rewrite(case, "Ra-223", "Ra-233")
+    with pytest.raises(SynthDoseError, match="Ra-223"):
+        read_case(case)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("materials = ", "material_map = ", "unknown key 'material_map'.*'material"),
+        ("histories = 2000", "histroies = 2000", "Did you mean 'histories'"),
+        ('"materials.nrrd"', '"nothing.nrrd"', "nothing.nrrd"),
+        ("index = 7", "index = 8", r"\[7\]"),
+        ("index = 3", "index = 4", r"\[3\]"),
+        ("O = 0.888106", "O = 0.5", "sum to"),
+        ("O = 0.888106", "Ox = 0.888106", "'Ox'"),
+        ("density_g_cm3 = 0.26", "density_g_cm3 = -1.0", "positive"),
+        ('kind = "organs"', 'kind = "organ"', "Did you mean 'organs'"),
+        ('kind = "organs"', 'kind = "phase-space"', "phase-space"),
+        ('kind = "organs"', 'kind = "point"', "does not belong"),
+        ("weights = { kidneys = 3, liver = 1 }", "weights = { kidney = 3 }", "kidneys, liver"),
+        ('particle = "photon"', 'particle = "neutron"', "neutron"),
+        ("energy_MeV = 0.2", "energy_MeV = 25.0", "20 MeV"),
+        ("energy_MeV = 0.2", 'energy_MeV = 0.2\nspectrum = "beta.csv"', "either"),
+        ('"beta.csv"', '"gamma.csv"', "gamma.csv"),
+        ("[source]", '[source]\nnuclide = "Lu-177"', "both"),
+        ("threads = 1", 'device = "cuda"', "not available"),
+        ("threads = 1", 'organs = ["heart"]', "no organ 'heart'"),
+        ("histories = 2000", "seed = 2", "needs a limit"),
+        ("[phantom]", "schema = 2\n[phantom]", "schema = 1"),
+        ("[run]", "[run", "TOML"),
+    ],
+)
+def test_bad_input_is_refused_with_one_message_and_nothing_is_written(case, tmp_path, capsys, old, new, message):
+    rewrite(case, old, new)
+    with pytest.raises(SynthDoseError, match=message):
+        run_case(case, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert main(["simulate", str(case), "--out", str(tmp_path / "out")]) == 2
+
+
+def test_an_empty_organ_is_refused(case):
+    rewrite(case, "[source]", '[[phantom.organ]]\nindex = 9\nname = "spleen"\n[source]')
+    with pytest.raises(SynthDoseError, match="'spleen'"):
+        read_case(case)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("energy,probability\n0,1\n1,0\n", "energy_MeV,probability"),
+        ("energy_MeV,probability\n0,1\n1,2\n", "has to be 0"),
+        ("energy_MeV,probability\n0,1\nx,0\n", "not a number"),
+        ("energy_MeV,probability\n0,-1\n1,0\n", "negative"),
+        ("energy_MeV,probability\n0,0\n1,0\n", "all zero"),
+        ("energy_MeV,probability\n1,1\n0,0\n", "increasing"),
+        ("energy_MeV,probability\n0,1\n", "two rows"),
+    ],
+)
+def test_a_bad_spectrum_is_refused(case, text, message):
+    (case.parent / "beta.csv").write_text(text)
+    with pytest.raises(SynthDoseError, match=message):
+        read_case(case)
+
+
+def test_volumes_without_a_place_in_the_patient_are_refused(case):
+    data = np.ones(GRID.shape, np.uint8)
+    header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 11 10 9\nspacings: 4 4 4\nencoding: raw\n\n"
+    (case.parent / "materials.nrrd").write_bytes(header.encode() + data.tobytes())
+    with pytest.raises(SynthDoseError, match="space"):
+        read_case(case)
+
+
+def test_density_per_voxel_is_used_and_has_to_be_on_the_same_grid(case):
+    rewrite(case, 'organs = "organs.nrrd"', 'organs = "organs.nrrd"\ndensity = "density.nrrd"')
+    write_volume(case.parent / "density.nrrd", np.full(GRID.shape, 1.05, np.float32), GRID)
+    assert read_case(case).phantom.density_g_cm3.max() == np.float32(1.05)
+    other = VoxelGrid.from_spacing(GRID.shape, (4.0, 4.0, 4.5))
+    write_volume(case.parent / "density.nrrd", np.ones(GRID.shape, np.float32), other)
+    with pytest.raises(SynthDoseError, match="another grid"):
+        read_case(case)
+    write_volume(case.parent / "density.nrrd", np.full(GRID.shape, -1, np.float32), GRID)
+    with pytest.raises(SynthDoseError, match="not negative"):
+        read_case(case)
+
+
+def test_organs_on_another_grid_are_resampled_with_a_note(case):
+    fine = VoxelGrid.from_spacing((18, 20, 22), (2.0, 2.0, 2.0))
+    labels, _, _ = read_volume(case.parent / "organs.nrrd")
+    write_volume(case.parent / "organs.nrrd", labels.repeat(2, 0).repeat(2, 1).repeat(2, 2), fine)
+    read = read_case(case)
+    assert np.array_equal(read.phantom.labels.labels, labels)
+    assert any("resampled" in note for note in read.notes)
+    far = VoxelGrid.from_spacing(GRID.shape, (4.0, 4.0, 4.0), origin_ras_mm=(1000.0, 0.0, 0.0))
+    write_volume(case.parent / "organs.nrrd", labels, far)
+    with pytest.raises(SynthDoseError, match="overlap"):
+        read_case(case)
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_the_work(case, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SynthDoseError, match="it is a file"):
+        run_case(case, tmp_path / "file")
+    with pytest.raises(SynthDoseError, match="it is a file"):
+        run_case(case, tmp_path / "file" / "out")
