@@ -13,7 +13,7 @@ from SynthDoseLib.core import LabelMap, SynthDoseError, VoxelGrid, organ_table
 from .stylised_body import Body, Build, paint_body
 from .stylised_canvas import Canvas, Floats
 from .stylised_muscles import paint_fat_planes
-from .stylised_organs import Placement, place_abdomen, place_chest, place_head
+from .stylised_organs import Placement, place_abdomen, place_chest, place_cord, place_head
 from .stylised_reference import SEXES, TISSUES, Tissue, reference_masses, require_sex
 from .stylised_skeleton import place_skeleton
 
@@ -141,6 +141,7 @@ def stylised_adult(
     paint_body(canvas, body)
     placement = Placement(canvas, body, masses, person.jitter)
     place_head(placement)
+    place_cord(placement)
     bones = place_skeleton(canvas, body, masses)
     place_chest(placement)
     place_abdomen(placement)
@@ -160,11 +161,13 @@ class _Person:
         self.width = _SIZE[sex] ** 0.75 * (1 + 0.035 * self._normal("width"))
         fat = float(np.exp(0.28 * self._normal("fat")))
         self.lungs = float(np.exp(0.07 * self._normal("lungs")))
+        stature, breadth = self.size / _SIZE[sex], self.width / _SIZE[sex] ** 0.75
+        roominess = self.lungs * stature / breadth**2  # volume of the lungs over what the scaled chest would hold
         self.build = Build(
             sex,
             fat=fat,
             girth=1 + 0.03 * self._normal("girth") + 0.04 * (fat - 1),
-            chest=(0.95 if sex == "female" else 0.98) * (1 + 0.025 * self._normal("chest")) * self.lungs**0.3,
+            chest=(0.95 if sex == "female" else 0.98) * (1 + 0.025 * self._normal("chest")) * roominess**0.5,
             depth=1 + 0.03 * self._normal("depth") + 0.04 * (fat - 1),
             dome_mm=5 * self._normal("dome"),
         )

@@ -38,6 +38,7 @@ class Canvas:
         self.tissues: NDArray[np.uint8] = np.zeros(self.shape, np.uint8)
         self.free: NDArray[np.bool_] = np.ones(self.shape, bool)
         self.abdomen: NDArray[np.bool_] = np.zeros(self.shape, bool)
+        self.dome_mm = {1: 0.0, -1: 0.0}  # how much higher the diaphragm stands than drawn, right and left
         self.names: list[str] = []
         # a box of the reference person becomes slices, whatever the pose: the range of x in each column and so on
         self._ranges = [
@@ -84,7 +85,7 @@ class Canvas:
         layers : sequence of (str, int)
             Tissue and number of voxels, from the inside outwards.
         within : ndarray of bool, (nk, nj, ni), optional
-            Where the organ may be.
+            Where the organ should be; if there is too little room, it may leave it.
         inner : callable, optional
             Orders the claimed voxels for the layers, if that is not `field` itself (gas rises to the front).
 
@@ -99,9 +100,11 @@ class Canvas:
             If there is no room for the organ.
         """
         where = self.slices(box)
-        allowed = self.free[where] if within is None else self.free[where] & within[where]
-        flat = np.flatnonzero(allowed)
         wanted = sum(number for _, number in layers)
+        allowed = self.free[where] if within is None else self.free[where] & within[where]
+        if within is not None and np.count_nonzero(allowed) < wanted:
+            allowed = self.free[where]  # a crowded abdomen: better a bulging wall than a lighter organ
+        flat = np.flatnonzero(allowed)
         x, y, z = (array[where].ravel()[flat] for array in (self.x, self.y, self.z))
         value = field(x, y, z) if flat.size else np.empty(0, np.float32)
         if np.isfinite(value).sum() < wanted:
@@ -111,7 +114,6 @@ class Canvas:
             )
         if wanted == 0:
             return 1.0
-        # stable: voxels of equal value are taken in the order of the grid, so a seed always gives the same person
         smallest = np.argpartition(value, wanted - 1)[:wanted]
         smallest = smallest[np.argsort(value[smallest], kind="stable")]
         level = float(value[smallest[-1]])
@@ -153,7 +155,7 @@ def tubes(lines: Sequence[tuple[ArrayLike, ArrayLike]], *, step_mm: float = 2.0)
     dense = [_densify(np.asarray(points, np.float64), np.asarray(radii, np.float64), step_mm) for points, radii in lines]
     tree = cKDTree(np.concatenate([points for points, _ in dense]))
     radius = np.concatenate([radii for _, radii in dense])
-    reach = 3.0 * float(radius.max())
+    reach = 5.0 * float(radius.max())
 
     def field(x: Floats, y: Floats, z: Floats) -> Floats:
         distance, nearest = tree.query(np.stack([x, y, z], axis=-1), distance_upper_bound=reach)

@@ -40,7 +40,7 @@ def _thigh(body: Body) -> Field:
         across = np.abs(x) - (104 - 2 * drop) * body.hips
         ahead = y - 2
         radius = np.hypot(across, ahead)
-        angle = np.arctan2(ahead, across) + 0.25 * np.sin(z / 90)
+        angle = np.arctan2(ahead, across) + 0.25 * np.sin(z / 90) + 0.3 * np.sin(radius / 16)
         nearest = np.full_like(x, 99)
         for at in (-2.5, -1.3, 0.1, 2.2):
             turn = np.abs((angle - at + np.pi) % (2 * np.pi) - np.pi)

@@ -38,6 +38,10 @@ class Placement:
         layer = (tissue, self.canvas.count(mass, density_of(tissue)))
         return [("gas", gas), layer] if gas else [layer]
 
+    def sunk_mm(self, side: int) -> float:
+        """How far the organs under the right (1) or left (-1) dome of the diaphragm follow it."""
+        return float(np.clip(0.8 * self.canvas.dome_mm[side], -35, 12))
+
     def line(self, name: str, points: ArrayLike, radii: ArrayLike) -> tuple[Field, NDArray[np.float64]]:
         """Tube with the organ's jitter, and its points."""
         shift, size = self.jitter(name)
@@ -56,9 +60,9 @@ class Placement:
         return ellipsoid(middle, axes, rotation_to(direction, (0.0, 1.0, 0.0))), box_of(middle, reach)
 
 
-def place_chest(p: Placement) -> None:
-    """Heart, vessels, airways, oesophagus, thyroid, spinal cord and lungs."""
-    canvas, body = p.canvas, p.body
+def place_cord(p: Placement) -> None:
+    """The spinal cord; before the vertebrae, which lie around it."""
+    canvas = p.canvas
     cord = share_inside((62, 540), canvas)
     if cord:
 
@@ -67,14 +71,19 @@ def place_chest(p: Placement) -> None:
 
         canvas.claim("spinal_cord", ((-20, 20), (-110, 30), (62, 545)), canal, p.layers("spinal_cord", "nerve", cord))
 
+
+def place_chest(p: Placement) -> None:
+    """Heart, vessels, airways, oesophagus, thyroid and lungs."""
+    canvas, body = p.canvas, p.body
     shape, box = p.solid("heart", (-26, 56, 226), (50, 50, 68), (-0.66, 0.50, -0.46))
     number = p.layers("heart", "blood")[0][1]
     wall = round(0.4 * number)
     chest = body.cage.ratio(canvas.x, canvas.y, canvas.z) < 0.93
     canvas.claim("heart", box, shape, [("blood", number - wall), ("myocardium", wall)], within=chest)
 
-    arch = [(2, 40, 262), (14, 42, 290), (12, 24, 318), (-4, 0, 330), (-17, -28, 322), (-24, -44, 290), (-24, -46, 230),
-            (-20, -30, 180), (-16, 2, 142), (-14, 20, 100), (-12, 30, 55), (-8, 34, 8)]  # fmt: skip
+    _place_airways(p)
+    arch = [(2, 40, 262), (14, 42, 290), (12, 24, 318), (-6, 2, 330), (-20, -22, 324), (-28, -34, 290), (-28, -34, 230),
+            (-22, -22, 180), (-16, 2, 142), (-14, 20, 100), (-12, 30, 55), (-8, 34, 8)]  # fmt: skip
     shape, points = p.line("aorta", arch, [15, 15, 14, 13, 12.5, 12, 11.5, 11, 10, 9.5, 9, 8])
     canvas.claim("aorta", box_of(points, 40), shape, p.layers("aorta", "blood"), within=None)
     vessels: list[tuple[ArrayLike, ArrayLike]] = [
@@ -95,7 +104,6 @@ def place_chest(p: Placement) -> None:
     canvas.tissues[where][blood] = TISSUE_INDEX["blood"]
     canvas.free[where][blood] = False
 
-    _place_airways(p)
     _place_lungs(p)
 
 
@@ -104,27 +112,27 @@ def _place_airways(p: Placement) -> None:
     share = share_inside((296, 470), canvas)
     if share:
         bronchi = [
-            ([(0, 4, 472), (0, -4, 430), (0, -18, 380), (0, -30, 336)], [9, 9, 9, 9.5]),
-            ([(0, -30, 336), (18, -34, 318), (42, -36, 302)], [9, 7.5, 6]),
-            ([(0, -30, 336), (-20, -34, 316), (-44, -36, 298)], [9, 7, 5.5]),
+            ([(0, 12, 472), (0, 9, 430), (0, -7, 380), (0, -17, 336)], [9, 9, 9, 9.5]),
+            ([(0, -17, 336), (18, -23, 318), (42, -28, 302)], [9, 7.5, 6]),
+            ([(0, -17, 336), (-20, -23, 316), (-44, -28, 298)], [9, 7, 5.5]),
         ]
         layers = p.layers("trachea", "gland", share, gas_ml=36.0 * share)
         canvas.claim("trachea", ((-60, 60), (-60, 30), (280, 480)), tubes(bronchi), layers)
-    throat = tubes([([(0, 4, 474), (0, 6, 500), (0, 18, 545), (0, 44, 566), (0, 76, 566)], [9, 8, 9, 11, 8])])
+    throat = tubes([([(0, 12, 474), (0, 12, 500), (0, 18, 545), (0, 44, 566), (0, 76, 566)], [9, 8, 9, 11, 8])])
     air = p.canvas.count(40.0 * share_inside((474, 580), canvas), 1.0)
     canvas.claim("", ((-30, 30), (-20, 100), (474, 590)), throat, [("gas", air)])
     share = share_inside((158, 470), canvas)
     if share:
-        line = [(-1, -17, 475), (-4, -22, 440), (-6, -36, 390), (-7, -46, 330), (-6, -44, 270), (-4, -34, 215),
-                (-12, -8, 185), (-30, 22, 160)]  # fmt: skip
+        line = [(-2, -5, 475), (-5, -9, 440), (-6, -22, 385), (-7, -32, 330), (-6, -31, 270), (-6, -22, 220),
+                (-14, -6, 188), (-32, 16, 160)]  # fmt: skip
         shape, points = p.line("esophagus", line, [6.5, 6.5, 7, 7, 7, 7, 7, 8])
         canvas.claim("esophagus", box_of(points, 22), shape, p.layers("esophagus", "gland", share))
     if share_inside((425, 472), canvas) > 0.9:
         lobes = tubes(
             [
-                ([(16, 14, 428), (20, 8, 446), (18, 2, 466)], [9, 9.5, 6]),
-                ([(-16, 14, 428), (-20, 8, 446), (-18, 2, 466)], [9, 9.5, 6]),
-                ([(14, 16, 433), (0, 19, 434), (-14, 16, 433)], [4.5, 4, 4.5]),
+                ([(16, 20, 428), (20, 14, 446), (18, 10, 466)], [9, 9.5, 6]),
+                ([(-16, 20, 428), (-20, 14, 446), (-18, 10, 466)], [9, 9.5, 6]),
+                ([(14, 23, 433), (0, 26, 434), (-14, 23, 433)], [4.5, 4, 4.5]),
             ]
         )
         canvas.claim("thyroid_gland", ((-42, 42), (-22, 42), (408, 486)), lobes, p.layers("thyroid_gland", "thyroid"))
@@ -139,7 +147,9 @@ def _place_lungs(p: Placement) -> None:
             height = body.diaphragm_mm(x, y, z) - z
             ratio = body.cage.ratio(x, y, z)
             behind = y - spine_y(z)
-            medial = np.where(behind < 0, 17.0, np.interp(z, [180, 250, 330, 400], [20, 16, 17, 22]))
+            medial = np.where(
+                behind < 0, 17.0 + 0.8 * np.clip(-behind - 12, 0, 25), np.interp(z, [180, 250, 330, 400], [20, 16, 17, 22])
+            )
             medial += 5 * (side < 0) + 10 * np.exp(-(((z - 300) / 45) ** 2)) * (behind > 0)
             cup = np.sqrt(((x + 26) / 66) ** 2 + ((y - 56) / 62) ** 2 + ((z - 226) / 66) ** 2)
             outside = (ratio > 0.925) | (z > 424) | (x * side < medial) | (cup < 0.93)
@@ -147,20 +157,19 @@ def _place_lungs(p: Placement) -> None:
 
         return field
 
-    levels = {}
     for name, side in (("lung_right", 1), ("lung_left", -1)):
         edge = (0.0, 190.0) if side > 0 else (-190.0, 0.0)
         box = (edge, (-130.0, 140.0), (60.0, 440.0))
-        levels[side] = canvas.claim(name, box, lung(side), p.layers(name, "lung"))
-    _paint_mediastinum(canvas, body, levels)
+        level = canvas.claim(name, box, lung(side), p.layers(name, "lung"))
+        canvas.dome_mm[side] = 60 * (1 - level)
+    _paint_mediastinum(canvas, body)
 
 
-def _paint_mediastinum(canvas: Canvas, body: Body, levels: dict[int, float]) -> None:
+def _paint_mediastinum(canvas: Canvas, body: Body) -> None:
     """Fat between the lungs and, below them, in the abdominal cavity; muscle of the diaphragm between both."""
     where = canvas.slices(((-190, 190), (-130, 150), (-205, 440)))
     x, y, z = canvas.x[where], canvas.y[where], canvas.z[where]
-    offset = np.where(x > 0, (levels[1] - 1) * 60, (levels[-1] - 1) * 60).astype(np.float32)
-    lung_base = body.diaphragm_mm(x, y, z) - offset
+    lung_base = body.diaphragm_mm(x, y, z) + np.where(x > 0, canvas.dome_mm[1], canvas.dome_mm[-1]).astype(np.float32)
     free = canvas.free[where]
     fat = TISSUE_INDEX["fat"]
     tissues = canvas.tissues[where]
@@ -214,11 +223,16 @@ def _place_upper_abdomen(p: Placement, room: Mask) -> None:
     shape, box = p.solid("gallbladder", (62, 80, 80), (17, 17, 36), (-0.25, -0.65, 0.72))
     canvas.claim("gallbladder", box, shape, p.layers("gallbladder", "bile"), within=room)
 
-    shape, box = p.solid("spleen", (-112, -14, 126), (23, 36, 50), (-0.25, 0.45, -1.0))
+    shape, box = p.solid("spleen", (-112, -14, 126 + p.sunk_mm(-1)), (23, 36, 50), (-0.25, 0.45, -1.0))
     canvas.claim("spleen", box, shape, p.layers("spleen", "spleen"), within=room)
 
+    line = [(30, 58, 62), (24, 60, 78), (6, 58, 86), (-24, 46, 96), (-58, 22, 110), (-84, 6, 118)]
+    shape, points = p.line("pancreas", line, [19, 17, 13, 14, 13, 11])
+    canvas.claim("pancreas", box_of(points, 36), shape, p.layers("pancreas", "pancreas"), within=room)
+
     shift, size = p.jitter("liver")
-    bulk = ellipsoid(np.array([62, 30, 118]) + shift, np.array([112, 102, 92]) * size)
+    shift = shift + np.array([0, 0, p.sunk_mm(1)])
+    bulk = ellipsoid(np.array([62, 30, 128]) + shift, np.array([112, 102, 104]) * size)
     normal = np.array([-0.60, 0.10, -0.79])
     normal /= np.linalg.norm(normal)
     anchor = np.array([28, 50, 92]) + shift
@@ -228,16 +242,23 @@ def _place_upper_abdomen(p: Placement, room: Mask) -> None:
         # the left lobe thins out in front of the stomach; the spine and the great vessels indent the right one
         oblique = (0.73 * (8 + shift[0] - x) + 0.68 * (22 + shift[1] - y)).astype(np.float32)
         behind = np.minimum(oblique, 12 + shift[0] - x)
-        return np.maximum(np.maximum(bulk(x, y, z), 1 + below / 75), 1 + behind / 75).astype(np.float32)
+        parts = (bulk(x, y, z), 1 + below / 75, 1 + behind / 75)
+        # a high norm instead of the maximum rounds the edges
+        total = sum(np.maximum(part, np.float32(0)) ** 12 for part in parts)
+        return np.asarray(total ** np.float32(1 / 12), np.float32)
 
     canvas.claim("liver", ((-130, 170), (-95, 140), (-10, 245)), liver, p.layers("liver", "liver"), within=room)
 
-    line = [(30, 58, 62), (24, 60, 78), (6, 58, 86), (-24, 46, 96), (-58, 22, 110), (-84, 6, 118)]
-    shape, points = p.line("pancreas", line, [19, 17, 13, 14, 13, 11])
-    canvas.claim("pancreas", box_of(points, 36), shape, p.layers("pancreas", "pancreas"), within=room)
-
-    line = [(-62, 0, 166), (-66, 26, 146), (-62, 56, 120), (-44, 78, 96), (-14, 84, 84), (14, 72, 84)]
-    shape, points = p.line("stomach", line, [32, 34, 31, 26, 19, 12])
+    sunk = p.sunk_mm(-1)
+    axis: list[tuple[float, float, float]] = [
+        (-62, 0, 166 + sunk),
+        (-66, 26, 146 + sunk),
+        (-62, 56, 120 + 0.7 * sunk),
+        (-44, 78, 96 + 0.3 * sunk),
+        (-14, 84, 84),
+        (14, 72, 84),
+    ]
+    shape, points = p.line("stomach", axis, [32, 34, 31, 26, 19, 12])
     layers = p.layers("stomach", "stomach", gas_ml=30.0)
 
     def front_first(x: Floats, y: Floats, z: Floats) -> Floats:
