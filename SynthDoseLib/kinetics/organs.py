@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import LabelMap, SynthDoseError
 from .halflife import effective_half_life
-from .values import ActivityRow, TimeIntegratedActivity, require_positive, residence_time_h
+from .values import ActivityRow, Findings, TimeIntegratedActivity, require_positive, residence_time_h
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,17 @@ def from_organs(
             per_voxel[labels.organ(member).index] = tia / voxels
             origin = "" if half_life is None else "physical" if source.effective_half_life_h is None else "given"
             rows.append(ActivityRow(member, None, half_life, origin, share, residence_time_h(share, administered_MBq)))
-    notes = ["Activity was given per organ and spread evenly over each organ's volume; other tissue has none."]
+    findings = Findings()
+    findings.say("Activity was given per organ and spread evenly over each organ's volume; other tissue has none.")
     physical = [row.organ for row in rows if row.half_life_source == "physical"]
     if physical:
-        notes.append(f"No effective half-life was given for {', '.join(physical)}: the physical one was used (no clearance).")
+        findings.warn(f"No effective half-life was given for {', '.join(physical)}: the physical one was used (no clearance).")
     if any(source.activity_MBq is not None for source in sources):
-        notes.append(
+        findings.say(
             "Activity was carried to administration and to infinity as one exponential; the uptake phase is neglected."
         )
-    return TimeIntegratedActivity(labels.grid, per_voxel[labels.labels].astype(np.float32), tuple(rows), tuple(notes))
+    values = per_voxel[labels.labels].astype(np.float32)
+    return TimeIntegratedActivity(labels.grid, values, tuple(rows), tuple(findings.notes), tuple(findings.warnings))
 
 
 def _integrate(source: OrganSource, physical_h: float, administered_MBq: float | None) -> tuple[float, float | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,23 @@ from numpy.typing import NDArray
 from ..core import LabelMap, SynthDoseError, VoxelGrid
 
 REST = "rest_of_body"
+
+
+@dataclass
+class Findings:
+    """What is found on the way: notes, and those among them that are warnings."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Add a note."""
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """Add a note that is a warning."""
+        self.notes.append(text)
+        self.warnings.append(text)
 
 
 @dataclass(frozen=True)
@@ -52,12 +70,15 @@ class TimeIntegratedActivity:
         One per organ that has voxels.
     notes : tuple of str
         Assumptions and remarkable findings, one sentence each, for the report.
+    warnings : tuple of str
+        Those of `notes` that a reader has to know before using a number.
     """
 
     grid: VoxelGrid
     tia_MBq_s: NDArray[np.float32]
     organs: tuple[ActivityRow, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values = np.ascontiguousarray(self.tia_MBq_s, dtype=np.float32)
@@ -83,6 +104,12 @@ class TimeIntegratedActivity:
 def residence_time_h(tia_MBq_s: float, administered_MBq: float | None) -> float | None:
     """Time-integrated activity per administered activity, h."""
     return None if administered_MBq is None else tia_MBq_s / administered_MBq / 3600.0
+
+
+def some(names: Sequence[str], limit: int = 6) -> str:
+    """Organ names for one sentence: all of a few, the first of many."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def organ_sums(values: NDArray[np.float32], labels: LabelMap) -> dict[str, float]:

@@ -85,7 +85,7 @@ class ReportContents:
         What was extracted with which settings, or why not.
     inputs : sequence of ReportInput
     warnings : sequence of str
-        What the reader has to know before using a number; shown at the top.
+        What the reader has to know before using a number; shown at the top together with those of `activity`.
     notes : mapping of stage to sequence of str
     versions, computer : mapping of name to text
     stage_seconds : mapping of stage to s
@@ -161,6 +161,8 @@ def render_report(contents: ReportContents) -> str:
         organ_bars=_organ_bars(contents.organ_doses),
         curves=curves,
         noise=_voxel_noise(contents),
+        warnings=list(dict.fromkeys((*contents.warnings, *(contents.activity.warnings if contents.activity else ())))),
+        notes=_notes(contents),
         style=resource_path("report", "report.css").read_text(encoding="utf-8"),
     )
 
@@ -215,6 +217,13 @@ def _summary(c: ReportContents) -> list[tuple[str, str]]:
         cards.append(("Largest organ standard error", f"{relative:.2%} in {_organ(name)}{wanted}"))
     cards += [(label, text) for label, text in c.facts.items()]
     return cards
+
+
+def _notes(c: ReportContents) -> dict[str, list[str]]:
+    """Notes per stage that are not shown elsewhere in the report."""
+    shown = {*c.warnings, *(c.activity.notes if c.activity is not None else ())}
+    kept = {stage: [note for note in notes if note not in shown] for stage, notes in c.notes.items()}
+    return {stage: notes for stage, notes in kept.items() if notes}
 
 
 def _reached(c: ReportContents) -> dict[str, float]:

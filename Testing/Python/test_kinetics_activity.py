@@ -124,7 +124,7 @@ def test_partial_overlap_is_noted_with_the_organs_it_cuts():
     assert "liver 67%" in notes
     bigger = VoxelGrid.from_spacing((20, 10, 10), (10.0, 10.0, 10.0))
     wide = ImageVolume(bigger, np.ones(bigger.shape), "NM", "Bq/ml", START)
-    assert "50.0% of the activity in the image lies outside the CT" in " ".join(integrate(wide, labels).notes)
+    assert "50.00% of the activity in the image lies outside the CT" in " ".join(integrate(wide, labels).notes)
 
 
 def test_images_that_do_not_overlap_are_refused():
@@ -184,7 +184,10 @@ def test_units_and_times_have_to_be_known():
 
 def test_more_activity_than_administered_is_said():
     activity, labels = case()
-    assert "more than all of it" in " ".join(integrate(activity, labels, administered_MBq=0.1).notes)
+    result = integrate(activity, labels, administered_MBq=0.1, rest_effective_half_life_h=60.0)
+    assert "more than all of it" in result.warnings[0]
+    assert set(result.warnings) < set(result.notes)
+    assert integrate(activity, labels, administered_MBq=100.0, rest_effective_half_life_h=60.0).warnings == ()
 
 
 def test_a_given_map_is_taken_over_and_its_sum_kept_on_another_grid():
