@@ -182,6 +182,7 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         table = p.organTable if p is not None else None
         if self.ui.organTableView.mrmlTableNode() is not table:
             self.ui.organTableView.setMRMLTableNode(table)
+            self.ui.organTableView.resizeColumnsToContents()
 
     def showStatus(self, text: str, failed: bool = False) -> None:
         self.ui.statusLabel.text = text
@@ -202,8 +203,6 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             logging.exception("SynthDose could not start")
             self.showStatus(str(error) or type(error).__name__, failed=True)
             return
-        finally:
-            self.updateGui()
         if started:
             self.showStatus(_("Starting."))
             self.timer.start()
@@ -217,8 +216,8 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onTimer(self) -> None:
         state = self.logic.poll()
-        for line in state.newLines:
-            self.ui.logEdit.appendPlainText(line)
+        if state.newLines:
+            self.ui.logEdit.appendPlainText("\n".join(state.newLines))
         if state.running:
             if state.progress is not None and not state.cancelled:
                 self.showProgress(state.progress.fraction)
@@ -243,8 +242,7 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             logging.exception("SynthDose could not load its results")
             self.showStatus(str(error), failed=True)
             return
-        for note in notes:
-            self.ui.logEdit.appendPlainText(note)
+        self.ui.logEdit.appendPlainText("\n".join(notes))
         self.showProgress(1)
         self.showStatus(_("Finished. Results are in the table, the slice views and the Data module."))
 
@@ -279,6 +277,7 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
         self._installer = installer
         self._job: Any = None
         self._folder: pathlib.Path | None = None
+        self._lines: tuple[str, ...] = ()
 
     def getParameterNode(self) -> SynthDoseParameterNode:
         return SynthDoseParameterNode(super().getParameterNode())
@@ -303,12 +302,19 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
         return ""
 
     def withOrgansListed(self, parameters: SynthDoseParameterNode) -> str:
-        """The half-life text with a line for every segment that it does not name yet."""
+        """The half-life text with a line for every organ of the segmentation that it does not name yet."""
+        import numpy as np
+
+        from SynthDoseLib.core import LabelMap, VoxelGrid
+        from SynthDoseLib.mrml import organsFromSegmentationNode
         from SynthDoseLib.mrml.forms import halfLivesFromText
+        from SynthDoseLib.pipeline.stations import match_organs
 
         known = halfLivesFromText(parameters.organHalfLives, allowEmpty=True)
-        segmentation = parameters.segmentation.GetSegmentation()
-        names = [segmentation.GetSegment(segmentID).GetName() for segmentID in segmentation.GetSegmentIDs()]
+        # the run finds organs by other names too ("Left Kidney"): write those that it will use
+        nothing = np.zeros((1, 1, 1), np.uint16)
+        organs = LabelMap(VoxelGrid(nothing.shape, np.eye(4)), nothing, organsFromSegmentationNode(parameters.segmentation))
+        names = [organ.name for organ in match_organs(organs).organs]
         hours = f"{parameters.restHalfLifeHours:g}" if parameters.restHalfLifeHours > 0 else ""
         lines = [line for line in parameters.organHalfLives.splitlines() if line.strip()]
         return "\n".join([*lines, *(f"{name} = {hours}" for name in names if name not in known)])
@@ -428,11 +434,10 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
         return f"{text}. {progress.message}" if progress.message else f"{text}."
 
     def failure(self, state: Any) -> str:
-        """Why a run failed: the last lines that it wrote."""
-        if state.exitCode == 2 and self._lines:  # bad input: the last line is the message for the user
-            return self._lines[-1].removeprefix("synthdose: ")
-        tail = "\n".join(self._lines[-5:])
-        return _("The calculation ended unexpectedly (exit status {status}).").format(status=state.exitCode) + f"\n{tail}"
+        """Why a run failed."""
+        from SynthDoseLib.mrml import failureText
+
+        return failureText(state.exitCode, self._lines)
 
     def loadResults(self, parameters: SynthDoseParameterNode) -> tuple[str, ...]:
         """Add the results of the last run to the scene and show them; return notes for the user."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .display import DoseRange, doseColourNode, doseDisplayRange, showDoseOverImage, showTableAndChart
-    from .jobs import BackgroundRun, RunState, runCommand
+    from .jobs import BackgroundRun, RunState, failureText, runCommand
     from .runs import RunNodes, loadRun
-    from .segmentations import labelMapFromSegmentationNode, segmentationNodeFromLabelMap
+    from .segmentations import labelMapFromSegmentationNode, organsFromSegmentationNode, segmentationNodeFromLabelMap
     from .tables import dvhChartNode, dvhTableNode, tableNodeFromCsv
     from .volumes import (
         doseVolumeFromDose,
@@ -34,10 +34,12 @@ __all__ = [
     "doseVolumeFromDose",
     "dvhChartNode",
     "dvhTableNode",
+    "failureText",
     "gridFromVolumeNode",
     "imageFromVolumeNode",
     "labelMapFromSegmentationNode",
     "loadRun",
+    "organsFromSegmentationNode",
     "runCommand",
     "saveImage",
     "segmentationNodeFromLabelMap",
@@ -50,9 +52,9 @@ __all__ = [
 
 _HOMES = {
     "display": ("DoseRange", "doseColourNode", "doseDisplayRange", "showDoseOverImage", "showTableAndChart"),
-    "jobs": ("BackgroundRun", "RunState", "runCommand"),
+    "jobs": ("BackgroundRun", "RunState", "failureText", "runCommand"),
     "runs": ("RunNodes", "loadRun"),
-    "segmentations": ("labelMapFromSegmentationNode", "segmentationNodeFromLabelMap"),
+    "segmentations": ("labelMapFromSegmentationNode", "organsFromSegmentationNode", "segmentationNodeFromLabelMap"),
     "tables": ("dvhChartNode", "dvhTableNode", "tableNodeFromCsv"),
     "volumes": (
         "doseVolumeFromDose",

@@ -91,6 +91,20 @@ def progressFromLine(line: str) -> ProgressReport | None:
         return None
 
 
+def failureText(exitCode: int | None, lines: Sequence[str]) -> str:
+    """Return why a run failed: the command line's own message, or else the last lines that it wrote.
+
+    Examples
+    --------
+    >>> failureText(2, ["reading", "synthdose: There is no CT."])
+    'There is no CT.'
+    """
+    said = [index for index, line in enumerate(lines) if line.startswith("synthdose: ")]
+    if said:
+        return "\n".join(lines[said[-1] :]).removeprefix("synthdose: ")
+    return "\n".join([f"The calculation ended unexpectedly (exit status {exitCode}).", *lines[-5:]])
+
+
 class BackgroundRun:
     """A process whose messages are read when `poll` is called.
 

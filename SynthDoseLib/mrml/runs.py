@@ -16,7 +16,7 @@ from .segmentations import segmentationNodeFromLabelMap
 from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv, tableNodeFromCsv
 from .volumes import doseVolumeFromDose, sceneOrDefault, volumeNodeFromImage
 
-CURVES_SHOWN = 12
+CURVES_SHOWN = 10
 """Organs drawn in the chart: those with the highest mean dose. The table has all."""
 
 

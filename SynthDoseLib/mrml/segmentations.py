@@ -53,6 +53,7 @@ def segmentationNodeFromLabelMap(labels: LabelMap, name: str = "Organs", scene: 
         Shown as outlines in slice views.
     """
     node = sceneOrDefault(scene).AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()  # first, so that views never meet a segment without display properties
     segmentation = node.GetSegmentation()
     representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     segmentation.SetSourceRepresentationName(representation)
@@ -73,11 +74,16 @@ def segmentationNodeFromLabelMap(labels: LabelMap, name: str = "Organs", scene: 
         if tag := terminologyTag(organ):
             segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
         segmentation.AddSegment(segment, organ.name)
-    node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetVisibility2DFill(False)
     display.SetSliceIntersectionThickness(2)
     return node
+
+
+def organsFromSegmentationNode(node: Any) -> tuple[Organ, ...]:
+    """Return the segments of a segmentation node as organs, numbered from 1, with unique names, colours and SNOMED codes."""
+    segmentation = node.GetSegmentation()
+    return tuple(_organs(segmentation, segmentation.GetSegmentIDs()).values())
 
 
 def labelMapFromSegmentationNode(node: Any, reference: Any) -> LabelMap:

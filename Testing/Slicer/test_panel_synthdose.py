@@ -109,11 +109,13 @@ def test_a_run_goes_from_nodes_to_nodes(host, scene, panel, tmp_path, screenshot
     from slicerhost.views import SliceView
 
     ui, p = panel.ui, panel._parameterNode
+    p.segmentation.GetSegmentation().GetSegment("kidney_left").SetName("Left Kidney")
     ui.restHalfLifeSpinBox.value = 40
     ui.listOrgansButton.click()
     assert p.organHalfLives == "kidney_left = 40\nkidney_right = 40\nliver = 40"
     p.organHalfLives = "kidney_left = 50\nkidney_right = 50\nliver = 60"
     assert "liver = 60" in ui.halfLivesEdit.toPlainText()
+    p.segmentation.GetSegmentation().GetSegment("kidney_left").SetName("kidney_left")
     ui.runButton.click()
     assert ui.cancelButton.enabled
     assert not ui.runButton.enabled
