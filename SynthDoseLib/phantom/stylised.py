@@ -139,6 +139,7 @@ def stylised_adult(
     body = Body(person.build)
     masses = person.masses_g()
     paint_body(canvas, body)
+    grid, canvas = _without_air(grid, canvas, margin_mm)
     placement = Placement(canvas, body, masses, person.jitter)
     place_head(placement)
     place_cord(placement)
@@ -150,6 +151,26 @@ def stylised_adult(
     labels = LabelMap(grid, canvas.labels, organ_table(canvas.names))
     targets = {**placement.asked_g, "skeleton": sum(bones.values())}
     return StylisedAdult(labels, canvas.tissues, TISSUES, targets, sex, person.height_m, person.weight_kg, seed)
+
+
+COUCH_ROOM_MM = 20.0
+"""Air behind the body beyond the margin, so that a couch has room in the image."""
+
+
+def _without_air(grid: VoxelGrid, canvas: Canvas, margin_mm: float) -> tuple[VoxelGrid, Canvas]:
+    """Crop rows and columns to the body and its margin; the grid's axes run to the left and back."""
+    slices = []
+    for axis, (before, after), spacing in (
+        (1, (margin_mm, margin_mm + COUCH_ROOM_MM), grid.spacing_mm[1]),
+        (2, (margin_mm, margin_mm), grid.spacing_mm[0]),
+    ):
+        body = np.flatnonzero(canvas.free.any(axis=(0, 3 - axis)))
+        first = max(0, int(body[0] - np.ceil(before / spacing)))
+        last = min(grid.shape[axis], int(body[-1] + 1 + np.ceil(after / spacing)))
+        slices.append(slice(first, last))
+    rows, columns = slices
+    shape = (grid.shape[0], rows.stop - rows.start, columns.stop - columns.start)
+    return grid.crop((0, rows.start, columns.start), shape), canvas.cropped(rows, columns)
 
 
 class _Person:
@@ -221,7 +242,7 @@ class _Person:
         fat = 22 * self.build.fat * (1.35 if self.sex == "female" else 1.0)
         breast = 25 if self.sex == "female" else 0
         side = max((176 + fat) * self.build.girth, 218.0) * self.width + margin_mm
-        back = (118 + 0.6 * fat) * self.build.depth * self.width + margin_mm + 20  # room for a couch
+        back = (118 + 0.6 * fat) * self.build.depth * self.width + margin_mm + COUCH_ROOM_MM
         front = (134 + 0.6 * fat + breast) * self.build.depth * self.width + margin_mm
         low = np.array([-side, -back, extent[0] * self.size])
         high = np.array([side, front, extent[1] * self.size])

@@ -53,6 +53,15 @@ class Canvas:
             result.append(slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0))
         return result[0], result[1], result[2]
 
+    def cropped(self, rows: slice, columns: slice) -> Canvas:
+        """Return a canvas without the outer rows and columns; to be called before the first organ."""
+        where = (slice(None), rows, columns)
+        x, y, z = (np.ascontiguousarray(array[where]) for array in (self.x, self.y, self.z))
+        canvas = Canvas(x, y, z, self.voxel_volume_ml)
+        canvas.tissues = np.ascontiguousarray(self.tissues[where])
+        canvas.free = np.ascontiguousarray(self.free[where])
+        return canvas
+
     def label_of(self, name: str) -> int:
         """Label value of an organ; new names get the next one."""
         if name not in self.names:
