@@ -100,8 +100,7 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: SynthDoseLogic | None = None
-        self._parameterNode: Any = None
-        self._guiTag: Any = None
+        self._parameterNode = self._guiTag = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
