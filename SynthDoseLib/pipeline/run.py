@@ -175,9 +175,10 @@ def run_patient(
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
+    radiomics = ""
     if plan.output.radiomics:
         with clock.stage("radiomics"):
-            warnings += _write_radiomics(folder, ct, labels, progress)
+            radiomics = _write_radiomics(folder, ct, labels, progress)
     if plan.output.scene:
         with clock.stage("scene"):
             warnings += write_scene(folder)
@@ -191,7 +192,7 @@ def run_patient(
     with clock.stage("report"):
         record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, [*warnings, *sum(notes.values(), ())])
         contents = report_contents(
-            plan, dose_ct, phantom, tia, dose, rows, organ_doses, simulated, record, notes, tuple(warnings)
+            plan, dose_ct, phantom, tia, dose, rows, organ_doses, simulated, record, notes, tuple(warnings), radiomics, folder
         )
         write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds
@@ -249,15 +250,16 @@ def _write_dicom(folder: Path, plan: RunPlan, ct: ImageVolume, labels: LabelMap,
     return []
 
 
-def _write_radiomics(folder: Path, ct: ImageVolume, labels: LabelMap, progress: Progress) -> list[str]:
+def _write_radiomics(folder: Path, ct: ImageVolume, labels: LabelMap, progress: Progress) -> str:
+    """Write ``radiomics.csv``; return what was extracted and how, or why not."""
     from ..radiomics import extract_features, write_features_csv
 
     try:
         features = extract_features(ct, labels, progress=progress)
     except MissingPackageError as error:
-        return [f"Radiomics was left out: {error}"]
+        return f"Radiomics was left out: {error}"
     write_features_csv(folder / "radiomics.csv", features)
-    return []
+    return " ".join(features.notes)
 
 
 def write_scene(folder: Path) -> list[str]:
@@ -301,7 +303,7 @@ def _load_checkpoint(folder: Path, key: str, phantom: VoxelPhantom) -> Simulatio
             return None
         with np.load(folder / f"{CHECKPOINT}.npz", allow_pickle=False) as arrays:
             dose = DoseMap(phantom.grid, arrays["dose"], arrays["sigma"], per="decay")
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in record["result"].items()}
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record["result"].items()}
         return SimulationResult(dose=dose, organs=tuple(OrganDose(**organ) for organ in record["organs"]), **values)
     except (OSError, KeyError, ValueError, TypeError):
         return None  # no or another checkpoint: the dose is transported again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ..core import DoseMap, ImageVolume, OrganDose, VoxelPhantom
@@ -16,13 +17,13 @@ from .report_quality import segmentation_rows
 
 FILES = {
     "plan.toml": "the plan as resolved, with absolute paths",
-    "provenance.json": "versions, hashes of the inputs, seed, device, times",
     "ct.nrrd": "CT on the grid of the dose, HU",
     "labels.seg.nrrd": "organs, for Slicer",
     "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",
     "tia_MBq_s.nrrd": "time-integrated activity per voxel, MBq s",
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
-    "organ_doses.csv, dvh.csv, radiomics.csv": "tables",
+    "organ_doses.csv, dvh.csv": "organ doses and dose-volume histograms",
+    "radiomics.csv": "radiomics features per organ",
     "scene.mrb": "everything in one Slicer scene",
     "dicom/": "RTDOSE, RTSTRUCT and SEG, when the CT was DICOM",
 }
@@ -40,6 +41,8 @@ def report_contents(
     record: Mapping[str, Any],
     notes: Mapping[str, tuple[str, ...]],
     warnings: tuple[str, ...],
+    radiomics: str,
+    folder: Path,
 ) -> ReportContents:
     """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
     therapy = plan.therapy
@@ -65,6 +68,7 @@ def report_contents(
         activity=tia,
         segmentation=segmentation_rows(phantom, ct),
         segmentation_source=_segmentation_source(plan),
+        radiomics=radiomics,
         inputs=_inputs(record["inputs"]),
         warnings=warnings,
         notes={stage: texts for stage, texts in notes.items() if texts},
@@ -72,7 +76,7 @@ def report_contents(
         computer=record["computer"],
         stage_seconds=record["seconds"],
         energy=EnergyBalance(simulated.energy_emitted_MeV, simulated.energy_deposited_MeV, simulated.energy_escaped_MeV),
-        files=FILES,
+        files={name: text for name, text in FILES.items() if (folder / name.split(",")[0]).exists()},
     )
 
 
