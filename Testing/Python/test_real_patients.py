@@ -57,7 +57,7 @@ def test_a_hip_implant_is_refused_until_its_material_is_named(tmp_path):
     full = dataclasses.replace(plan.image, path=IMAGES / "ct_torso_totalseg" / "example_ct.nii.gz")
     tissue = dataclasses.replace(plan.segmentation, path=None, labels="", method="tissue")
     source = (dataclasses.replace(plan.organ_activity[0], organ="soft_tissue"),)
-    dose = dataclasses.replace(plan.dose, organs=())
+    dose = dataclasses.replace(plan.dose, organs=("soft_tissue",))
     plan = dataclasses.replace(plan, image=full, segmentation=tissue, organ_activity=source, dose=dose)
     with pytest.raises(SynthDoseError, match="metal"):
         run(plan, tmp_path / "out")
