@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         verbs,
         "segment",
         "Organs of one image.",
-        "synthdose segment ct/ --bundle synthdose_ct_organs --out labels.seg.nrrd",
+        "synthdose segment ct/ --bundle synthetic_torso_ct --out labels.seg.nrrd",
         _segment,
     )
     segment.add_argument("image", type=Path, help="DICOM folder, NRRD, NIfTI")

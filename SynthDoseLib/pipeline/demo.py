@@ -24,7 +24,7 @@ from .run import run_patient
 from .run_folder import claim_folder, open_folder
 from .stations import report_stage
 
-BUNDLE = "synthdose_ct_organs"
+BUNDLE = "synthetic_torso_ct"
 JUDGED = ("lungs", "liver", "kidneys")
 
 

@@ -137,7 +137,7 @@ def test_an_unreadable_bundle(tmp_path, capsys):
 def test_a_bundle_whose_weights_are_garbage(tmp_path, capsys):
     from SynthDoseLib.core import resource_path
 
-    shutil.copytree(resource_path("segmentation", "synthdose_ct_organs"), tmp_path / "bundle")
+    shutil.copytree(resource_path("segmentation", "synthetic_torso_ct"), tmp_path / "bundle")
     weights = next(p for p in (tmp_path / "bundle" / "models").iterdir())
     weights.write_bytes(b"\x80\x04garbage")
     plan = with_change(tmp_path, 'path = "labels.seg.nrrd"', 'bundle = "bundle"')
