@@ -12,7 +12,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from .. import __version__
 from ..core import ImageVolume, SynthDoseError
-from .dicom_files import read_dataset
+from .dicom_files import lenient, read_dataset
 from .text import clean_text
 
 MAKER = "SynthDose"
@@ -109,13 +109,14 @@ def file_meta(dataset: Dataset, syntax: str) -> FileMetaDataset:
 
 def copy_study(dataset: Dataset, header: Dataset, deidentify: bool) -> None:
     """Make `dataset` part of the patient and study of `header`, with or without who that is."""
-    if "SpecificCharacterSet" in header:
-        dataset.SpecificCharacterSet = header.SpecificCharacterSet
-    for keyword in (*_PATIENT, *_STUDY):
-        if keyword in header:
-            setattr(dataset, keyword, header[keyword].value)
-    with_required_tags(dataset)
-    dataset.StudyInstanceUID = header.StudyInstanceUID
+    with lenient():
+        if "SpecificCharacterSet" in header:
+            dataset.SpecificCharacterSet = header.SpecificCharacterSet
+        for keyword in (*_PATIENT, *_STUDY):
+            if keyword in header:
+                setattr(dataset, keyword, header[keyword].value)
+        with_required_tags(dataset)
+        dataset.StudyInstanceUID = header.StudyInstanceUID
     if deidentify:
         strip_identity(dataset)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -58,7 +59,8 @@ def lenient() -> Iterator[None]:
 def guarded(path: Path) -> Iterator[None]:
     """Turn what pydicom raises on damaged values, which it only looks at when they are asked for, into one message."""
     try:
-        yield
+        with lenient():
+            yield
     except _DAMAGE as error:
         raise SynthDoseError(f"{path}: a DICOM header is damaged or incomplete ({clean_text(error, 160)}).") from error
 
@@ -181,7 +183,10 @@ def is_localizer(file: DicomFile) -> bool:
 
 def save_dataset(dataset: Dataset, path: Path) -> None:
     """Write a complete DICOM file (preamble and file meta), with either pydicom."""
+    # by way of memory: pydicom hides from a full disk's error what kind it was
+    stream = io.BytesIO()
     if int(pydicom.__version__.split(".")[0]) >= 3:
-        dataset.save_as(path, enforce_file_format=True)
+        dataset.save_as(stream, enforce_file_format=True)
     else:
-        dataset.save_as(path, write_like_original=False)
+        dataset.save_as(stream, write_like_original=False)
+    path.write_bytes(stream.getbuffer())

@@ -148,7 +148,8 @@ def write_dicom_seg(
     organs = [o for o in labels.organs if counts[o.name]]
     if not organs:
         raise SynthDoseError("The label map is empty: there is no segment to write as DICOM SEG.")
-    headers = [with_required_tags(h) for h in reference_headers(reference)]
+    with lenient():
+        headers = [with_required_tags(h) for h in reference_headers(reference)]
     numbers = np.zeros(max(o.index for o in labels.organs) + 1, np.uint8 if len(organs) < 256 else np.uint16)
     for number, organ in enumerate(organs, start=1):
         numbers[organ.index] = number

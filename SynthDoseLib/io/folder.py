@@ -47,6 +47,7 @@ def prepare_output_folder(
             f"{folder} already holds the results of a run ({marker}). Give another folder, or delete it first."
         )
     probe = folder / f".{uuid.uuid4().hex[:8]}.probe"
+    existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(probe, "wb") as stream:
@@ -55,18 +56,26 @@ def prepare_output_folder(
             os.fsync(stream.fileno())
         free_MB = shutil.disk_usage(folder).free / 1e6
     except OSError as error:
+        _forget(probe, folder, existed)
         raise SynthDoseError(
             f"Cannot write to {folder}: {error.strerror or error}. Check the free space and the permissions."
         ) from error
-    finally:
-        # the folder may have vanished or forbid it; what matters was said above
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
     if free_MB < needed_MB:
+        _forget(probe, folder, existed)
         raise SynthDoseError(
             f"{folder} has {free_MB:.0f} MB free, about {needed_MB:.0f} MB are needed. Free some space, or choose another disk."
         )
+    probe.unlink(missing_ok=True)
     return folder
+
+
+def _forget(probe: Path, folder: Path, existed: bool) -> None:
+    """Remove what the check left, as far as that is possible where it failed."""
+    with suppress(OSError):
+        probe.unlink(missing_ok=True)
+    if not existed:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

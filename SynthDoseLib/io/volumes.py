@@ -96,6 +96,12 @@ def save_itk(image: SimpleITK.Image, path: str | os.PathLike[str]) -> None:
     """Write an ITK image atomically; a full disk or a missing permission becomes `SynthDoseError`."""
     with writing(path) as temporary:
         SimpleITK.WriteImage(image, str(temporary), True, _COMPRESSION_LEVEL)
+        if temporary.name.lower().endswith((".nii", ".nii.gz")):
+            # ITK's NIfTI writer does not notice a full disk
+            try:
+                read_plain(temporary)
+            except SynthDoseError as error:
+                raise SynthDoseError(f"Cannot write {path}: the disk is full, or the file was changed meanwhile.") from error
 
 
 @contextmanager
