@@ -113,7 +113,7 @@ def train(out: Path, settings: TrainingSettings, patients: int, checkpoint_every
 
     def keep(step: int, weights: dict[str, Any]) -> None:
         partial = TrainedNetwork(weights, settings, np.zeros(step), 0.0)
-        write_bundle(out, partial, _card({organ: [float("nan")] for organ in ORGANS}, patients))
+        write_bundle(out, partial, _card({}, patients))
 
     trained = train_network(
         training_pairs(patients),
@@ -122,7 +122,7 @@ def train(out: Path, settings: TrainingSettings, patients: int, checkpoint_every
         checkpoint_every=max(1, checkpoint_every),
         progress=report,
     )
-    write_bundle(out, trained, _card({organ: [float("nan")] for organ in ORGANS}, patients))
+    write_bundle(out, trained, _card({}, patients))
     scores = measure(out)
     write_bundle(out, trained, _card(scores, patients))
     return scores

@@ -15,6 +15,7 @@ from .tables import (
     organ_groups,
 )
 from .tissue import TISSUES, segment_tissue
+from .zoo import fetch_bundle
 
 __all__ = [
     "TISSUES",
@@ -22,6 +23,7 @@ __all__ = [
     "apply_table",
     "bundle_store",
     "canonical_organs",
+    "fetch_bundle",
     "find_bundle",
     "find_organ",
     "group_mask",

@@ -235,7 +235,7 @@ def _preprocess(image: ImageVolume, bundle: Bundle) -> tuple[Any, VoxelGrid]:
         raise SynthDoseError(f"The configuration of the bundle {bundle.folder} defines no preprocessing.")
     steps = transform_components(bundle.reader.get("preprocessing"), "preprocessing")
     values = torch.from_numpy(np.ascontiguousarray(image.values.transpose(2, 1, 0)))[None].clone()
-    data: Any = MetaTensor(values, affine=torch.from_numpy(image.grid.ijk_to_ras.copy()))
+    data: Any = MetaTensor(values, affine=torch.from_numpy(image.grid.ijk_to_ras.copy()), meta={"space": "RAS"})
     key = _image_key(steps)
     for step in steps:
         if step.target.rsplit(".", 1)[-1] in _LOADING:

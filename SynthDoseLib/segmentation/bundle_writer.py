@@ -12,7 +12,7 @@ from typing import Any
 from ..core import SynthDoseError, atomic_path
 from .training import TrainedNetwork, network_definition
 
-WINDOW_VOXELS = (88, 64, 128)  # a torso at 6 mm in one piece: left and right are told apart by the whole picture
+WINDOW_VOXELS = (96, 64, 128)  # a torso at 6 mm in one piece: left and right are told apart by the whole picture
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,12 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
             "transforms": [
                 {"_target_": "LoadImaged", "keys": "@image_key"},
                 {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
-                {"_target_": "Orientationd", "keys": "@image_key", "axcodes": "RAS"},
+                {
+                    "_target_": "Orientationd",
+                    "keys": "@image_key",
+                    "axcodes": "RAS",
+                    "labels": [["L", "R"], ["P", "A"], ["I", "S"]],
+                },
                 {"_target_": "Spacingd", "keys": "@image_key", "pixdim": "@spacing_mm", "mode": "bilinear"},
                 {
                     "_target_": "ScaleIntensityRanged",
@@ -215,7 +220,7 @@ def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
 
 ## Network and training
 
-MONAI SegResNet, {settings.init_filters} initial filters, {parameters} parameters, {settings.spacing_mm:g} mm isotropic,
+MONAI UNet of {", ".join(map(str, settings.channels))} channels, {parameters} parameters, {settings.spacing_mm:g} mm isotropic,
 {settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1. {settings.steps} steps of one patient, Dice plus
 cross entropy, AdamW with a one-cycle schedule up to {settings.learning_rate:g}, mean of the weights (decay
 {settings.average:g}), {trained.seconds / 60:.0f} min on {settings.threads} CPU thread(s), seed {settings.seed}; last loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,10 @@ def build(component: Component, kind: str, allowed: frozenset[str], **changed: A
     if factory is None:
         raise SynthDoseError(f"The bundle asks for {component.target}, which the installed MONAI does not have.")
     try:
-        return factory(**arguments)
+        with warnings.catch_warnings():
+            # MONAI announces changes of defaults that a bundle's author chose or left alone
+            warnings.simplefilter("ignore", FutureWarning)
+            return factory(**arguments)
     except MissingPackageError:
         raise
     except Exception as error:  # MONAI raises many kinds for arguments it does not like

@@ -1,0 +1,468 @@
+"""Running MONAI bundles: the Model Zoo's structure works, and a stranger's bundle cannot run code."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from SynthDoseLib.core import Cancelled, ImageVolume, SynthDoseError, VoxelGrid
+from SynthDoseLib.segmentation import fetch_bundle, label_table, memory, read_bundle, segment_with_bundle
+from SynthDoseLib.segmentation.bundle_folder import inside
+from SynthDoseLib.segmentation.expressions import Component, ConfigurationReader, DevicePlace
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("monai")
+
+NAMES = ["background", *(label_table("monai-wholebody")[index].name for index in range(1, 105))]
+
+# the structure of the Model Zoo's wholeBody_ct_segmentation 0.2, with a network of 2 filters instead of 32
+INFERENCE = {
+    "displayable_configs": {"highres": True, "sw_overlap": 0.25, "sw_batch_size": 1},
+    "imports": ["$import glob", "$import numpy", "$import os"],
+    "bundle_root": ".",
+    "image_key": "image",
+    "output_dir": "$@bundle_root + '/eval'",
+    "output_dtype": "$numpy.float32",
+    "dataset_dir": "sampledata",
+    "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
+    "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+    "pixdim": "$[1.5, 1.5, 1.5] if @displayable_configs#highres else [3.0, 3.0, 3.0]",
+    "modelname": "$'model.pt' if @displayable_configs#highres else 'model_lowres.pt'",
+    "network_def": {
+        "_target_": "SegResNet",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 105,
+        "init_filters": 8,
+        "blocks_down": [1, 1, 1, 1],
+        "blocks_up": [1, 1, 1],
+        "dropout_prob": 0.2,
+    },
+    "network": "$@network_def.to(@device)",
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", "keys": "@image_key"},
+            {"_target_": "EnsureTyped", "keys": "@image_key", "device": "@device"},
+            {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
+            {"_target_": "Orientationd", "keys": "@image_key", "axcodes": "RAS"},
+            {"_target_": "Spacingd", "keys": "@image_key", "pixdim": "@pixdim", "mode": "bilinear"},
+            {"_target_": "NormalizeIntensityd", "keys": "@image_key", "nonzero": True},
+            {"_target_": "ScaleIntensityd", "keys": "@image_key", "minv": -1.0, "maxv": 1.0},
+        ],
+    },
+    "dataset": {"_target_": "Dataset", "data": "$[{'image': i} for i in @datalist]", "transform": "@preprocessing"},
+    "inferer": {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": [96, 96, 96],
+        "sw_batch_size": "@displayable_configs#sw_batch_size",
+        "overlap": "@displayable_configs#sw_overlap",
+        "padding_mode": "replicate",
+        "mode": "gaussian",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+    },
+    "postprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+            {
+                "_target_": "Invertd",
+                "keys": "pred",
+                "transform": "@preprocessing",
+                "orig_keys": "@image_key",
+                "nearest_interp": True,
+                "to_tensor": True,
+            },
+            {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_dtype": "@output_dtype"},
+        ],
+    },
+    "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
+    "checkpointloader": {
+        "_target_": "CheckpointLoader",
+        "load_path": "$@bundle_root + '/models/' + @modelname",
+        "load_dict": {"model": "@network"},
+    },
+    "initialize": ["$setattr(torch.backends.cudnn, 'benchmark', True)", "$@checkpointloader(@evaluator)"],
+    "run": ["$@evaluator.run()"],
+}
+
+
+def metadata(names, modality="CT") -> dict:
+    return {
+        "version": "0.2.5",
+        "name": "Whole body CT segmentation",
+        "network_data_format": {
+            "inputs": {"image": {"format": "hounsfield", "modality": modality, "num_channels": 1}},
+            "outputs": {"pred": {"num_channels": len(names), "channel_def": {str(i): n for i, n in enumerate(names)}}},
+        },
+    }
+
+
+def write(folder: Path, inference: dict, meta: dict, weights: object) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(inference), encoding="utf-8")
+    (folder / "configs" / "metadata.json").write_text(json.dumps(meta), encoding="utf-8")
+    torch.save(weights, folder / "models" / "model.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_body(tmp_path_factory) -> Path:
+    """A bundle folder as the Model Zoo's, with weights of chance."""
+    from monai.networks.nets import SegResNet
+
+    torch.manual_seed(0)
+    network = SegResNet(**{k: v for k, v in INFERENCE["network_def"].items() if k != "_target_"})
+    folder = tmp_path_factory.mktemp("zoo") / "wholeBody_ct_segmentation"
+    return write(folder, INFERENCE, metadata(NAMES), {"model": network.state_dict()})
+
+
+# a linear classifier of the CT number: one 1 x 1 x 1 convolution, so that the right answer is known
+THRESHOLDS = {
+    "network_def": {
+        "_target_": "monai.networks.nets.UNet",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 3,
+        "channels": [3, 3],
+        "strides": [1],
+        "kernel_size": 1,
+        "up_kernel_size": 1,
+        "num_res_units": 0,
+        "norm": None,
+        "act": ["leakyrelu", {"negative_slope": 1.0}],
+    },
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "Orientationd", "keys": ["image"], "axcodes": "RAS"},
+            {"_target_": "Spacingd", "keys": ["image"], "pixdim": [2, 2, 2], "mode": ["bilinear"]},
+            {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -1000, "a_max": 1000, "b_min": -1, "b_max": 1},
+        ],
+    },
+    "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 32], "overlap": 0.25},
+    "postprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+            {"_target_": "Invertd", "keys": "pred", "nearest_interp": False},
+            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def thresholds(tmp_path_factory) -> Path:
+    """A bundle whose channels are: nothing, "liver" above 0 HU, "bone" above 500 HU - built from weights, not trained."""
+    from monai.networks.nets import UNet
+
+    network = UNet(**{k: v for k, v in THRESHOLDS["network_def"].items() if k != "_target_"})
+    # with unit slopes the network is linear; fit its last layer so that the logits are 0, 8 x, 24 x - 8
+    state = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    network.load_state_dict(state)
+    names = list(state)
+    weights = [name for name in names if name.endswith("weight")]
+    state[weights[0]][0] = 1.0  # first convolution passes the image on in channel 0
+    last = weights[-1]
+    bias = last.replace("weight", "bias")
+    shape = state[last].shape  # (in, out, 1, 1, 1) of a transposed convolution
+    skip = 0  # the skip connection comes first in the concatenation
+    for channel, slope in enumerate((0.0, 8.0, 24.0)):
+        index = (skip, channel) if shape[1] == 3 else (channel, skip)
+        state[last][index] = slope
+    state[bias][2] = -8.0
+    folder = tmp_path_factory.mktemp("thresholds") / "bundle"
+    return write(folder, THRESHOLDS, metadata(["background", "Liver", "bone"]), state)
+
+
+def ball(shape=(40, 44, 48), spacing=(3.0, 2.0, 2.5), directions=None, radius_mm=30.0):
+    """A ball of 200 HU with a core of 800 HU, off the middle towards the right and the feet, on any grid."""
+    grid = VoxelGrid.from_spacing(shape, spacing, directions=directions)
+    nk, nj, ni = shape
+    k, j, i = np.meshgrid(np.arange(nk), np.arange(nj), np.arange(ni), indexing="ij")
+    distance = np.linalg.norm(grid.to_ras(np.stack([i, j, k], axis=-1)) - (12.0, 3.0, -15.0), axis=-1)
+    values = np.full(shape, -200.0, np.float32)
+    values[distance < radius_mm] = 200
+    values[distance < radius_mm / 2] = 800
+    return ImageVolume(grid, values, modality="CT", unit="HU")
+
+
+def test_the_folder_of_the_model_zoo_runs_with_the_same_call(whole_body):
+    description = read_bundle(whole_body)
+    assert description.modality == "CT"
+    assert len(description.organs) == 104
+    image = ball(shape=(12, 20, 20), spacing=(4.0, 4.0, 4.0), radius_mm=20)
+    reports = []
+    labels = segment_with_bundle(image, whole_body, device="cpu", progress=reports.append)
+    assert labels.grid.matches(image.grid)
+    assert [organ.name for organ in labels.organs] == NAMES[1:]
+    assert any("Whole body CT segmentation 0.2.5" in note and "1.5 x 1.5 x 1.5 mm" in note for note in labels.notes)
+    assert reports[-1].fraction == 1.0
+    assert any("window" in report.message for report in reports)
+
+
+def test_overrides_choose_the_low_resolution(whole_body):
+    with pytest.raises(SynthDoseError, match=r"model_lowres\.pt.*holds model\.pt"):
+        read_bundle(whole_body, {"displayable_configs#highres": False})
+
+
+DIRECTIONS = {
+    "RAS": np.eye(3),
+    "LPS": np.diag([-1.0, -1.0, 1.0]),
+    "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "oblique": np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("axes", DIRECTIONS)
+def test_labels_come_back_on_the_images_own_grid(thresholds, axes):
+    image = ball(directions=DIRECTIONS[axes])
+    labels = segment_with_bundle(image, thresholds, device="cpu")
+    assert labels.grid is image.grid
+    for name, truth in (("liver", (image.values > 0) & (image.values < 500)), ("bone", image.values > 500)):
+        found = labels.mask(name)
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9, (axes, name)
+    assert not labels.labels[image.values < -100][::7].all()
+
+
+def test_little_memory_means_smaller_windows_and_chunks_but_the_same_labels(thresholds):
+    image = ball()
+    plain = segment_with_bundle(image, thresholds, device="cpu")
+    small = segment_with_bundle(image, thresholds, device="cpu", max_memory_bytes=3_000_000)
+    assert "windows of 32 x 32 x 32" in plain.notes[-1]
+    assert (plain.labels != small.labels).mean() < 0.03  # labels, not probabilities, come back from chunks
+    with pytest.raises(SynthDoseError, match=r"needs? (about|at least) .* GB"):
+        segment_with_bundle(image, thresholds, device="cpu", max_memory_bytes=100_000)
+
+
+def test_chunks_cover_the_volume_once_and_see_half_a_window_more():
+    window = memory.Window((32, 32, 32), 1, 0.25, channels=3)
+    parts = memory.chunks((200, 44, 60), window, 6_000_000)
+    assert len(parts) > 2
+    covered = np.zeros(200, int)
+    for part in parts:
+        covered[part.inner[0]] += 1
+        assert part.outer[0].start == max(0, part.inner[0].start - 16)
+        assert part.outer[0].stop == min(200, part.inner[0].stop + 16)
+    assert (covered == 1).all()
+
+
+def test_organs_can_be_chosen_and_unknown_ones_are_refused(thresholds):
+    labels = segment_with_bundle(ball(), thresholds, device="cpu", organs=["skeleton"])
+    assert [organ.name for organ in labels.organs] == ["bone"]
+    assert set(np.unique(labels.labels)) == {0, 2}
+    with pytest.raises(SynthDoseError, match=r"does not segment 'spleen'\. It segments: liver, bone"):
+        segment_with_bundle(ball(), thresholds, device="cpu", organs=["spleen"])
+
+
+def test_a_callback_can_stop_it_between_windows(thresholds):
+    def stop(report):
+        if "window 2" in report.message:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        segment_with_bundle(ball(shape=(60, 60, 60)), thresholds, device="cpu", progress=stop)
+
+
+def test_another_modality_and_bad_values_are_refused(thresholds):
+    image = ball()
+    with pytest.raises(SynthDoseError, match="trained on CT images; this image is MR"):
+        segment_with_bundle(ImageVolume(image.grid, image.values, modality="MR"), thresholds)
+    with pytest.raises(SynthDoseError, match="not numbers"):
+        segment_with_bundle(ImageVolume(image.grid, np.full_like(image.values, np.nan), modality="CT"), thresholds)
+    with pytest.raises(SynthDoseError, match="not a device"):
+        segment_with_bundle(image, thresholds, device="tpu")
+
+
+class Payload:
+    """What a malicious checkpoint would run when unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("the pickle was executed",))
+
+
+def changed(path: tuple, value) -> dict:
+    configuration = copy.deepcopy(THRESHOLDS)
+    node = configuration
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    return configuration
+
+
+TRANSFORMS = ("preprocessing", "transforms", 0)
+
+
+@pytest.mark.parametrize(
+    ("inference", "message"),
+    [
+        (changed(("network_def",), {"_target_": "os.system", "command": "echo"}), "asks for os.system as network"),
+        (changed(TRANSFORMS, {"_target_": "Lambdad", "keys": "image", "func": "$print"}), "does not run"),
+        (changed(TRANSFORMS, {"_target_": "monai.transforms.Lambdad", "keys": "image"}), "Allowed, all of MONAI"),
+        (changed(TRANSFORMS, {"_target_": "evil.transforms.Spacingd", "keys": "image"}), "evil.transforms.Spacingd"),
+        (changed((*TRANSFORMS, "axcodes"), "$__import__('os').system('echo')"), "never executed"),
+        (changed((*TRANSFORMS, "axcodes"), "$(lambda: 'RAS')()"), "never executed"),
+        (changed((*TRANSFORMS, "axcodes"), "$''.__class__.__mro__[1].__subclasses__()"), "never executed"),
+        (changed((*TRANSFORMS, "axcodes"), "$[x for x in 'RAS']"), "never executed"),
+        (changed((*TRANSFORMS, "axcodes"), "%../secret.json#key"), "includes another file"),
+        (changed(("inferer",), {"_target_": "SlidingWindowInferer", "roi_size": "$9**9**9"}), "not allowed"),
+        (changed(("inferer",), {"_target_": "SlidingWindowInferer", "roi_size": "$[32] * 3"}), "numbers only"),
+        (changed((*TRANSFORMS, "axcodes"), "@preprocessing#transforms#0#axcodes"), "refers to itself"),
+        (changed((*TRANSFORMS, "axcodes"), "@nowhere"), "does not define"),
+        (changed((*TRANSFORMS, "axcodes"), "XYZ"), "fails on this image|cannot be built"),
+        (changed(("network_def", "out_channels"), 4), "network has 4 output channels, its metadata name 3"),
+        (changed(("network_def", "in_channels"), 2), "needs 2 input channels"),
+        (changed(("network_def", "channels"), [4, 4]), "do not fit the network"),
+        (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "../../x.pt"}), "outside its own folder"),
+        (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "C:\\x.pt"}), "outside its own folder"),
+        (changed(("postprocessing", "transforms", 0), {"_target_": "Activationsd", "sigmoid": True}), "overlapping"),
+    ],
+)
+def test_configurations_with_code_or_contradictions_are_refused(tmp_path, thresholds, inference, message):
+    weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
+    folder = write(tmp_path / "bundle", inference, metadata(["background", "Liver", "bone"]), weights)
+    with pytest.raises(SynthDoseError, match=message):
+        segment_with_bundle(ball(shape=(16, 16, 16)), folder, device="cpu")
+
+
+def test_pickled_objects_are_not_loaded(tmp_path):
+    folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", "Liver", "bone"]), {"model": Payload()})
+    with pytest.raises(SynthDoseError, match="pickled objects"):
+        segment_with_bundle(ball(shape=(16, 16, 16)), folder, device="cpu")
+
+
+def test_unreadable_bundles_say_what_is_missing(tmp_path, thresholds):
+    image = ball(shape=(16, 16, 16))
+    with pytest.raises(SynthDoseError, match=r"no bundle 'nonsense'.*fetch_bundle"):
+        segment_with_bundle(image, "nonsense")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(SynthDoseError, match=r"configs/inference\.json is missing"):
+        segment_with_bundle(image, empty)
+    folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", "Liver", "bone"]), {})
+    with pytest.raises(SynthDoseError, match="no table of tensors"):
+        segment_with_bundle(image, folder, device="cpu")
+    (folder / "models" / "model.pt").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(SynthDoseError, match="Cannot read the weights"):
+        segment_with_bundle(image, folder, device="cpu")
+    (folder / "models" / "model.pt").unlink()
+    with pytest.raises(SynthDoseError, match="has no weights models/model"):
+        segment_with_bundle(image, folder, device="cpu")
+    (folder / "configs" / "metadata.json").write_text("{", encoding="utf-8")
+    with pytest.raises(SynthDoseError, match="has to be a JSON file"):
+        segment_with_bundle(image, folder, device="cpu")
+
+
+def test_links_in_a_bundle_are_refused(tmp_path, thresholds):
+    folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", "Liver", "bone"]), {})
+    secret = tmp_path / "secret.pt"
+    (folder / "models" / "model.pt").replace(secret)
+    try:
+        (folder / "models" / "model.pt").symlink_to(secret)
+    except OSError:
+        pytest.skip("this computer makes no symbolic links")
+    with pytest.raises(SynthDoseError, match="symbolic link"):
+        read_bundle(folder)
+
+
+def test_safetensors_are_read(tmp_path, thresholds):
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
+    folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", "Liver", "bone"]), {})
+    (folder / "models" / "model.pt").unlink()
+    save_file(weights, folder / "models" / "model.safetensors")
+    assert segment_with_bundle(ball(), folder, device="cpu").voxel_counts()["bone"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$[1.5, 1.5] if @flag else [3.0]", [1.5, 1.5]),
+        ("$@root + '/models/' + @inner#name", "b/models/model.pt"),
+        ("$2 * @number - 1", 7),
+        ("$@number >= 4 and not @flag", False),
+        ("$@list[1]", 20),
+        ("$@inner::name", "model.pt"),
+        ("$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')", DevicePlace()),
+        ("$max(1, len(@list))", 2),
+        ("plain text", "plain text"),
+    ],
+)
+def test_harmless_expressions_have_their_value(text, value):
+    configuration = {"flag": True, "root": "b", "number": 4, "list": [10, 20], "inner": {"name": "model.pt"}, "x": text}
+    assert ConfigurationReader(configuration).get("x") == value
+
+
+def test_components_are_data_until_they_are_built():
+    reader = ConfigurationReader({"net": {"_target_": "UNet", "n": "$1 + 1"}, "moved": "$@net.to(@device)", "device": "cpu"})
+    assert reader.get("net") == Component("UNet", {"n": 2})
+    assert reader.get("moved") is reader.get("net")
+
+
+@pytest.mark.parametrize("relative", ["../x", "/etc/passwd", "a/../../x", "C:/x", "..\\x", "", "\\\\server\\x"])
+def test_paths_that_lead_out_of_a_bundle_are_refused(tmp_path, relative):
+    with pytest.raises(SynthDoseError, match="outside its own folder"):
+        inside(tmp_path, relative)
+
+
+def zoo(tmp_path: Path, archive: Path) -> str:
+    """An index like the Model Zoo's, of one bundle."""
+    sha1 = hashlib.sha1(archive.read_bytes(), usedforsecurity=False).hexdigest()
+    index = {"demo_v0.1.0": {"source": archive.as_uri(), "checksum": sha1}, "other_v1.0.0": {"source": "x", "checksum": ""}}
+    path = tmp_path / "model_info.json"
+    path.write_text(json.dumps(index), encoding="utf-8")
+    return path.as_uri()
+
+
+def test_a_model_zoo_archive_is_fetched_checked_and_runs(tmp_path, thresholds):
+    archive = tmp_path / "demo_v0.1.0.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        for path in sorted(thresholds.rglob("*")):
+            content.write(path, f"demo/{path.relative_to(thresholds).as_posix()}")
+    folder = fetch_bundle("demo", tmp_path / "bundles", index_url=zoo(tmp_path, archive))
+    assert folder == tmp_path / "bundles" / "demo"
+    assert segment_with_bundle(ball(), folder, device="cpu").voxel_counts()["liver"] > 0
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["demo"]
+    with pytest.raises(SynthDoseError, match=r"no bundle 'nothing'\. It has: demo, other"):
+        fetch_bundle("nothing", tmp_path / "bundles", index_url=zoo(tmp_path, archive))
+
+
+@pytest.mark.parametrize("member", ["../evil.json", "/evil.json", "demo/..\\evil.json", "C:evil.json"])
+def test_archives_that_lead_elsewhere_are_refused(tmp_path, member):
+    archive = tmp_path / "demo.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr(member, "{}")
+    with pytest.raises(SynthDoseError, match="refused"):
+        fetch_bundle("demo", tmp_path / "bundles", index_url=zoo(tmp_path, archive))
+    assert not list((tmp_path / "bundles").iterdir())
+
+
+def test_a_wrong_checksum_and_no_connection_are_reported(tmp_path, thresholds):
+    archive = tmp_path / "demo.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("demo/configs/inference.json", "{}")
+    url = zoo(tmp_path, archive)
+    archive.write_bytes(archive.read_bytes() + b" ")
+    with pytest.raises(SynthDoseError, match="SHA-1"):
+        fetch_bundle("demo", tmp_path / "bundles", index_url=url)
+    with pytest.raises(SynthDoseError, match="Cannot reach the MONAI Model Zoo"):
+        fetch_bundle("demo", tmp_path / "bundles", index_url="https://synthdose.invalid/model_info.json")
+    with pytest.raises(SynthDoseError, match="https only"):
+        fetch_bundle("demo", tmp_path / "bundles", index_url="http://example.org/model_info.json")
+
+
+def test_importing_the_package_loads_neither_torch_nor_monai():
+    import subprocess
+    import sys
+
+    code = "import sys, SynthDoseLib.segmentation; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
