@@ -37,6 +37,12 @@ def resample(
     if source.matches(target):
         return values.astype(np.float32) if linear else values.copy()
     dtype = np.dtype(np.float32) if linear else values.dtype
+    order = 1 if linear else 0
+    step = np.linalg.inv(source.ijk_to_ras[:3, :3]) @ target.ijk_to_ras[:3, :3]
+    start = source.to_ijk(target.ijk_to_ras[:3, 3])
+    along = np.diag(step)
+    if np.abs(step - np.diag(along)).max() * max(target.shape) < 1e-3:
+        return _resample_parallel(values, target.shape, along[::-1], start[::-1], dtype, order, fill)
     result = np.empty(target.shape, dtype)
     nk, nj, ni = target.shape
     rows, columns = np.mgrid[0:nj, 0:ni]
@@ -45,8 +51,27 @@ def resample(
         ijk = np.stack([columns, rows, np.full_like(rows, k)], axis=-1)
         kji = source.to_ijk(target.to_ras(ijk))[..., ::-1].transpose(2, 0, 1)
         inside = ((kji >= -0.5) & (kji <= upper)).all(axis=0)
-        sampled = ndimage.map_coordinates(values, kji, output=dtype, order=1 if linear else 0, mode="nearest")
+        sampled = ndimage.map_coordinates(values, kji, output=dtype, order=order, mode="nearest")
         result[k] = np.where(inside, sampled, dtype.type(fill))
+    return result
+
+
+def _resample_parallel(
+    values: NDArray[Any],
+    shape: tuple[int, int, int],
+    step: NDArray[np.float64],
+    start: NDArray[np.float64],
+    dtype: np.dtype[Any],
+    order: int,
+    fill: float,
+) -> NDArray[Any]:
+    """Sample where the axes of both grids are parallel: `step` and `start` are source voxels per axis (k, j, i)."""
+    result = ndimage.affine_transform(values, step, offset=start, output_shape=shape, output=dtype, order=order, mode="nearest")
+    for axis in range(3):
+        place = start[axis] + step[axis] * np.arange(shape[axis])
+        outside = (place < -0.5) | (place > values.shape[axis] - 0.5)
+        if outside.any():
+            result[tuple(outside if n == axis else slice(None) for n in range(3))] = dtype.type(fill)
     return result
 
 
