@@ -191,6 +191,7 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.progressBar.value = round(1000 * fraction)
 
     def onRun(self) -> None:
+        self.ui.runButton.enabled = False
         self.ui.logEdit.setPlainText("")
         self.showProgress(0)
         self.showStatus(_("Writing the images for the calculation."))
@@ -201,6 +202,7 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except Exception as error:  # shown to the user, whatever it is; the traceback goes to the log
             logging.exception("SynthDose could not start")
             self.showStatus(str(error) or type(error).__name__, failed=True)
+            self.updateGui()
             return
         if started:
             self.showStatus(_("Starting."))
@@ -230,6 +232,8 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showStatus(self.logic.failure(state), failed=True)
             self.ui.logButton.collapsed = False
         else:
+            self.showStatus(_("Loading the results."))
+            slicer.app.processEvents()
             self.finish()
         self.updateGui()
 
@@ -306,17 +310,14 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
 
         from SynthDoseLib.core import LabelMap, VoxelGrid
         from SynthDoseLib.mrml import organsFromSegmentationNode
-        from SynthDoseLib.mrml.forms import halfLivesFromText
+        from SynthDoseLib.mrml.forms import withOrganLines
         from SynthDoseLib.pipeline.stations import match_organs
 
-        known = halfLivesFromText(parameters.organHalfLives, allowEmpty=True)
         # the run finds organs by other names too ("Left Kidney"): write those that it will use
         nothing = np.zeros((1, 1, 1), np.uint16)
         organs = LabelMap(VoxelGrid(nothing.shape, np.eye(4)), nothing, organsFromSegmentationNode(parameters.segmentation))
         names = [organ.name for organ in match_organs(organs).organs]
-        hours = f"{parameters.restHalfLifeHours:g}" if parameters.restHalfLifeHours > 0 else ""
-        lines = [line for line in parameters.organHalfLives.splitlines() if line.strip()]
-        return "\n".join([*lines, *(f"{name} = {hours}" for name in names if name not in known)])
+        return withOrganLines(parameters.organHalfLives, names, parameters.restHalfLifeHours)
 
     def planValues(self, parameters: SynthDoseParameterNode) -> dict[str, Any]:
         """Tables of the plan file; paths are relative to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from ..core import SynthDoseError
 
@@ -18,14 +19,8 @@ def namesFromText(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def halfLivesFromText(text: str, *, allowEmpty: bool = False) -> dict[str, float]:
-    """Return effective half-lives, h, by organ from lines ``organ = hours``.
-
-    Parameters
-    ----------
-    text : str
-    allowEmpty : bool
-        Take a line without hours as NaN instead of refusing it.
+def halfLivesFromText(text: str) -> dict[str, float]:
+    """Return effective half-lives, h, by organ from lines ``organ = hours``; a line without hours is left out.
 
     Raises
     ------
@@ -34,16 +29,13 @@ def halfLivesFromText(text: str, *, allowEmpty: bool = False) -> dict[str, float
 
     Examples
     --------
-    >>> halfLivesFromText("kidneys = 50")
+    >>> halfLivesFromText("kidneys = 50\\nliver =")
     {'kidneys': 50.0}
     """
     found: dict[str, float] = {}
-    for line in text.splitlines():
-        if not line.strip():
-            continue
+    for line in filter(str.strip, text.splitlines()):
         name, separator, hours = (part.strip() for part in line.partition("="))
-        if allowEmpty and separator and name and not hours:
-            found[name] = math.nan
+        if separator and name and not hours:
             continue
         try:
             value = float(hours)
@@ -55,6 +47,20 @@ def halfLivesFromText(text: str, *, allowEmpty: bool = False) -> dict[str, float
             )
         found[name] = value
     return found
+
+
+def withOrganLines(text: str, organs: Iterable[str], hours: float = 0.0) -> str:
+    """Return `text` with a line ``organ = hours`` for every organ that it does not name yet; hours are left open if 0.
+
+    Examples
+    --------
+    >>> withOrganLines("liver = 70", ["liver", "spleen"], 60.0)
+    'liver = 70\\nspleen = 60'
+    """
+    lines = list(filter(str.strip, text.splitlines()))
+    named = {line.partition("=")[0].strip() for line in lines}
+    value = f"{hours:g}" if hours > 0 else ""
+    return "\n".join([*lines, *(f"{organ} = {value}" for organ in organs if organ not in named)])
 
 
 def durationText(seconds: float) -> str:

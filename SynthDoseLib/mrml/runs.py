@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid
 from ..io import read_labels, read_volume
+from .display import highDose
 from .hierarchy import arrangeRun
 from .segmentations import segmentationNodeFromLabelMap
 from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv, tableNodeFromCsv
@@ -202,10 +203,9 @@ def _provenanceNode(folder: Path, scene: Any, title: str) -> Any:
 
 def _hottest(dose: DoseMap) -> tuple[float, float, float]:
     values = np.asarray(dose.dose_Gy)
-    positive = values[values > 0]
-    if not positive.size:
+    if not values.any():
         return _middle(dose.grid)
-    kji = np.argwhere(values >= 0.8 * np.percentile(positive, 99.9))
+    kji = np.stack(np.unravel_index(np.flatnonzero(values >= 0.8 * highDose(values)), values.shape), axis=1)
     centre = kji.mean(axis=0)
     # the hot voxel nearest to the middle of all: the mean itself lies between two kidneys
     nearest = kji[np.argmin(((kji - centre) ** 2).sum(axis=1))]

@@ -123,19 +123,23 @@ def labelMapFromSegmentationNode(node: Any, reference: Any) -> LabelMap:
     overlaps: set[str] = set()
     resampled = found = False
     world = worldMatrix(node)
+    names = {organ.index: organ.name for organ in organs.values()}
     for layer in range(segmentation.GetNumberOfLayers(representation)):
         block, block_grid = _block(segmentation.GetLayerDataObject(layer, representation), world)
         if block is None or block_grid is None:
             continue
-        found = found or bool(block.any())
-        placed, exact = _onGrid(block, block_grid, grid)
-        resampled = resampled or not exact
+        index_of = np.zeros(int(block.max()) + 1, np.uint16)
         for segmentID in segmentation.GetSegmentIDsForLayer(layer, representation):
-            organ = organs[segmentID]
-            mask = placed == segmentation.GetSegment(segmentID).GetLabelValue()
-            covered = np.unique(values[mask])
-            overlaps.update(f"{o.name} by {organ.name}" for o in organs.values() if o.index in covered)
-            values[mask] = organ.index
+            value = segmentation.GetSegment(segmentID).GetLabelValue()
+            if value < index_of.size:
+                index_of[value] = organs[segmentID].index
+        found = found or bool(index_of[block].any())
+        placed, exact = _onGrid(index_of[block], block_grid, grid)
+        resampled = resampled or not exact
+        both = (placed > 0) & (values > 0)
+        for under, over in np.unique(np.stack([values[both], placed[both]]), axis=1).T:
+            overlaps.add(f"{names[int(under)]} by {names[int(over)]}")
+        values = np.where(placed > 0, placed, values)
     if found and not values.any():
         raise SynthDoseError(
             f"The segmentation '{node.GetName()}' does not overlap the reference volume. Check that both belong to the same "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from ..core import DoseMap, ImageVolume, SynthDoseError, VoxelGrid
-from .display import doseColourNode, doseDisplayRange
+from .display import doseColourNode, doseDisplayRange, highDose
 
 SIGMA_REFERENCE = "SynthDose.sigmaVolume"
 """Role of the node reference from a dose volume to the volume of its standard error."""
@@ -167,15 +167,23 @@ def updateVolumeFromImage(node: Any, image: ImageVolume) -> None:
 def volumeNodeFromImage(image: ImageVolume, name: str, scene: Any = None) -> Any:
     """Add an image to the scene as a ``vtkMRMLScalarVolumeNode`` with a display node; CT gets a soft tissue window."""
     node = sceneOrDefault(scene).AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    display = _display(node)
+    if image.modality == "CT":
+        display.SetWindowLevel(400, 40)
+    else:
+        display.SetWindowLevelMinMax(min(0.0, float(image.values.min())), highDose(image.values))
     updateVolumeFromImage(node, image)
+    return node
+
+
+def _display(node: Any) -> Any:
+    """Add a grey display node without automatic window: made before the voxels, it spares Slicer their histogram."""
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     if display.GetColorNode() is None:
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
-    if image.modality == "CT":
-        display.SetAutoWindowLevel(0)
-        display.SetWindowLevel(400, 40)
-    return node
+    display.SetAutoWindowLevel(0)
+    return display
 
 
 def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> Any:
@@ -203,13 +211,11 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
     colours = doseColourNode(scene)
     for title, values in ((name, dose.dose_Gy), (f"{name} sigma", dose.sigma_Gy)):
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
-        setVoxels(node, values, dose.grid)
         node.SetAttribute(UNIT_ATTRIBUTE, "Gy" if not dose.per else f"Gy per {dose.per}")
-        node.CreateDefaultDisplayNodes()
-        display = node.GetDisplayNode()
+        display = _display(node)
+        setVoxels(node, values, dose.grid)
         display.SetAndObserveColorNodeID(colours.GetID())
         shown = doseDisplayRange(values)
-        display.SetAutoWindowLevel(0)
         display.SetWindowLevelMinMax(0.0, shown.upper)
         display.SetThreshold(shown.lower, max(float(values.max()), shown.upper))
         display.SetApplyThreshold(1)

@@ -129,12 +129,12 @@ def test_segment_selector_tree_and_table_show_real_nodes(scene, volume):
     assert tree.currentNode() is volume
     table = scene.AddNewNodeByClass("vtkMRMLTableNode", "table")
     view = slicer.qMRMLTableView()
-    view.setMRMLScene(scene)
     view.setMRMLTableNode(table)
     slicer.util.updateTableFromArray(table, [np.array([1.0, 2.0])], ["dose"])
     assert view.rowCount == 2
-    scene.RemoveNode(table)
-    assert view.mrmlTableNode() is None
+    view.setMRMLScene(scene)
+    with pytest.raises(RuntimeError, match="view node"):
+        view.setMRMLTableNode(None)
 
 
 def test_sliders_and_ranges_keep_their_limits(host):

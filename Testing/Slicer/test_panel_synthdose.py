@@ -205,6 +205,7 @@ def test_values_that_no_run_can_use_are_refused_before_anything_is_written(panel
     panel.ui.runButton.click()
     assert "kidneys = 50" in panel.ui.statusLabel.text
     assert not panel.logic.running
+    assert panel.ui.runButton.enabled
     assert list(tmp_path.iterdir()) == []
 
 

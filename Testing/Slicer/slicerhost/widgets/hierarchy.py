@@ -106,27 +106,27 @@ class qMRMLSubjectHierarchyTreeView(SceneAware, QW.QTreeWidget):
 
 
 class qMRMLTableView(QW.QTableWidget):
-    """Shows a real table node. As in Slicer it wants the scene first and forgets a node that leaves it."""
+    """Shows a real table node. As in Slicer, a view with a scene also needs a view node, and one without needs neither."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._node: Any = None
         self._scene: Any = None
+        self._viewNode: Any = None
         self._tag = 0
 
     def setMRMLScene(self, scene: Any) -> None:
-        if self._scene is None and scene is not None:
-            scene.AddObserver(scene.NodeRemovedEvent, self._onNodeRemoved)
         self._scene = scene
 
-    def _onNodeRemoved(self, caller: Any, event: str) -> None:
-        if shiboken6.isValid(self) and self._node is not None and self._node.GetScene() is None:
-            self.setMRMLTableNode(None)
+    def setMRMLTableViewNode(self, viewNode: Any) -> None:
+        self._viewNode = viewNode
 
     def mrmlTableNode(self) -> Any:
         return self._node
 
     def setMRMLTableNode(self, node: Any) -> None:
+        if self._scene is not None and self._viewNode is None:
+            raise RuntimeError("a qMRMLTableView with a scene needs a table view node before it can show a table")
         if self._node is not None:
             self._node.RemoveObserver(self._tag)
         self._node = node
