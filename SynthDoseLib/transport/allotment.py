@@ -33,11 +33,14 @@ class Allotment:
         Relative variance of each organ dose times the total number of histories; nan where the pilot saw no dose.
     seconds_per_history : float
         CPU time of a history at these shares.
+    cpu_s : float
+        CPU time of the pilot itself.
     """
 
     share: NDArray[np.float64]
     variance_per_history: NDArray[np.float64]
     seconds_per_history: float
+    cpu_s: float
 
 
 def allot(problem: Problem, organs: NDArray[np.int64], histories: int, stop: threading.Event) -> Allotment:
@@ -69,4 +72,4 @@ def allot(problem: Problem, organs: NDArray[np.int64], histories: int, stop: thr
     share /= share.sum()
     variance = np.full(width, np.nan)
     variance[seen] = (relative / share[:, None]).sum(axis=0)
-    return Allotment(share, variance, float(share @ seconds))
+    return Allotment(share, variance, float(share @ seconds), work.cpu_s)

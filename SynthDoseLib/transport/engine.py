@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -70,6 +71,7 @@ def simulate(
     warm_up(problem)
     pilot = _pilot(problem, organs, settings)
     runner, planned, scale = _plan(problem, pilot, settings, threads)
+    runner.statistics.cpu_s = pilot.cpu_s
     report = _reporter(progress, phantom, organs, planned)
     while True:
         runner.run(planned, report)
@@ -109,12 +111,17 @@ def _threads(voxels: int, wanted: int) -> int:
 
 def _pilot(problem: Problem, organs: NDArray[np.int64], settings: RunSettings) -> Allotment:
     """Run the pilot with about 5 % of the histories; twice, when only the first shows that many will be needed."""
+    if len(problem.groups) == 1 and settings.relative_sigma is None and settings.max_seconds is None:
+        return Allotment(np.ones(1), np.full(1, np.nan), np.nan, 0.0)
     per_group = 20 * len(problem.groups)
     first = PILOT_HISTORIES if settings.histories is None else min(PILOT_HISTORIES, settings.histories // per_group)
     pilot = allot(problem, organs, first, threading.Event())
     needed = _needed_histories(pilot, settings)
     second = min(MOST_PILOT_HISTORIES, needed // per_group)
-    return allot(problem, organs, second, threading.Event()) if second > 2 * PILOT_HISTORIES else pilot
+    if second <= 2 * PILOT_HISTORIES:
+        return pilot
+    better = allot(problem, organs, second, threading.Event())
+    return replace(better, cpu_s=better.cpu_s + pilot.cpu_s)
 
 
 def _needed_histories(pilot: Allotment, settings: RunSettings) -> int:

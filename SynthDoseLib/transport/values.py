@@ -88,7 +88,7 @@ class SimulationResult:
     histories_per_emission : tuple of int
         In the order of the emissions that were given.
     cpu_s, wall_s : float
-        Of the whole call; `transport_cpu_s` of the histories alone, summed over threads, s.
+        Of the whole call; `transport_cpu_s` of the histories alone with those of the pilot run, summed over threads, s.
     device : str
     threads : int
         Threads that were used; fewer than asked for if memory is short.
