@@ -113,6 +113,7 @@ def patient_metadata(header: Dataset) -> dict[str, Any]:
         "patient_weight_kg": _positive(header.get("PatientWeight")),
         # some systems write centimetres
         "patient_height_m": height / 100 if height and height > 3 else height or None,
+        "patient_id": clean_text(header.get("PatientID")),
         "patient_sex": clean_text(header.get("PatientSex"), 8),
         "patient_age": age,
         "patient_age_years": int(found[1]) / per_year[found[2]] if found else None,

@@ -27,8 +27,9 @@ FRACTION_INSIDE = 0.5
 def _highdicom() -> Any:
     try:
         import highdicom
-    except ImportError as error:
-        raise MissingPackageError("highdicom", "Reading and writing DICOM SEG") from error
+    except ImportError as error:  # also one that does not fit the pydicom installed
+        install = "pip install 'highdicom>=0.25' 'pydicom>=3'"
+        raise MissingPackageError("highdicom", "Reading and writing DICOM SEG", install) from error
     return highdicom
 
 
@@ -185,11 +186,10 @@ def _description(highdicom: Any, number: int, organ: Organ, algorithm: str) -> A
     category = coded(*TISSUE)
     meaning = clean_text(organ.name.replace("_", " "))
     kind = coded(organ.snomed_code, "SCT", meaning) if organ.snomed_code else category
+    # a family is required; what made a segmentation that was read from a file is not known
     identification = highdicom.AlgorithmIdentificationSequence(
         name=clean_text(algorithm) or MAKER,
-        family=coded("123109", "DCM", "Manual Processing")
-        if algorithm == "manual"
-        else coded("123110", "DCM", "Artificial Intelligence"),
+        family=coded("unspecified", "99SYNTHDOSE", "Not specified"),
         version=__version__,
     )
     return highdicom.seg.SegmentDescription(

@@ -46,10 +46,13 @@ def finish_image(
     notes: tuple[str, ...] = (),
     padded: NDArray[np.bool_] | None = None,
 ) -> ImageVolume:
-    """Build the image; refuse values that are not finite and axes that are not orthogonal, naming the file."""
+    """Build the image; refuse values that are not finite and axes that are not orthogonal, naming the file.
+
+    `values` is taken over: it may be changed in place.
+    """
     if not np.isfinite(hu_offset):
         raise SynthDoseError(f"hu_offset = {hu_offset} is not a number that can be added to the image.")
-    array = np.array(values, dtype=np.float32)
+    array = np.asarray(values, dtype=np.float32)
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         raise SynthDoseError(

@@ -66,7 +66,8 @@ def read_image(
 
     Notes
     -----
-    For DICOM, `metadata` may hold: ``patient_weight_kg``, ``patient_height_m``, ``patient_sex``, ``patient_age``,
+    For DICOM, `metadata` may hold: ``patient_id``, ``patient_weight_kg``, ``patient_height_m``,
+    ``patient_sex``, ``patient_age``,
     ``patient_age_years``, ``radionuclide`` ("Lu-177"), ``half_life_s``, ``injected_activity_MBq``, ``injected_at``,
     ``decay_correction`` ("START", "ADMIN", "NONE"), ``suv_type``, ``units``, ``study_instance_uid``,
     ``series_instance_uid``, ``series_description``, ``frame_of_reference_uid``, ``manufacturer``.

@@ -83,7 +83,9 @@ def write_rtdose(
     dataset.TissueHeterogeneityCorrection = ["IMAGE"]
     scaling = decimal(max(float(values.max()), 1e-12) / _FULL_SCALE * (1 + 1e-8))
     dataset.DoseGridScaling = scaling
-    stored = np.minimum(np.round(values.astype(np.float64) / float(scaling)), _FULL_SCALE).astype("<u4")
+    stored = np.empty(grid.shape, "<u4")
+    for k, plane in enumerate(values):
+        stored[k] = np.minimum(np.round(plane.astype(np.float64) / float(scaling)), _FULL_SCALE)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.Rows, dataset.Columns = grid.shape[1:]
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 32, 32, 31, 0

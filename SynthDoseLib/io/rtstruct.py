@@ -25,6 +25,7 @@ from .text import clean_text, unique_names
 _ON_SLICE = 0.05
 _PLANE_TOLERANCE_MM = 0.1
 _NEXT_TO_EACH_OTHER = 1.5
+_CONTOUR_DATA = 0x30060050
 _POINT_LIMIT = 20_000_000
 _FINE_PIXEL_LIMIT = 2_000_000_000
 _TIE = 1e-6
@@ -157,7 +158,11 @@ def _structure(path: Path, roi_number: int, name: str, item: Dataset | None, obs
 
 def _points(path: Path, name: str, contour: Dataset) -> NDArray[np.float64]:
     try:
-        data = np.asarray([float(x) for x in contour.get("ContourData") or []], dtype=np.float64)
+        # from bytes: pydicom makes an object of every number, which takes a minute for a whole body
+        element = contour.get_item(_CONTOUR_DATA) if _CONTOUR_DATA in contour else None
+        raw = element.value if element is not None and isinstance(element.value, bytes) else None
+        numbers = raw.decode("ascii").strip(" \0").split("\\") if raw else contour.get("ContourData") or []
+        data = np.array(numbers, dtype=np.float64)
         points = data.reshape(-1, 3)
         if not np.isfinite(points).all():
             raise ValueError
