@@ -8,7 +8,6 @@ from .labels import read_labels
 from .rtdose import read_rtdose, write_rtdose
 from .rtstruct_write import write_rtstruct
 from .seg_nrrd import write_segmentation
-from .suv import suv_to_bq_ml
 from .volumes import read_volume, write_volume
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "read_labels",
     "read_rtdose",
     "read_volume",
-    "suv_to_bq_ml",
     "write_csv",
     "write_dicom_seg",
     "write_dicom_series",

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ..core import ImageVolume, SynthDoseError
-from .dicom_files import DicomFile, choose_series, describe_series, is_localizer, lenient, read_dataset
+from .dicom_files import DicomFile, choose_series, is_localizer, lenient, read_dataset
 from .dicom_frames import Frame, frames_of
 from .dicom_metadata import UNITS, acquisition_moment, nuclide_metadata, number, patient_metadata, reference_moment
 from .finish import AIR_HU, finish_image
 from .slices import order_slices, regular_volume, require_no_gap
+from .text import clean_text
 
 # 12-bit scanners: everything outside is no CT number of tissue or air
 _CT_RANGE_HU = (-1024.0, 3071.0)
@@ -54,6 +55,9 @@ def read_dicom_image(
     headers = [f.header for f in files]
     if path.is_file() and len(frames) == 1:
         notes.append("One file with one slice was read; give the folder to read the whole series.")
+    declared = number(headers[0].get("NumberOfSlices") if kind == "PT" else headers[0].get("ImagesInAcquisition"))
+    if declared is not None and 1 < len(frames) < declared:
+        notes.append(f"The header speaks of {declared:.0f} slices, {len(frames)} are there: the ends may be missing.")
     acquired_at, time_notes = reference_moment(headers, kind)
     nuclide, nuclide_notes = nuclide_metadata(headers[0], acquired_at)
     metadata = {**patient_metadata(headers[0]), **nuclide}
@@ -160,6 +164,10 @@ def _unit(
         return "", values, ()
     stated = str(header.get("Units") or "").strip().upper()
     unit = UNITS.get(stated, stated if kind == "PT" else stated or "counts")
+    normalised = clean_text(header.get("SUVType"), 16).upper()
+    if unit == "g/ml" and normalised not in ("", "BW"):
+        # lean body mass and others are in g/ml too, and must not be taken for body weight
+        unit = f"g/ml ({normalised})"
     # Philips writes counts and the factor to Bq/ml in a private element
     factor = number(header.get((0x7053, 0x1009)).value) if (0x7053, 0x1009) in header else None
     if unit == "counts" and factor and "PHILIPS" in str(header.get("Manufacturer", "")).upper():
@@ -213,6 +221,3 @@ def _refer_to_start(
             )
             return values * factors[:, None, None], (note,), acquired_at
     return values, (), acquired_at
-
-
-__all__ = ["decode", "describe_series", "read_dicom_image"]

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid
-from SynthDoseLib.io import DicomStudy, read_image, suv_to_bq_ml, write_dicom_series
+from SynthDoseLib.io import DicomStudy, read_image, write_dicom_series
 from SynthDoseLib.io.dicom_files import save_dataset
 from SynthDoseLib.io.dicom_metadata import nuclide_name
 
@@ -134,23 +134,42 @@ def test_a_series_time_after_the_acquisition_is_not_the_scan_time(tmp_path):
     assert "later than the first acquisition" in again.notes[0]
 
 
-def test_suv_becomes_activity_by_its_definition(tmp_path):
-    _, again = pet(tmp_path, unit="g/ml")
-    assert again.unit == "g/ml"
-    activity = suv_to_bq_ml(again)
-    # 7400 MBq 24.5 h before the scan in 70 kg
-    per_suv = 7400e6 * 0.5 ** (24.5 * 3600 / 574300) / 70000
-    np.testing.assert_allclose(activity.values, again.values * per_suv, rtol=1e-6)
-    assert activity.unit == "Bq/ml"
-    with pytest.raises(SynthDoseError, match="not in g/ml"):
-        suv_to_bq_ml(activity)
+def test_suv_stays_suv_with_what_its_conversion_needs(tmp_path):
+    _, again = pet(tmp_path, unit="g/ml", decay_correction="ADMIN")
+    assert (again.unit, again.metadata["suv_type"], again.metadata["patient_weight_kg"]) == ("g/ml", "BW", 70)
+    assert again.notes == ()
 
 
-def test_what_suv_lacks_is_named_and_can_be_given(tmp_path):
-    _, again = pet(tmp_path, unit="g/ml", change=lambda d: d.__delitem__("PatientWeight"))
-    with pytest.raises(SynthDoseError, match="patient_weight_kg is not in the file"):
-        suv_to_bq_ml(again)
-    assert suv_to_bq_ml(again, patient_weight_kg=80).unit == "Bq/ml"
+def test_suv_by_lean_body_mass_is_not_taken_for_body_weight(tmp_path):
+    _, again = pet(tmp_path, unit="g/ml", change=lambda d: setattr(d, "SUVType", "LBM"))
+    assert again.unit == "g/ml (LBM)"
+
+
+def test_counts_with_the_factor_of_philips_become_activity(tmp_path):
+    def philips(dataset):
+        dataset.Units, dataset.Manufacturer = "CNTS", "Philips Medical Systems"
+        block = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
+        block.add_new(0x09, "DS", "2.5")
+
+    image, again = pet(tmp_path, change=philips)
+    assert again.unit == "Bq/ml"
+    np.testing.assert_allclose(again.values, 2.5 * image.values, atol=25)
+    assert "factor of 2.5 Bq/ml" in again.notes[0]
+
+
+def test_a_pet_that_lacks_slices_at_its_end_is_told_of(tmp_path):
+    paths = write_dicom_series(tmp_path / "p", spect(), modality="PT")
+    paths[-1].unlink()
+    assert "speaks of 6 slices, 5 are there" in read_image(tmp_path / "p").notes[0]
+
+
+@pytest.mark.parametrize("injected", ["7400", "7.4e9"])
+def test_the_injected_activity_of_spect_is_read_in_mbq_and_in_bq(tmp_path, injected):
+    [path] = write_dicom_series(tmp_path / "a", spect())
+    edit(path, lambda d: setattr(d.RadiopharmaceuticalInformationSequence[0], "RadionuclideTotalDose", injected))
+    image = read_image(path)
+    assert image.metadata["injected_activity_MBq"] == pytest.approx(7400)
+    assert bool(image.notes) == (injected == "7.4e9")
 
 
 @pytest.mark.parametrize(

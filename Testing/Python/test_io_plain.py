@@ -233,6 +233,17 @@ def test_a_ct_in_a_plain_file_has_its_padding_set_to_air(tmp_path):
     assert "5 of 60 voxels held padding" in image.notes[0]
 
 
+def test_detached_headers_beside_their_data_are_read(tmp_path):
+    nrrd(tmp_path / "a.nhdr", **{"data file": "a.raw"})
+    text, _, data = (tmp_path / "a.nhdr").read_bytes().partition(b"\n\n")
+    (tmp_path / "a.nhdr").write_bytes(text + b"\n\n")
+    (tmp_path / "a.raw").write_bytes(data)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nhdr").values.ravel(), VALUES.ravel())
+    (tmp_path / "a.raw").write_bytes(data[:-4])
+    with pytest.raises(SynthDoseError, match=r"incomplete|damaged"):
+        read_image(tmp_path / "a.nhdr")
+
+
 def test_metaimage_headers_do_not_lead_elsewhere(tmp_path):
     write_volume(tmp_path / "v.mha", VALUES, VoxelGrid.from_spacing(SHAPE, (1, 1, 1)))
     text = (tmp_path / "v.mha").read_bytes().split(b"ElementDataFile")[0]

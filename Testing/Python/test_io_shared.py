@@ -16,7 +16,6 @@ from SynthDoseLib.io import (
     read_image,
     read_labels,
     read_rtdose,
-    suv_to_bq_ml,
     write_dicom_seg,
     write_rtdose,
     write_rtstruct,
@@ -24,6 +23,7 @@ from SynthDoseLib.io import (
 )
 from SynthDoseLib.io.polygons import polygon_area
 from SynthDoseLib.io.rtstruct import read_structures
+from SynthDoseLib.kinetics import activity_from_suv
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 IMAGES = SHARED / "data" / "images"
@@ -92,7 +92,14 @@ def test_suv_of_the_ibsi_pet_converts_to_the_activity_of_the_original_pet(unpack
     raw = read_image(unpacked / "FDG_PET")
     suv = read_image(IMAGES / "petctmr_sts001_ibsi" / "PET")
     assert (suv.unit, suv.metadata["suv_type"]) == ("g/ml", "BW")
-    activity = suv_to_bq_ml(suv)
+    says = suv.metadata
+    activity = activity_from_suv(
+        suv,
+        injected_MBq=says["injected_activity_MBq"],
+        weight_kg=says["patient_weight_kg"],
+        seconds_since_injection=(suv.acquired_at - says["injected_at"]).total_seconds(),
+        physical_half_life_s=says["half_life_s"],
+    )
     original = resample(raw.values, raw.grid, suv.grid)
     hot = original > 20000
     assert hot.sum() > 300
