@@ -6,11 +6,16 @@ file changed. The folder's name therefore carries a hash of all sources of the e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+KEEP_SECONDS = 30 * 86400
 
 
 def user_cache_folder() -> Path:
@@ -33,6 +38,15 @@ def engine_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+def _forget_old_kernels(current: Path) -> None:
+    """Remove kernels of other versions of the engine that nobody used for a month."""
+    with contextlib.suppress(OSError):
+        os.utime(current)
+        for folder in current.parent.glob("kernels-*"):
+            if folder != current and time.time() - folder.stat().st_mtime > KEEP_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def prepare_kernel_cache() -> Path:
     """Tell numba where to keep the engine's compiled kernels; a NUMBA_CACHE_DIR of the user is respected.
 
@@ -48,6 +62,8 @@ def prepare_kernel_cache() -> Path:
                 pass
         except OSError:
             folder = Path(tempfile.gettempdir()) / f"SynthDose-kernels-{engine_hash()}"
+        else:
+            _forget_old_kernels(folder)
         chosen = os.environ["NUMBA_CACHE_DIR"] = str(folder)
     if "numba" in sys.modules:
         # numba reads the environment once, when it is imported

@@ -16,7 +16,7 @@ from ..core import DoseMap, Emission, OrganDose, Progress, ProgressReport, Synth
 from .allotment import Allotment, allot
 from .batches import BatchRunner, Statistics
 from .problem import Problem, build_problem, warm_up
-from .sources import Source
+from .sources import BeamSource, Source
 from .values import RunSettings, SimulationResult
 
 MEV_PER_G_IN_GY = 1.602176634e-10
@@ -78,7 +78,9 @@ def simulate(
         planned = _extension(runner.statistics, organs, settings, planned)
         if runner.expired or planned <= runner.statistics.done:
             break
-    result = _result(phantom, runner.statistics, scale, settings, threads, time.monotonic() - wall, time.process_time() - cpu)
+    per = "particle" if isinstance(source, BeamSource) else "decay"
+    times = time.monotonic() - wall, time.process_time() - cpu
+    result = _result(phantom, runner.statistics, scale, settings, threads, per, *times)
     progress(ProgressReport("transport", 1.0, 0.0, f"{result.histories} histories in {result.wall_s:.1f} s"))
     return result
 
@@ -218,17 +220,13 @@ def _result(
     scale: float,
     settings: RunSettings,
     threads: int,
+    per: str,
     wall_s: float,
     cpu_s: float,
 ) -> SimulationResult:
     batches = statistics.done
     per_batch = scale / batches
-    mass = phantom.density_g_cm3.ravel() * np.float64(phantom.grid.voxel_volume_ml)
-    to_gray = np.divide(MEV_PER_G_IN_GY, mass, out=np.zeros_like(mass), where=mass > 0)
-    mean = statistics.energy * per_batch
-    variance = np.maximum(statistics.energy_squared * scale * per_batch - mean**2, 0.0) / max(1, batches - 1)
-    dose = (mean * to_gray).astype(np.float32).reshape(phantom.grid.shape)
-    sigma = (np.sqrt(variance) * to_gray).astype(np.float32).reshape(phantom.grid.shape)
+    dose, sigma = _voxel_doses(phantom, statistics, scale)
     masses = phantom.mass_g()
     filled = [organ for organ in phantom.labels.organs if masses[organ.name] > 0]
     energies, errors = statistics.organ_means(np.array([organ.index for organ in filled], np.int64))
@@ -245,7 +243,7 @@ def _result(
     if settings.threads > threads:
         notes = (f"{threads} of {settings.threads} threads were used: free memory does not suffice for more tallies.",)
     return SimulationResult(
-        dose=DoseMap(phantom.grid, dose, sigma, "decay"),
+        dose=DoseMap(phantom.grid, dose, sigma, per),
         organs=organs,
         histories=int(statistics.counts.sum()),
         histories_per_emission=tuple(int(n) for n in statistics.counts),
@@ -256,8 +254,24 @@ def _result(
         threads=threads,
         seed=settings.seed,
         energy_emitted_MeV=statistics.emitted * per_batch,
-        energy_deposited_MeV=float(mean.sum()),
+        energy_deposited_MeV=float(statistics.energy.sum()) * per_batch,
         energy_escaped_MeV=statistics.escaped * per_batch,
         batches=batches,
         notes=notes,
     )
+
+
+def _voxel_doses(
+    phantom: VoxelPhantom, statistics: Statistics, scale: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Dose and standard error, Gy, slice by slice to spare memory."""
+    shape, batches = phantom.grid.shape, statistics.done
+    dose, sigma = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    sums, squares = statistics.energy.reshape(shape), statistics.energy_squared.reshape(shape)
+    for k, density in enumerate(phantom.density_g_cm3):
+        mass = density * np.float64(phantom.grid.voxel_volume_ml)
+        to_gray = np.divide(scale * MEV_PER_G_IN_GY, mass, out=np.zeros_like(mass), where=mass > 0)
+        mean = sums[k] / batches
+        variance = np.maximum(squares[k] / batches - mean**2, 0.0) / max(1, batches - 1)
+        dose[k], sigma[k] = mean * to_gray, np.sqrt(variance) * to_gray
+    return dose, sigma

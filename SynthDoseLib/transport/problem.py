@@ -115,7 +115,10 @@ def build_problem(
 def _voxel_classes(phantom: VoxelPhantom) -> NDArray[np.uint8]:
     edge_cm = min(phantom.grid.spacing_mm) / 10
     thinnest = ndimage.minimum_filter(phantom.density_g_cm3, size=3, mode="constant", cval=0.0)
-    return range_classes(LOCAL_SHARE * edge_cm * thinnest, up=False).ravel()
+    result = np.empty(phantom.grid.shape, np.uint8)
+    for k, plane in enumerate(thinnest):
+        result[k] = range_classes(LOCAL_SHARE * edge_cm * plane, up=False)
+    return result.ravel()
 
 
 def new_work(problem: Problem) -> Work:

@@ -7,6 +7,7 @@ momentum transfer sin(theta/2) / wavelength, 1/angstrom.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -218,7 +219,7 @@ def _transfer(
 
 def _compton_spectrum(material: Material, energy: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Electron energies (n, nodes) and their weights by Klein and Nishina's formula times the scattering function."""
-    nodes, weights = np.polynomial.legendre.leggauss(96)
+    nodes, weights = _gauss_legendre(96)
     kappa = energy[:, None] / REST_ENERGY
     # substitution cos theta = 1 - 2 s^2 resolves the forward peak of high energies
     s = 0.5 * (1 + nodes)[None, :]
@@ -227,6 +228,12 @@ def _compton_spectrum(material: Material, energy: NDArray[np.float64]) -> tuple[
     shape = ratio**2 * (ratio + 1 / ratio - t * (2 - t)) * 4 * s
     transfer = PER_ANGSTROM * energy[:, None] * s
     return energy[:, None] * (1 - ratio), shape * weights * incoherent_scattering_function(material, transfer)
+
+
+@cache
+def _gauss_legendre(points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    return nodes, weights
 
 
 def _incoherent(material: Material) -> NDArray[np.float64]:
@@ -239,7 +246,7 @@ def _incoherent(material: Material) -> NDArray[np.float64]:
 
 def _form_integral(material: Material, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Running integral of F^2 over x^2, by Gauss-Legendre points in every interval."""
-    nodes, weights = np.polynomial.legendre.leggauss(6)
+    nodes, weights = _gauss_legendre(6)
     low, high = x[:-1, None] ** 2, x[1:, None] ** 2
     x2 = low + (high - low) * 0.5 * (1 + nodes)
     parts = form_factor(material, np.sqrt(x2)) ** 2 * (high - low) * 0.5 * weights

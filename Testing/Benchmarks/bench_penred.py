@@ -36,6 +36,14 @@ from .reference_cases import REFERENCE
 SETTINGS = {"reference": (0.05, 1e4), "fast": (0.1, 5e4)}
 PENRED_RATE = {"f_gamma": 25_000, "f_beta": 20_000, "c_beta": 6_000}  # histories/s expected: sets the length of its runs only
 SEEDS = (1, 2, 3)
+HEADER = """# Speed: the engine beside PenRed
+
+Written by `make bench`, one thread each ({machine}, {system}). Ratios of 1 / (sigma^2 CPU time) of the engine to those of
+PenRed 1.15.2, with the settings of the reference cases and with its fast ones (C1 = C2 = 0.1, electrons down to 50 keV).
+Histories per second are of the engine / PenRed / PenRed fast.
+
+| case | quantity | histories/s | engine, seconds for 1 % | ratio | ratio, PenRed fast |
+|---|---|---:|---:|---:|---:|"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,16 +102,7 @@ def main() -> int:
             "pyPenred is not installed, so the engine's own times stand alone. pip install pyPenred==1.15.2.0", file=sys.stderr
         )
     peer = PenRed(arguments.seconds)
-    lines = [
-        "# Speed: the engine beside PenRed",
-        "",
-        f"Written by `make bench`, one thread each ({platform.machine()}, {platform.system()}). Ratios of 1 / (sigma^2 CPU time)",
-        "of the engine to those of PenRed 1.15.2, once with the settings of the reference cases, once with its fast ones",
-        "(C1 = C2 = 0.1, electrons down to 50 keV). Histories per second are of the engine / PenRed / PenRed fast.",
-        "",
-        "| case | quantity | histories/s | engine, seconds for 1 % | ratio | ratio, PenRed fast |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    lines = [HEADER.format(machine=platform.machine(), system=platform.system())]
     worst = np.inf
     for title, own, peers in _cases(peer if with_peer else None):
         for quantity, cost in own.cost_s.items():
