@@ -29,6 +29,7 @@ from .bundle_folder import Bundle, load_weights, read_bundle, require_component
 from .components import INFERERS, NETWORKS, POSTPROCESSING, TRANSFORMS, build, short_name, transform_components
 from .expressions import Component
 from .tables import match_organs, organ_group, organ_groups
+from .zoo import obtain_bundle
 
 _LOADING = ("LoadImaged", "EnsureChannelFirstd", "AddChanneld")
 _PER_KEY = ("mode", "padding_mode", "align_corners", "dtype", "diagonal")
@@ -51,6 +52,7 @@ def segment_with_bundle(
     progress: Progress = silent,
     max_memory_bytes: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    download: bool = False,
 ) -> LabelMap:
     """Segment an image with a MONAI bundle.
 
@@ -74,6 +76,8 @@ def segment_with_bundle(
         What the inference may take; if not given, most of what is free on the device.
     overrides : mapping of str to object, optional
         Values that replace the configuration's, for example ``{"displayable_configs#highres": False}``.
+    download : bool
+        Whether a name that is neither a folder nor at hand may be looked for in the MONAI Model Zoo (see `fetch_bundle`).
 
     Returns
     -------
@@ -92,7 +96,7 @@ def segment_with_bundle(
         From `progress`.
     """
     progress(ProgressReport("segment", 0.0, None, "reading the bundle"))
-    description = read_bundle(bundle, overrides)
+    description = read_bundle(obtain_bundle(bundle, progress=progress) if download else bundle, overrides)
     _check_image(image, description)
     wanted = _wanted(description, organs)
     try:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core import SynthDoseError, atomic_path
-from .training import TrainedNetwork, network_definition
-
-WINDOW_VOXELS = (96, 64, 128)  # a torso at 6 mm in one piece: left and right are told apart by the whole picture
+from .training import TrainedNetwork, TrainingSettings, network_definition
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def write_bundle(folder: str | os.PathLike[str], trained: TrainedNetwork, card: 
         raise SynthDoseError(f"Cannot write the bundle {root}: {error.strerror}. Choose a folder you may write to.") from error
     versions = {"monai_version": monai.__version__, "pytorch_version": torch.__version__, "numpy_version": np.__version__}
     _write_json(root / "configs" / "inference.json", _inference(trained))
-    _write_json(root / "configs" / "metadata.json", _metadata(settings.organs, card, versions))
+    _write_json(root / "configs" / "metadata.json", _metadata(settings, card, versions))
     with atomic_path(root / "models" / "model.pt") as path:
         torch.save(trained.weights, path)
     with atomic_path(root / "docs" / "README.md") as path:
@@ -124,9 +122,9 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False},
         "inferer": {
             "_target_": "SlidingWindowInferer",
-            "roi_size": list(WINDOW_VOXELS),
+            "roi_size": list(settings.window),
             "sw_batch_size": 1,
-            "overlap": 0.4,
+            "overlap": 0.5,
             "mode": "gaussian",
             "padding_mode": "constant",
             "cval": 0.0,
@@ -165,9 +163,9 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
     }
 
 
-def _metadata(organs: Sequence[str], card: ModelCard, versions: Mapping[str, str]) -> dict[str, Any]:
-    channels = {str(place): name for place, name in enumerate(("background", *organs))}
-    patch = {"type": "image", "spatial_shape": list(WINDOW_VOXELS), "dtype": "float32", "is_patch_data": True}
+def _metadata(settings: TrainingSettings, card: ModelCard, versions: Mapping[str, str]) -> dict[str, Any]:
+    channels = {str(place): name for place, name in enumerate(("background", *settings.organs))}
+    patch = {"type": "image", "spatial_shape": list(settings.window), "dtype": "float32", "is_patch_data": True}
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
         "version": card.version,
@@ -198,7 +196,7 @@ def _metadata(organs: Sequence[str], card: ModelCard, versions: Mapping[str, str
                     **patch,
                     "format": "segmentation",
                     "num_channels": len(channels),
-                    "value_range": [0, len(organs)],
+                    "value_range": [0, len(settings.organs)],
                     "channel_def": channels,
                 }
             },
@@ -221,10 +219,11 @@ def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
 ## Network and training
 
 MONAI UNet of {", ".join(map(str, settings.channels))} channels, {parameters} parameters, {settings.spacing_mm:g} mm isotropic,
-{settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1. {settings.steps} steps of one patient, Dice plus
+{settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1. windows of
+{" x ".join(map(str, settings.window))} voxels, {settings.steps} steps of one window, Dice plus
 cross entropy, AdamW with a one-cycle schedule up to {settings.learning_rate:g}, mean of the weights (decay
 {settings.average:g}), {trained.seconds / 60:.0f} min on {settings.threads} CPU thread(s), seed {settings.seed}; last loss
-{float(trained.loss[-20:].mean()):.3f}. Random rotation, scale, shift, bending, crops along the body, noise, blur and CT number
+{float(trained.loss[-20:].mean()):.3f}. Random rotation, scale, shift, bending, cuts, noise, blur and CT number
 offsets (`SynthDoseLib/segmentation/augmentation.py`).
 
 ## Measured

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 AIR_HU = -1000.0
-SIZE_DIVISOR = 16  # four halvings in the network
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,11 @@ class TrainingSettings:
         CT numbers that become 0 and 1; clipped outside.
     channels : tuple of 5 int
         Width of the network (MONAI ``UNet``) at each resolution; the first halving comes before the first of them.
+    window : tuple of 3 int
+        Voxels the network sees at once, in training and in use, multiples of 16. The normalisation inside the network
+        depends on how much air a window holds: windows of another size would be another task.
     steps : int
-        Optimiser steps of one patient each.
+        Optimiser steps of one window each.
     learning_rate : float
         Largest of the one-cycle schedule (AdamW).
     average : float
@@ -53,6 +55,7 @@ class TrainingSettings:
     spacing_mm: float = 6.0
     window_HU: tuple[float, float] = (-800.0, 500.0)
     channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
+    window: tuple[int, int, int] = (80, 64, 64)
     steps: int = 600
     learning_rate: float = 2e-3
     average: float = 0.98
@@ -209,8 +212,11 @@ def train_network(
     losses = np.zeros(settings.steps)
     start = time.monotonic()
     for step in range(settings.steps):
-        image, classes = augment(*data[int(random.integers(len(data)))], settings.augmentation, random, AIR_HU)
-        image, classes = _to_network(image, classes, settings.window_HU)
+        ct_HU, truth = data[int(random.integers(len(data)))]
+        piece, marks = augment(ct_HU, truth, settings.window, settings.augmentation, random, AIR_HU)
+        low, high = settings.window_HU
+        image = ((piece - low) / (high - low)).clamp(0.0, 1.0)[None, None]
+        classes = marks[None, None].long()
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.reduced_precision):
             logits = network(image)
         loss = overlap(logits.float(), classes) + cross_entropy(logits.float(), classes[:, 0], weight=weights)
@@ -243,31 +249,18 @@ def _around_body(ct_HU: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tens
 
 
 def _class_weights(maps: Sequence[torch.Tensor], number: int) -> torch.Tensor:
-    """Inverse square roots of how often a class occurs, mean 1: small organs count, but do not rule."""
+    """Inverse cube roots of how often a class occurs, mean 1: small organs count, but do not spread into the background."""
     import torch
 
     counts = torch.zeros(number, dtype=torch.float64)
     for classes in maps:
         counts += torch.bincount(classes.flatten().long(), minlength=number)
-    inverse = 1 / counts.clamp(min=1).sqrt()
+    inverse = counts.clamp(min=1) ** (-1 / 3)
     return (inverse / inverse.mean()).float()
 
 
 def _weights(network: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-def _to_network(
-    image_HU: torch.Tensor, classes: torch.Tensor, window_HU: tuple[float, float]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale the window to 0..1, and add air behind the ends until the network can halve each side."""
-    import torch.nn.functional as functional
-
-    low, high = window_HU
-    scaled = ((image_HU - low) / (high - low)).clamp(0.0, 1.0)
-    extra = [-n % SIZE_DIVISOR for n in scaled.shape]
-    margins = (0, extra[2], 0, extra[1], 0, extra[0])
-    return functional.pad(scaled, margins)[None, None], functional.pad(classes, margins)[None, None].long()
 
 
 def dice_scores(found: LabelMap, truth: LabelMap, organs: Sequence[str]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core import Progress, ProgressReport, SynthDoseError, silent
-from .bundle_folder import bundle_store, read_bundle
+from .bundle_folder import bundle_store, find_bundle, read_bundle, shipped_bundles
 
 INDEX_URL = "https://raw.githubusercontent.com/Project-MONAI/model-zoo/dev/models/model_info.json"
 """Index of the Model Zoo: per bundle and version where its archive is, and its SHA-1."""
@@ -26,6 +26,7 @@ INDEX_URL = "https://raw.githubusercontent.com/Project-MONAI/model-zoo/dev/model
 MAX_ARCHIVE_BYTES = 4 << 30
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_MEMBERS = 5000
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30
 
@@ -63,7 +64,7 @@ def fetch_bundle(
     SynthDoseError
         If there is no connection, no such bundle, the checksum is wrong, or the archive holds names that lead elsewhere.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    if not _NAME.fullmatch(name):
         raise SynthDoseError(f"'{name}' is not a name of a Model Zoo bundle (letters, digits, _, - and .).")
     parent = Path(folder) if folder is not None else bundle_store()
     target = parent / name
@@ -88,6 +89,29 @@ def fetch_bundle(
         shutil.rmtree(work, ignore_errors=True)
     progress(ProgressReport("download", 1.0, 0.0, f"{name} {found} is in {target}"))
     return target
+
+
+def obtain_bundle(bundle: str | os.PathLike[str], *, progress: Progress = silent) -> Path:
+    """Return the folder of a bundle; a name that is not at hand is downloaded from the MONAI Model Zoo.
+
+    Raises
+    ------
+    SynthDoseError
+        If it is neither at hand nor can be downloaded.
+    """
+    try:
+        return find_bundle(bundle)
+    except SynthDoseError as not_here:
+        text = os.fspath(bundle)
+        if not _NAME.fullmatch(text) or Path(text).exists():
+            raise
+        try:
+            return fetch_bundle(text, progress=progress)
+        except SynthDoseError as not_there:
+            shipped = ", ".join(shipped_bundles()) or "none"
+            raise SynthDoseError(
+                f"There is no bundle '{text}' on this computer (shipped: {shipped}). {not_there}"
+            ) from not_here
 
 
 def _look_up(name: str, version: str | None, index_url: str) -> tuple[str, str, str]:

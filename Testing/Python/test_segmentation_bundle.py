@@ -13,6 +13,7 @@ import pytest
 
 from SynthDoseLib.core import Cancelled, ImageVolume, SynthDoseError, VoxelGrid
 from SynthDoseLib.segmentation import fetch_bundle, label_table, memory, read_bundle, segment_with_bundle
+from SynthDoseLib.segmentation import zoo as zoo_module
 from SynthDoseLib.segmentation.bundle_folder import inside
 from SynthDoseLib.segmentation.expressions import Component, ConfigurationReader, DevicePlace
 
@@ -458,6 +459,20 @@ def test_a_wrong_checksum_and_no_connection_are_reported(tmp_path, thresholds):
         fetch_bundle("demo", tmp_path / "bundles", index_url="https://synthdose.invalid/model_info.json")
     with pytest.raises(SynthDoseError, match="https only"):
         fetch_bundle("demo", tmp_path / "bundles", index_url="http://example.org/model_info.json")
+
+
+def test_a_name_may_be_looked_for_in_the_model_zoo(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo_module, "fetch_bundle", lambda name, progress: tmp_path / name)
+    assert zoo_module.obtain_bundle("spleen_ct_segmentation") == tmp_path / "spleen_ct_segmentation"
+    with pytest.raises(SynthDoseError, match="There is no bundle"):
+        zoo_module.obtain_bundle("../spleen_ct_segmentation")
+
+    def offline(name, progress):
+        raise SynthDoseError("Cannot reach the MONAI Model Zoo.")
+
+    monkeypatch.setattr(zoo_module, "fetch_bundle", offline)
+    with pytest.raises(SynthDoseError, match=r"no bundle 'lungz' on this computer .* Cannot reach"):
+        segment_with_bundle(ball(shape=(16, 16, 16)), "lungz", download=True)
 
 
 def test_importing_the_package_loads_neither_torch_nor_monai():
