@@ -64,25 +64,43 @@ def read_dicom_seg(
     fractional = str(dataset.segmentation_type.value) == "FRACTIONAL"
     if fractional:
         notes.append(f"The segments of {path.name} are fractional: voxels at least half inside were taken.")
-    matrix = LPS_TO_RAS @ _volume(path, dataset, int(chosen[0][0].segment_number))[1]
+    numbers = [int(description.segment_number) for description, _ in chosen]
+    whole = None if fractional else _combined(dataset, numbers)
+    if whole is not None:
+        values, matrix, _ = right_handed(*whole)
+        return LabelMap(_grid(path, values, matrix), values, organs, tuple(notes))
+    first, matrix = _volume(path, dataset, numbers[0])
+    first, turned, _ = right_handed(first, matrix)
+    grid = _grid(path, first, turned)
 
     def masks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        for organ, (description, _) in zip(organs, chosen, strict=True):
-            array, _ = _volume(path, dataset, int(description.segment_number))
-            inside = array >= FRACTION_INSIDE if fractional else array > 0
-            yield organ.index, right_handed(inside, matrix)[0]
+        for organ, segment in zip(organs, numbers, strict=True):
+            part = first if segment == numbers[0] else right_handed(_volume(path, dataset, segment)[0], matrix)[0]
+            yield organ.index, part >= FRACTION_INSIDE if fractional else part > 0
 
-    shape = _volume(path, dataset, int(chosen[0][0].segment_number))[0].shape
-    try:
-        grid = VoxelGrid((shape[0], shape[1], shape[2]), right_handed(np.empty(shape, bool), matrix)[1])
-    except SynthDoseError as error:
-        raise SynthDoseError(f"{path}: {error}") from error
     labels, overlap = combine(masks(), organs, grid)
     return LabelMap(grid, labels, organs, (*notes, *overlap))
 
 
+def _grid(path: Path, values: NDArray[Any], matrix: NDArray[np.float64]) -> VoxelGrid:
+    try:
+        return VoxelGrid((values.shape[0], values.shape[1], values.shape[2]), matrix)
+    except SynthDoseError as error:
+        raise SynthDoseError(f"{path}: {error}") from error
+
+
+def _combined(dataset: Any, numbers: list[int]) -> tuple[NDArray[np.uint16], NDArray[np.float64]] | None:
+    """All segments at once, numbered from 1 in the order given; None if they overlap or are no regular volume."""
+    try:
+        with lenient():
+            volume = dataset.get_volume(segment_numbers=numbers, combine_segments=True, relabel=True, dtype=np.uint16)
+    except Exception:  # the way segment by segment finds out which it is, and says so
+        return None
+    return np.asarray(volume.array), _matrix(volume)
+
+
 def _volume(path: Path, dataset: Any, number: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return one segment as (nk, nj, ni) with the matrix from (i, j, k) to LPS."""
+    """Return one segment as (nk, nj, ni) with the matrix from (i, j, k) to RAS."""
     try:
         with lenient():
             volume = dataset.get_volume(segment_numbers=[number], rescale_fractional=True, skip_overlap_checks=True)
@@ -91,8 +109,12 @@ def _volume(path: Path, dataset: Any, number: int) -> tuple[NDArray[Any], NDArra
             f"{path}: the segments do not make up a regular volume ({clean_text(error, 200)}). "
             "Slices are missing or not evenly spaced, or the file is damaged: export it again."
         ) from error
-    # highdicom orders the columns of its matrix as the array: slices, rows, columns
-    return np.asarray(volume.array).reshape(volume.spatial_shape), np.asarray(volume.affine)[:, [2, 1, 0, 3]]
+    return np.asarray(volume.array).reshape(volume.spatial_shape), _matrix(volume)
+
+
+def _matrix(volume: Any) -> NDArray[np.float64]:
+    """Matrix from (i, j, k) to RAS; highdicom orders its columns as the array: slices, rows, columns."""
+    return LPS_TO_RAS @ np.asarray(volume.affine)[:, [2, 1, 0, 3]]
 
 
 def _code(description: Any) -> str:

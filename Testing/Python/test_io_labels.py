@@ -193,6 +193,41 @@ def test_dicom_seg_comes_back_with_names_codes_and_colours(tmp_path, ct, labels)
         read_labels(tmp_path / "seg.dcm", segments=["spleen"])
 
 
+def test_overlapping_segments_of_a_dicom_seg_are_merged_the_smaller_one_first(tmp_path, ct, labels):
+    import highdicom
+
+    body, liver = labels.labels > 0, labels.labels == 1
+    tissue = highdicom.sr.CodedConcept("85756007", "SCT", "Tissue")
+    matrix = np.diag([-1, -1, 1, 1]) @ GRID.ijk_to_ras
+    dataset = highdicom.seg.Segmentation(
+        source_images=[pydicom.dcmread(f) for f in ct.source_files],
+        pixel_array=highdicom.Volume(
+            np.stack([body, liver], axis=-1).astype(np.uint8),
+            matrix[:, [2, 1, 0, 3]],
+            "PATIENT",
+            frame_of_reference_uid=ct.metadata["frame_of_reference_uid"],
+            channels={"SegmentNumber": [1, 2]},
+        ),
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            highdicom.seg.SegmentDescription(n, name, tissue, tissue, "MANUAL") for n, name in ((1, "body"), (2, "liver"))
+        ],
+        series_instance_uid="1.2.3",
+        series_number=1,
+        sop_instance_uid="1.2.3.4",
+        instance_number=1,
+        manufacturer="x",
+        manufacturer_model_name="x",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    save_dataset(dataset, tmp_path / "o.dcm")
+    again = read_labels(tmp_path / "o.dcm", reference_image=ct)
+    np.testing.assert_array_equal(again.mask("liver"), liver)
+    np.testing.assert_array_equal(again.mask("body"), body & ~liver)
+    assert "'body' and 'liver' share" in again.notes[0]
+
+
 def test_dicom_seg_on_a_finer_grid_than_the_ct(tmp_path, ct, labels):
     finer = GRID.with_spacing((0.5, 0.6, 1.25))
     values = labels.labels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
