@@ -19,7 +19,8 @@ import math
 
 from numba import njit
 
-from .electrons_tables import BREMS, HARD, LOSS, MU0, RANGE, REST_ENERGY, SPREAD, STEP, TAIL
+from .electrons_deflection import SHAPE_POINTS, SHAPE_STEP
+from .electrons_tables import BREMS, HARD, LOSS, MU, RANGE, REST_ENERGY, ROWS_PER_SHAPE, SPREAD, STEP
 from .geometry import ELECTRON, PHOTON, POSITRON, deposit, distance_to_face, push_particle, rotate, voxel_index
 from .random import next_uniform
 
@@ -36,41 +37,41 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
     sign = 1 if kind == POSITRON else 0
     smallest = min(geometry.dx, geometry.dy, geometry.dz)
     flights = -math.log(next_uniform(state))
+    to_hinge = next_uniform(state)
     voxel = voxel_index(geometry, i, j, k)
-    density = geometry.density[voxel]
-    material = geometry.material[voxel]
     while True:
+        density = geometry.density[voxel]
         if density <= 0.0:
-            step, turned_at, end, rate, hard = 1e30, 1e30, 1e30, 0.0, 0.0
-            mu0, tail, brems = 0.0, 0.0, 0.0
-            is_event = False
-        else:
-            if energy < tables.absorption:
-                break
-            rows = tables.rows[2 * material + sign]
-            place = (math.log(energy) - tables.log_first) * tables.rows_per_log
-            n = min(int(place), rows.shape[0] - 2)
-            part = place - n
-            reach = (rows[n, RANGE] + part * (rows[n + 1, RANGE] - rows[n, RANGE])) / density
-            if reach < 0.5 * smallest and (
-                reach < tables.stop_share * smallest or reach < nearest_face(geometry, x, y, z, i, j, k)
-            ):
-                break
-            step = rows[n, STEP] + part * (rows[n + 1, STEP] - rows[n, STEP])
-            loss = rows[n, LOSS] + part * (rows[n + 1, LOSS] - rows[n, LOSS])
-            spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
-            mu0 = rows[n, MU0] + part * (rows[n + 1, MU0] - rows[n, MU0])
-            tail = rows[n, TAIL] + part * (rows[n + 1, TAIL] - rows[n, TAIL])
-            hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
-            brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
-            rate = min(sample_loss(loss, spread, state), energy) / step
-            turned_at = next_uniform(state) * step
-            is_event = flights < hard * step
-            end = flights / hard if is_event else step
+            x, y, z, i, j, k = cross_voxel(geometry, x, y, z, u, v, w, i, j, k)
+            if is_outside(geometry, i, j, k):
+                return (energy + sign * 2.0 * REST_ENERGY) * weight
+            voxel = voxel_index(geometry, i, j, k)
+            continue
+        if energy < tables.absorption:
+            break
+        material = geometry.material[voxel]
+        rows = tables.rows[2 * material + sign]
+        place = (math.log(energy) - tables.log_first) * tables.rows_per_log
+        n = min(int(place), rows.shape[0] - 2)
+        part = place - n
+        reach = (rows[n, RANGE] + part * (rows[n + 1, RANGE] - rows[n, RANGE])) / density
+        if reach < 0.5 * smallest and (
+            reach < tables.stop_share * smallest or reach < nearest_face(geometry, x, y, z, i, j, k)
+        ):
+            break
+        step = rows[n, STEP] + part * (rows[n + 1, STEP] - rows[n, STEP])
+        loss = rows[n, LOSS] + part * (rows[n + 1, LOSS] - rows[n, LOSS])
+        spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
+        hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
+        rate = min(sample_loss(loss, spread, state), energy) / step
+        goal = to_hinge * step
+        is_event = flights < hard * goal
+        if is_event:
+            goal = flights / hard
         flown = 0.0
-        goal = min(turned_at, end)
-        while True:
-            length = (goal - flown) / density if density > 0.0 else 1e30
+        is_left = False
+        while not is_left:
+            length = (goal - flown) / density
             new_x, new_y, new_z = x + u * length, y + v * length, z + w * length
             if (
                 i * geometry.dx <= new_x <= (i + 1) * geometry.dx
@@ -80,38 +81,25 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 deposit(tally, voxel, rate * (goal - flown) * weight)
                 x, y, z = new_x, new_y, new_z
                 flown = goal
-                if goal >= end:
-                    break
-                u, v, w = deflect(u, v, w, mu0, tail, state)
-                goal = end
-                continue
-            to_x = distance_to_face(x, u, i, geometry.dx)
-            to_y = distance_to_face(y, v, j, geometry.dy)
-            to_z = distance_to_face(z, w, k, geometry.dz)
-            to_face = min(to_x, to_y, to_z)
-            length = min(length, to_face)
-            if density > 0.0:
-                crossed = min(length * density, goal - flown)
-                deposit(tally, voxel, rate * crossed * weight)
-                flown += crossed
-            x, y, z = x + u * length, y + v * length, z + w * length
-            if to_x <= to_face:
-                i += 1 if u > 0.0 else -1
-            elif to_y <= to_face:
-                j += 1 if v > 0.0 else -1
-            else:
-                k += 1 if w > 0.0 else -1
-            if i < 0 or i >= geometry.ni or j < 0 or j >= geometry.nj or k < 0 or k >= geometry.nk:
+                break
+            old_x, old_y, old_z = x, y, z
+            x, y, z, i, j, k = cross_voxel(geometry, x, y, z, u, v, w, i, j, k)
+            crossed = min(((x - old_x) * u + (y - old_y) * v + (z - old_z) * w) * density, goal - flown)
+            deposit(tally, voxel, rate * crossed * weight)
+            flown += crossed
+            if is_outside(geometry, i, j, k):
                 return (energy - rate * flown + sign * 2.0 * REST_ENERGY) * weight
             voxel = voxel_index(geometry, i, j, k)
             density = geometry.density[voxel]
-            if density <= 0.0 or geometry.material[voxel] != material or hard == 0.0:
-                material = geometry.material[voxel]
-                is_event = False
-                break
+            is_left = density <= 0.0 or geometry.material[voxel] != material
         energy -= rate * flown
-        if is_event:
+        if is_left:
+            flights -= hard * flown
+            to_hinge -= flown / step
+        elif is_event:
+            to_hinge -= flown / step
             flights = -math.log(next_uniform(state))
+            brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
             if next_uniform(state) < brems:
                 energy = emit_photon(
                     energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, tables, tally, stack, count, state
@@ -122,22 +110,43 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 )
         else:
             flights -= hard * flown
+            to_hinge = 1.0
+            mu = rows[n, MU] + part * (rows[n + 1, MU] - rows[n, MU])
+            shape = tables.shapes[2 * material + sign, (n + ROWS_PER_SHAPE // 2) // ROWS_PER_SHAPE]
+            u, v, w = deflect(u, v, w, mu, shape, state)
     stop(kind, energy, x, y, z, weight, i, j, k, voxel, 2 * material + sign, tables, tally, stack, count, state)
     return 0.0
 
 
-@njit
-def deflect(u, v, w, mu0, tail, state):
-    """Turn a direction by an angle of the two-interval distribution of mu = (1 - cos theta) / 2.
+@njit(inline="always")
+def is_outside(geometry, i, j, k):
+    """Tell whether a voxel index lies outside the grid."""
+    return i < 0 or i >= geometry.ni or j < 0 or j >= geometry.nj or k < 0 or k >= geometry.nk
 
-    With probability `tail` mu is uniform above `mu0`, otherwise below.
-    """
-    number = next_uniform(state)
-    if number < tail:  # noqa: SIM108
-        mu = mu0 + (1.0 - mu0) * number / tail
+
+@njit
+def cross_voxel(geometry, x, y, z, u, v, w, i, j, k):
+    """Fly to the face ahead; return the position there and the voxel behind it."""
+    to_x = distance_to_face(x, u, i, geometry.dx)
+    to_y = distance_to_face(y, v, j, geometry.dy)
+    to_z = distance_to_face(z, w, k, geometry.dz)
+    length = min(to_x, to_y, to_z)
+    if to_x <= length:
+        i += 1 if u > 0.0 else -1
+    elif to_y <= length:
+        j += 1 if v > 0.0 else -1
     else:
-        mu = mu0 * (number - tail) / (1.0 - tail)
-    return rotate(u, v, w, 1.0 - 2.0 * mu, _TWO_PI * next_uniform(state))
+        k += 1 if w > 0.0 else -1
+    return x + u * length, y + v * length, z + w * length, i, j, k
+
+
+@njit
+def deflect(u, v, w, mean, shape, state):
+    """Turn a direction by a sample of mu = (1 - cos theta) / 2, given its mean and the row of `ElectronTables.shapes`."""
+    place = -math.log(next_uniform(state)) / SHAPE_STEP
+    n = min(int(place), SHAPE_POINTS - 2)
+    mu = mean * (shape[n] + min(place - n, 1.0) * (shape[n + 1] - shape[n]))
+    return rotate(u, v, w, 1.0 - 2.0 * min(mu, 1.0), _TWO_PI * next_uniform(state))
 
 
 @njit

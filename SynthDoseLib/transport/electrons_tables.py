@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from ..core import Material
 from ..physics import (
@@ -29,6 +30,7 @@ from ..physics import (
     mean_excitation_energy,
     stopping_powers,
 )
+from .electrons_deflection import SHAPE_POINTS, sampling_shapes
 
 REST_ENERGY = 0.51099895
 """Electron rest energy, MeV (CODATA 2018)."""
@@ -37,9 +39,11 @@ _CLASSICAL_RADIUS_CM = 2.8179403262e-13
 _COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
 """2 pi r_e^2 m, MeV cm2 per electron: the common factor of Moller's and Bhabha's cross sections."""
 
-RANGE, STEP, LOSS, SPREAD, MU0, TAIL, HARD, BREMS = range(8)
-"""Columns of a row: CSDA range; length, mean loss of a step and sqrt(3) times its standard deviation; the two parameters of the deflection;
+RANGE, STEP, LOSS, SPREAD, MU, HARD, BREMS = range(7)
+"""Columns of a row: CSDA range; length, mean loss of a step and sqrt(3) times its standard deviation; the mean deflection;
 coefficient of all hard events, averaged over the step; share of bremsstrahlung in it."""
+
+ROWS_PER_SHAPE = 4
 
 _LOWEST_ENERGY = 1e-3
 _POINTS_PER_E_FOLD = 48
@@ -53,8 +57,10 @@ class ElectronTables(NamedTuple):
     ----------
     log_first, rows_per_log : float
         Rows are uniform in ln E: row = (ln E - log_first) * rows_per_log.
-    rows : ndarray of float32, (2 * materials, points, 8)
+    rows : ndarray of float32, (2 * materials, points, 7)
         Columns RANGE .. BREMS.
+    shapes : ndarray of float32, (2 * materials, points / ROWS_PER_SHAPE, SHAPE_POINTS)
+        Deflection mu(t) over its mean at every ROWS_PER_SHAPE-th energy.
     photons : ndarray of float32, (2 * materials, points)
         Mean number of hard bremsstrahlung photons emitted while slowing down from E to rest.
     spectrum : ndarray of float32, (materials, points, kappa)
@@ -72,6 +78,7 @@ class ElectronTables(NamedTuple):
     log_first: float
     rows_per_log: float
     rows: NDArray[np.float32]
+    shapes: NDArray[np.float32]
     photons: NDArray[np.float32]
     spectrum: NDArray[np.float32]
     absorption: float
@@ -137,6 +144,7 @@ def build_electron_tables(
     energy = np.exp(log_energy)
     kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
     rows = np.zeros((2 * len(materials), points, 8), np.float32)
+    shapes = np.zeros((2 * len(materials), len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
     photons = np.zeros((2 * len(materials), points), np.float32)
     spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
     cut = np.maximum(hard_share * energy, hard_least_MeV)
@@ -157,12 +165,23 @@ def build_electron_tables(
             first_range = float(csda_range(material, np.array([_LOWEST_ENERGY]), positron=positron)[0])
             place = 2 * index + positron
             rows[place, :, RANGE] = first_range + _integral(log_energy, energy / total_power)
-            _fill_steps(rows[place], log_energy, soft_power, moments, collisions, brems_number, first_moment, energy_share)
+            _fill_steps(
+                rows[place],
+                shapes[place],
+                log_energy,
+                soft_power,
+                moments,
+                collisions,
+                brems_number,
+                first_moment,
+                energy_share,
+            )
             photons[place] = _integral(log_energy, energy * brems_number / total_power)
     return ElectronTables(
         float(first),
         float((points - 1) / (last - first)),
         rows,
+        shapes,
         photons,
         spectrum,
         absorption_MeV,
@@ -181,6 +200,7 @@ def _integral(log_energy: NDArray[np.float64], integrand: NDArray[np.float64]) -
 
 def _fill_steps(
     row: NDArray[np.float32],
+    shape: NDArray[np.float32],
     log_energy: NDArray[np.float64],
     soft_power: NDArray[np.float64],
     moments: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -199,23 +219,18 @@ def _fill_steps(
 
     def over_step(coefficient: NDArray[np.float64]) -> NDArray[np.float64]:
         extended = np.concatenate(([log_energy[0] - 0.2], log_energy))
-        integrand = (
-            np.exp(extended) * np.concatenate((coefficient[:1], coefficient)) / np.concatenate((soft_power[:1], soft_power))
-        )
-        running = _integral(extended, integrand)
-        return np.interp(log_energy, extended, running) - np.interp(final, extended, running)
+        integrand = np.exp(log_energy) * coefficient / soft_power
+        running = CubicSpline(extended, np.concatenate((integrand[:1], integrand))).antiderivative()
+        return np.asarray(running(log_energy) - running(final))
 
     step = over_step(np.ones_like(energy))
     loss = energy - np.exp(final)
     k1_step, k2_step = over_step(moments[0]), over_step(moments[1])
-    mu_mean = 0.5 * -np.expm1(-k1_step)
-    mu_square = mu_mean + np.expm1(-k2_step) / 6
-    mu0 = (2 * mu_mean - 3 * mu_square) / (1 - 2 * mu_mean)
     row[:, STEP] = step
     row[:, LOSS] = loss
     row[:, SPREAD] = np.sqrt(3 * over_step(collisions.soft_variance))
-    row[:, MU0] = mu0
-    row[:, TAIL] = 2 * mu_mean - mu0
+    row[:, MU] = 0.5 * -np.expm1(-k1_step)
+    shape[:] = sampling_shapes(k1_step[::ROWS_PER_SHAPE], k2_step[::ROWS_PER_SHAPE])
     row[:, HARD] = over_step(hard) / step
     row[:, BREMS] = over_step(brems_number) / np.maximum(row[:, HARD] * step, 1e-30)
 
