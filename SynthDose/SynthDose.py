@@ -406,9 +406,8 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
 
     def poll(self) -> Any:
         """State of the run (``SynthDoseLib.mrml.RunState``); returns at once."""
-        state = self._job.poll()
+        state, self._lines = self._job.poll(), self._job.lines
         if not state.running:
-            self._lines = self._job.lines
             self.close()
         return state
 

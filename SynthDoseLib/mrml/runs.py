@@ -17,6 +17,8 @@ from .segmentations import segmentationNodeFromLabelMap
 from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv, tableNodeFromCsv
 from .volumes import doseVolumeFromDose, sceneOrDefault, volumeNodeFromImage
 
+REST = "rest_of_body"
+
 CURVES_SHOWN = 10
 """Organs drawn in the chart: those with the highest mean dose. The table has all."""
 
@@ -108,11 +110,13 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
     activity = None
     if (folder / "tia_MBq_s.nrrd").is_file():
         activity = volumeNodeFromImage(
-            _read(folder / "tia_MBq_s.nrrd", unit="MBq s"), f"{title} time-integrated activity [MBq s]", scene
+            _read(folder / "tia_MBq_s.nrrd", unit="MBq s"), f"{title} time-integrated activity (MBq s)", scene
         )
-    doseNode = doseVolumeFromDose(dose, f"{title} dose [Gy]", scene)
+    doseNode = doseVolumeFromDose(dose, f"{title} dose (Gy)", scene)
     sigmaNode = doseNode.GetNodeReference("SynthDose.sigmaVolume")
     segmentation = segmentationNodeFromLabelMap(labels, f"{title} organs", scene) if labels is not None else None
+    if segmentation is not None:
+        segmentation.GetDisplayNode().SetSegmentVisibility(REST, False)  # its outline would be drawn around every organ
     organTable = dvhTable = chart = None
     if (folder / "organ_doses.csv").is_file():
         organTable = tableNodeFromCsv(folder / "organ_doses.csv", f"{title} organ doses", scene)
@@ -168,7 +172,7 @@ def _imageNode(folder: Path, scene: Any, notes: list[str]) -> Any:
         return volumeNodeFromImage(_read(folder / "ct.nrrd", unit="HU", modality="CT"), "CT", scene)
     if (folder / "density.nrrd").is_file():
         notes.append("The run has no ct.nrrd: the dose is shown over the density.")
-        return volumeNodeFromImage(_read(folder / "density.nrrd", unit="g/cm3"), "Density [g/cm3]", scene)
+        return volumeNodeFromImage(_read(folder / "density.nrrd", unit="g/cm3"), "Density (g/cm3)", scene)
     notes.append("The run has neither ct.nrrd nor density.nrrd: the dose is shown alone.")
     return None
 

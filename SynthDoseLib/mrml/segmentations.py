@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid, resample
+from ..io.coding import snomed_of
 from .volumes import gridFromVolumeNode, matrixFromVtk, sceneOrDefault, vtkFromMatrix, worldMatrix
 
 _CONTEXT = "Segmentation category and type - DICOM master list"
@@ -23,7 +25,7 @@ def terminologyTag(organ: Organ) -> str:
     """Return Slicer's text form of an anatomical structure with the organ's SNOMED CT code, "" without a code."""
     if not organ.snomed_code:
         return ""
-    meaning = organ.name.replace("_", " ").capitalize()
+    meaning = re.sub(r"[_~^|]", " ", organ.name).capitalize()
     return f"{_CONTEXT}~{_CATEGORY}~SCT^{organ.snomed_code}^{meaning}~^^~{_REGION_CONTEXT}~^^~^^"
 
 
@@ -31,8 +33,7 @@ def snomedCode(tag: str) -> str:
     """Return the SNOMED CT code of the type in Slicer's text form of a terminology entry, "" if there is none."""
     parts = tag.split("~")
     scheme, _, rest = parts[2].partition("^") if len(parts) > 2 else ("", "", "")
-    code = rest.partition("^")[0]
-    return code if scheme == "SCT" and code.isdigit() else ""
+    return snomed_of(rest.partition("^")[0], scheme)
 
 
 def segmentationNodeFromLabelMap(labels: LabelMap, name: str = "Organs", scene: Any = None) -> Any:

@@ -18,6 +18,7 @@ ORGANS = (
     Organ(1, "kidney_left", "18639004", (0.73, 0.40, 0.15)),
     Organ(2, "kidney_right", "9846003", (0.73, 0.40, 0.15)),
     Organ(7, "liver", "10200004", (0.87, 0.51, 0.40)),
+    Organ(8, "rest_of_body", "", (0.9, 0.8, 0.7)),
 )
 
 
@@ -37,10 +38,11 @@ def makeRun(folder: Path, directions: np.ndarray | None = None) -> tuple[VoxelGr
     values[ellipsoid(grid, (75, 15, 40), (70, 60, 55))] = 7
     values[ellipsoid(grid, (-60, -50, -20), (27, 25, 50))] = 1
     values[ellipsoid(grid, (60, -50, -40), (27, 25, 50))] = 2
+    values[body & (values == 0)] = 8
     labels = LabelMap(grid, values, ORGANS)
     rng = np.random.default_rng(1)
-    ct = np.where(body, np.where(values == 7, 60, np.where(values > 0, 35, -60)), -1000) + rng.normal(0, 8, grid.shape)
-    dose = (np.choose(np.minimum(values, 3), [0.3, 12, 9, 4]) * body).astype(np.float32)
+    ct = np.where(body, np.where(values == 7, 60, np.where(values < 7, 35, -60)), -1000) + rng.normal(0, 8, grid.shape)
+    dose = (np.array([0, 12, 9, 0, 0, 0, 0, 4, 0.3])[values] * body).astype(np.float32)
     write_volume(folder / "ct.nrrd", np.rint(ct).astype(np.float32), grid, unit="HU")
     write_volume(folder / "dose_Gy.nrrd", dose, grid, unit="Gy")
     write_volume(folder / "sigma_Gy.nrrd", (0.02 * dose).astype(np.float32), grid, unit="Gy")
@@ -84,7 +86,7 @@ def test_the_scene_written_by_the_command_opens_with_everything_in_place(host, s
     assert {path.name for path in run.iterdir()} == {*before, "scene.mrb"}  # nothing left behind
 
     slicer.util.loadScene(str(run / "scene.mrb"), {"clear": True})
-    doseNode = slicer.util.getNode("SynthDose dose [[]Gy[]]")
+    doseNode = slicer.util.getNode("SynthDose dose (Gy)")
     back = imageFromVolumeNode(doseNode)
     np.testing.assert_array_equal(back.values, dose)
     np.testing.assert_allclose(back.grid.ijk_to_ras, grid.ijk_to_ras, atol=1e-9)
@@ -96,6 +98,8 @@ def test_the_scene_written_by_the_command_opens_with_everything_in_place(host, s
     found = labelMapFromSegmentationNode(segmentation, ct)
     assert [o.name for o in found.organs] == [o.name for o in ORGANS]
     assert [o.snomed_code for o in found.organs] == [o.snomed_code for o in ORGANS]
+    shown = [segmentation.GetDisplayNode().GetSegmentVisibility(o.name) for o in ORGANS]
+    assert shown == [True, True, True, False]
     for organ in ORGANS:
         np.testing.assert_array_equal(found.mask(organ.name), labels.mask(organ.name))
 
@@ -181,7 +185,7 @@ def test_a_run_without_ct_shows_the_density_and_one_without_tables_says_so(scene
         (tmp_path / "run" / name).unlink()
     write_volume(tmp_path / "run" / "density.nrrd", np.ones(grid.shape, np.float32), grid, unit="g/cm3")
     nodes = loadRun(tmp_path / "run", scene)
-    assert nodes.image.GetName() == "Density [g/cm3]"
+    assert nodes.image.GetName() == "Density (g/cm3)"
     assert nodes.chart is None
     assert nodes.organTable is None
     assert any("over the density" in note for note in nodes.notes)

@@ -168,5 +168,7 @@ def test_terminology_is_in_slicers_own_form(scene):
     expected = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(entry)
     assert terminologyTag(LIVER) == expected
     assert snomedCode(expected) == "10200004"
+    assert snomedCode(expected.replace("SCT^10200004^Liver", "SRT^T-62000^Liver")) == "10200004"  # before SNOMED CT
+    assert snomedCode(expected.replace("10200004", "85756007")) == ""  # tissue: what Slicer gives when nothing is known
     assert snomedCode("") == ""
     assert terminologyTag(EMPTY) == ""
