@@ -121,10 +121,43 @@ def copy_study(dataset: Dataset, header: Dataset, deidentify: bool) -> None:
         strip_identity(dataset)
 
 
-def series_number_after(header: Dataset, step: int) -> int:
+def object_of(
+    image: ImageVolume,
+    sop_class_uid: str,
+    modality: str,
+    description: str,
+    deidentify: bool,
+    syntax: str = ExplicitVRLittleEndian,
+) -> tuple[Dataset, list[Dataset]]:
+    """Return a new object in the study and frame of reference of a DICOM image, and the headers of that image.
+
+    Raises
+    ------
+    SynthDoseError
+        If the image was not read from DICOM, or does not name its frame of reference.
+    """
+    headers = reference_headers(image)
+    frame = frame_of_reference(image, headers)
+    if not frame:
+        raise SynthDoseError(f"The {image.modality} does not name its frame of reference, so that nothing can be placed in it.")
+    dataset = new_object(sop_class_uid, modality, description, syntax)
+    copy_study(dataset, headers[0], deidentify)
+    dataset.SeriesNumber, dataset.InstanceNumber = series_number_after(headers[0], modality), 1
+    dataset.OperatorsName = ""
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = frame, ""
+    return dataset, headers
+
+
+def frame_of_reference(image: ImageVolume, headers: list[Dataset]) -> str:
+    """Frame of reference of a DICOM image, "" if it names none."""
+    return clean_text(headers[0].get("FrameOfReferenceUID") or image.metadata.get("frame_of_reference_uid"))
+
+
+def series_number_after(header: Dataset, modality: str) -> int:
     """A series number of our own that does not hide among the scanner's."""
     text = str(header.get("SeriesNumber") or "0")
-    return 9000 + step if not text.isdigit() else int(text) % 1000 * 10 + 9000 + step
+    step = ("RTDOSE", "SEG", "RTSTRUCT").index(modality) + 1
+    return 9000 + step + (int(text) % 1000 * 10 if text.isdigit() else 0)
 
 
 def decimal(value: float) -> str:

@@ -11,12 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..core import ImageVolume, LabelMap, MissingPackageError, Organ, SynthDoseError, VoxelGrid
+from ..core import ImageVolume, LabelMap, MissingPackageError, Organ, SynthDoseError
 from .coding import TISSUE, snomed_of
-from .dicom_common import MAKER, new_uid, reference_headers, series_number_after, strip_identity, with_required_tags
+from .dicom_common import (
+    MAKER,
+    frame_of_reference,
+    new_uid,
+    reference_headers,
+    series_number_after,
+    strip_identity,
+    with_required_tags,
+)
 from .dicom_files import lenient, read_dataset, save_dataset
 from .dicom_labels import compare_frames
-from .geometry import LPS_TO_RAS, lps_matrix, right_handed
+from .geometry import LPS_TO_RAS, grid_of, lps_matrix, right_handed
 from .overlap import combine
 from .text import clean_text, unique_names
 from .volumes import writing
@@ -68,10 +76,10 @@ def read_dicom_seg(
     whole = None if fractional else _combined(dataset, numbers)
     if whole is not None:
         values, matrix, _ = right_handed(*whole)
-        return LabelMap(_grid(path, values, matrix), values, organs, tuple(notes))
+        return LabelMap(grid_of(path, values, matrix), values, organs, tuple(notes))
     first, matrix = _volume(path, dataset, numbers[0])
     first, turned, _ = right_handed(first, matrix)
-    grid = _grid(path, first, turned)
+    grid = grid_of(path, first, turned)
 
     def masks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
         for organ, segment in zip(organs, numbers, strict=True):
@@ -80,13 +88,6 @@ def read_dicom_seg(
 
     labels, overlap = combine(masks(), organs, grid)
     return LabelMap(grid, labels, organs, (*notes, *overlap))
-
-
-def _grid(path: Path, values: NDArray[Any], matrix: NDArray[np.float64]) -> VoxelGrid:
-    try:
-        return VoxelGrid((values.shape[0], values.shape[1], values.shape[2]), matrix)
-    except SynthDoseError as error:
-        raise SynthDoseError(f"{path}: {error}") from error
 
 
 def _combined(dataset: Any, numbers: list[int]) -> tuple[NDArray[np.uint16], NDArray[np.float64]] | None:
@@ -177,7 +178,7 @@ def write_dicom_seg(
     for number, organ in enumerate(organs, start=1):
         numbers[organ.index] = number
     matrix = lps_matrix(labels.grid)[:, [2, 1, 0, 3]]
-    frame = str(headers[0].get("FrameOfReferenceUID") or reference.metadata.get("frame_of_reference_uid") or "")
+    frame = frame_of_reference(reference, headers)
     with lenient():
         volume = highdicom.Volume(numbers[labels.labels], matrix, "PATIENT", frame_of_reference_uid=frame or None)
         dataset = highdicom.seg.Segmentation(
@@ -186,7 +187,7 @@ def write_dicom_seg(
             segmentation_type="BINARY",
             segment_descriptions=[_description(highdicom, n, o, algorithm) for n, o in enumerate(organs, start=1)],
             series_instance_uid=new_uid(),
-            series_number=series_number_after(headers[0], 2),
+            series_number=series_number_after(headers[0], "SEG"),
             sop_instance_uid=new_uid(),
             instance_number=1,
             manufacturer=MAKER,

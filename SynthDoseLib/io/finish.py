@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import ImageVolume, SynthDoseError, VoxelGrid
-from .geometry import right_handed
+from ..core import ImageVolume, SynthDoseError
+from .geometry import grid_of, right_handed
 
 AIR_HU = -1000.0
 # scanners write -1024 (12 bit, air) at least; interpolation undershoots by some hundred, padding starts at -2000
@@ -65,13 +65,9 @@ def finish_image(
         remarks.append(f"{hu_offset:+g} was added to every value of the file, as asked.")
     if modality == "CT":
         remarks += replace_padding(array, padded)
-    try:
-        array, matrix, note = right_handed(array, ijk_to_ras)
-        grid = VoxelGrid((array.shape[0], array.shape[1], array.shape[2]), matrix)
-    except SynthDoseError as error:
-        raise SynthDoseError(f"{path}: {error}") from error
+    array, matrix, note = right_handed(array, ijk_to_ras)
     return ImageVolume(
-        grid,
+        grid_of(path, array, matrix),
         array,
         modality=modality,
         unit=unit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,14 @@ def right_handed(
         f"({orientation_of(matrix)}), without moving or mirroring anything in the patient."
     )
     return np.ascontiguousarray(np.flip(values, axis=2 - axis)), matrix, (note,)
+
+
+def grid_of(path: Path, values: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> VoxelGrid:
+    """Grid of an array (nk, nj, ni, ...) read from a file; what is wrong with it is told with the file's name."""
+    try:
+        return VoxelGrid((values.shape[0], values.shape[1], values.shape[2]), ijk_to_ras)
+    except SynthDoseError as error:
+        raise SynthDoseError(f"{path}: {error}") from error
 
 
 def require_spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:

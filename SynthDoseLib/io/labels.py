@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, resample_labels
-from .geometry import right_handed
+from .geometry import grid_of, right_handed
 from .images import detect_format, place, require_path
 from .plain import read_header, read_plain, whole_labels
 from .text import clean_text
@@ -110,10 +110,7 @@ def _read_label_map(
     values = whole_labels(path, image.values)
     matrix, notes = place(path, image, spacing_mm, orientation)
     values, matrix, flipped = right_handed(values, matrix)
-    try:
-        grid = VoxelGrid((values.shape[0], values.shape[1], values.shape[2]), matrix)
-    except SynthDoseError as error:
-        raise SynthDoseError(f"{path}: {error}") from error
+    grid = grid_of(path, values, matrix)
     found = [int(v) for v in np.flatnonzero(np.bincount(values.ravel())) if v]
     if not found:
         raise SynthDoseError(f"{path} is empty: every voxel is 0. A label map with at least one organ is needed.")

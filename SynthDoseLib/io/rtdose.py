@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import DoseMap, ImageVolume, SynthDoseError
-from .dicom_common import NOTICE, copy_study, decimal, decimals, new_object, reference_headers, series_number_after
+from .dicom_common import NOTICE, decimal, decimals, object_of
 from .dicom_files import guarded, lenient, read_dataset, save_dataset
 from .dicom_images import decode
 from .dicom_metadata import number, patient_metadata
@@ -64,15 +64,7 @@ def write_rtdose(
     values = dose.dose_Gy
     if not np.isfinite(values).all() or float(values.min()) < 0:
         raise SynthDoseError(f"The dose holds negative or not finite values (lowest {float(values.min()):.4g} Gy).")
-    header = reference_headers(reference)[0]
-    dataset = new_object(RTDOSE_STORAGE, "RTDOSE", description)
-    copy_study(dataset, header, deidentify)
-    dataset.SeriesNumber, dataset.InstanceNumber = series_number_after(header, 1), 1
-    dataset.OperatorsName = ""
-    frame = clean_text(header.get("FrameOfReferenceUID") or reference.metadata.get("frame_of_reference_uid"))
-    if not frame:
-        raise SynthDoseError("The CT does not name its frame of reference, so that a dose cannot be placed in it.")
-    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = frame, ""
+    dataset, _ = object_of(reference, RTDOSE_STORAGE, "RTDOSE", description, deidentify)
     grid = dose.grid
     put_plane(dataset, grid)
     count = grid.shape[0]

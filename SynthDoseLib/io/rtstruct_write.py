@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
-from ..core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
-from .dicom_common import copy_study, new_object, reference_headers, series_number_after
+from ..core import ImageVolume, LabelMap, Organ, VoxelGrid
+from .dicom_common import object_of
 from .dicom_files import lenient, save_dataset
 from .geometry import LPS_TO_RAS
 from .polygons import outline_mask
@@ -53,17 +53,9 @@ def write_rtstruct(
     SynthDoseError
         If `reference` is not DICOM, or the file cannot be written.
     """
-    headers = reference_headers(reference)
-    header = headers[0]
-    frame = clean_text(header.get("FrameOfReferenceUID") or reference.metadata.get("frame_of_reference_uid"))
-    if not frame:
-        raise SynthDoseError("The CT does not name its frame of reference, so that contours cannot be placed in it.")
     # a contour of some thousand points is longer than the 64 kB that explicit little endian gives a value
-    dataset = new_object(RTSTRUCT_STORAGE, "RTSTRUCT", description, ImplicitVRLittleEndian)
-    copy_study(dataset, header, deidentify)
-    dataset.SeriesNumber, dataset.InstanceNumber = series_number_after(header, 3), 1
-    dataset.OperatorsName = ""
-    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = frame, ""
+    dataset, headers = object_of(reference, RTSTRUCT_STORAGE, "RTSTRUCT", description, deidentify, ImplicitVRLittleEndian)
+    frame = str(dataset.FrameOfReferenceUID)
     dataset.StructureSetLabel = "SYNTHDOSE"
     dataset.StructureSetDate, dataset.StructureSetTime = dataset.InstanceCreationDate, dataset.InstanceCreationTime
     dataset.ApprovalStatus = "UNAPPROVED"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid
+from ..core import LabelMap, Organ, SynthDoseError
 from .coding import TISSUE, snomed_of
-from .geometry import right_handed
+from .geometry import grid_of, right_handed
 from .overlap import combine
 from .plain import read_plain, whole_labels
 from .text import clean_text, unique_names
@@ -131,19 +131,12 @@ def read_segmentation(path: Path) -> LabelMap:
     # values are per layer, so two layers may use the same one
     indices = own if len(set(own)) == len(own) and min(own) > 0 else list(range(1, len(own) + 1))
     organs = tuple(Organ(n, name, s.snomed_code, s.colour) for n, name, s in zip(indices, names, segments, strict=True))
-    grid = _grid(path, values, matrix)
+    grid = grid_of(path, values, matrix)
     if len(shared) == 1 and indices is own:
         return LabelMap(grid, whole_labels(path, values[..., next(iter(shared))]), organs, notes)
     masks = ((o.index, values[..., s.layer] == s.value) for o, s in zip(organs, segments, strict=True))
     labels, overlap = combine(masks, organs, grid)
     return LabelMap(grid, labels, organs, (*notes, *overlap))
-
-
-def _grid(path: Path, values: NDArray[Any], matrix: NDArray[np.float64]) -> VoxelGrid:
-    try:
-        return VoxelGrid((values.shape[0], values.shape[1], values.shape[2]), matrix)
-    except SynthDoseError as error:
-        raise SynthDoseError(f"{path}: {error}") from error
 
 
 def _segments(path: Path, header: Mapping[str, str]) -> list[_Segment]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core import SynthDoseError, VoxelGrid, atomic_path
 from ..core.volumes import require_shape
-from .geometry import lps_matrix, right_handed
+from .geometry import grid_of, lps_matrix, right_handed
 from .images import NOTE_KEY, UNIT_KEY, detect_format, place, require_path
 from .plain import read_plain
 from .text import clean_text
@@ -69,10 +69,7 @@ def read_volume(path: str | os.PathLike[str]) -> tuple[NDArray[Any], VoxelGrid, 
     image = read_plain(source)
     matrix, _ = place(source, image, None, None)
     values, matrix, _ = right_handed(image.values, matrix)
-    try:
-        grid = VoxelGrid((values.shape[0], values.shape[1], values.shape[2]), matrix)
-    except SynthDoseError as error:
-        raise SynthDoseError(f"{source}: {error}") from error
+    grid = grid_of(source, values, matrix)
     return values, grid, clean_text((image.header or {}).get(UNIT_KEY, ""))
 
 
