@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
@@ -20,12 +18,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 if sys.platform.startswith("linux"):
     os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
-MISSING = [name for name in ("vtk", "PySide6") if importlib.util.find_spec(name) is None]
-if not MISSING:
-    import slicer
-
-    if not hasattr(slicer, "vtkMRMLScene"):
-        MISSING.append("slicer-core (another package called 'slicer' is installed)")
+from surroundings import MISSING  # noqa: E402
 
 collect_ignore_glob = ["test_[!r]*.py"] if MISSING else []  # test_requirements.py says why
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HERE, REPOSITORY
+from surroundings import HERE, REPOSITORY
 
 MODULE_CMAKE = (REPOSITORY / "SynthDose" / "CMakeLists.txt").read_text(encoding="utf-8")
 TOP_CMAKE = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 from SynthDoseLib.core import LabelMap, Organ, SynthDoseError, VoxelGrid
 from SynthDoseLib.io import write_segmentation, write_volume
 from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, loadRun
+from SynthDoseLib.mrml.scene import main
 
 ORGANS = (
     Organ(1, "kidney_left", "18639004", (0.73, 0.40, 0.15)),
@@ -192,12 +193,13 @@ def test_a_run_without_ct_shows_the_density_and_one_without_tables_says_so(scene
     assert any("sigma" in note for note in nodes.notes)
 
 
-def test_folders_that_are_no_runs_are_refused_in_one_line(tmp_path):
-    for arguments, text in (((tmp_path / "nowhere",), "no run folder"), ((tmp_path,), "no dose_Gy.nrrd")):
-        done = writeByCommand(*arguments)
-        assert done.returncode == 1
-        assert text in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+def test_folders_that_are_no_runs_are_refused_in_one_line(tmp_path, capsys):
+    for folder, text in ((tmp_path / "nowhere", "no run folder"), (tmp_path, "no dose_Gy.nrrd")):
+        assert main([str(folder)]) == 1
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message.startswith("error: ")
+        assert text in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_file_leaves_the_scene_as_it_was(scene, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HERE, REPOSITORY
+from surroundings import HERE, REPOSITORY
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage

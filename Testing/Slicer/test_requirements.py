@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import MISSING
+from surroundings import MISSING
 
 
 @pytest.mark.skipif(
