@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..core import ImageVolume, LabelMap, MissingPackageError, Organ, SynthDoseError
-from .coding import TISSUE, snomed_of
+from .coding import TISSUE, named_with_side, organ_concept, snomed_of
 from .dicom_common import (
     MAKER,
     frame_of_reference,
@@ -63,7 +63,7 @@ def read_dicom_seg(
     except Exception as error:  # highdicom and the decoders raise whatever they like
         raise SynthDoseError(f"{path} cannot be read as DICOM SEG; it is damaged ({clean_text(error, 160)}).") from error
     notes = list(compare_frames(path, clean_text(header.get("FrameOfReferenceUID")), frame_of_reference, accept_other_frame))
-    names = unique_names([clean_text(d.segment_label) or f"segment {d.segment_number}" for d in descriptions])
+    names = unique_names([_name(d) for d in descriptions])
     lacking = [name for name in segments or () if name not in names]
     if lacking:
         raise SynthDoseError(f"{path} has no segment '{lacking[0]}'. Segments: {', '.join(names)}.")
@@ -118,9 +118,24 @@ def _matrix(volume: Any) -> NDArray[np.float64]:
     return LPS_TO_RAS @ np.asarray(volume.affine)[:, [2, 1, 0, 3]]
 
 
+def _name(description: Any) -> str:
+    """Label of a segment, with the side if only its modifier says it: two segments called "Kidney" are told apart."""
+    name = clean_text(description.segment_label) or f"segment {description.segment_number}"
+    kind = (description.get("SegmentedPropertyTypeCodeSequence") or [{}])[0]
+    region = (description.get("AnatomicRegionSequence") or [{}])[0]
+    for modifiers in (
+        kind.get("SegmentedPropertyTypeModifierCodeSequence"),
+        description.get("SegmentedPropertyTypeModifierCodeSequence"),
+        region.get("AnatomicRegionModifierSequence"),
+    ):
+        for modifier in modifiers or []:
+            name = named_with_side(name, modifier.get("CodeValue"), modifier.get("CodingSchemeDesignator"))
+    return name
+
+
 def _code(description: Any) -> str:
     kind = description.segmented_property_type
-    code = snomed_of(kind.value, kind.scheme_designator, kind.meaning)
+    code = snomed_of(kind.value, kind.scheme_designator)
     regions = description.get("AnatomicRegionSequence") or []
     if not code and regions:
         code = snomed_of(regions[0].get("CodeValue"), regions[0].get("CodingSchemeDesignator"))
@@ -207,22 +222,25 @@ def write_dicom_seg(
 def _description(highdicom: Any, number: int, organ: Organ, algorithm: str) -> Any:
     coded = highdicom.sr.CodedConcept
     category = coded(*TISSUE)
-    meaning = clean_text(organ.name.replace("_", " "))
-    kind = coded(organ.snomed_code, "SCT", meaning) if organ.snomed_code else category
+    kind, modifier = organ_concept(organ.name, organ.snomed_code)
     # a family is required; what made a segmentation that was read from a file is not known
     identification = highdicom.AlgorithmIdentificationSequence(
         name=clean_text(algorithm) or MAKER,
         family=coded("unspecified", "99SYNTHDOSE", "Not specified"),
         version=__version__,
     )
-    return highdicom.seg.SegmentDescription(
+    description = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=clean_text(organ.name),
         segmented_property_category=category,
-        segmented_property_type=kind,
+        segmented_property_type=coded(*kind),
         algorithm_type="AUTOMATIC",
         algorithm_identification=identification,
         tracking_uid=new_uid(),
         tracking_id=clean_text(organ.name),
         display_color=highdicom.color.CIELabColor.from_rgb(*(round(255 * min(1.0, max(0.0, c))) for c in organ.colour)),
     )
+    if modifier is not None:
+        item = description.SegmentedPropertyTypeCodeSequence[0]
+        item.SegmentedPropertyTypeModifierCodeSequence = [coded(*modifier)]
+    return description

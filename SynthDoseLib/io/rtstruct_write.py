@@ -12,6 +12,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
 from ..core import ImageVolume, LabelMap, Organ, VoxelGrid
+from .coding import organ_concept
 from .dicom_common import object_of
 from .dicom_files import lenient, save_dataset
 from .geometry import LPS_TO_RAS
@@ -110,8 +111,7 @@ def _observation(n: int, organ: Organ) -> Dataset:
     item.RTROIInterpretedType, item.ROIInterpreter = "ORGAN", ""
     if organ.snomed_code:
         code = Dataset()
-        code.CodeValue, code.CodingSchemeDesignator = organ.snomed_code, "SCT"
-        code.CodeMeaning = clean_text(organ.name.replace("_", " "))
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = organ_concept(organ.name, organ.snomed_code)[0]
         item.RTROIIdentificationCodeSequence = [code]
     return item
 

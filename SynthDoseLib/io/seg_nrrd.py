@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import LabelMap, Organ, SynthDoseError
-from .coding import TISSUE, snomed_of
+from .coding import TISSUE, named_with_side, organ_concept, snomed_of
 from .geometry import grid_of, right_handed
 from .overlap import combine
 from .plain import read_plain, whole_labels
@@ -86,10 +86,9 @@ def _extents(values: NDArray[Any], labels: LabelMap) -> dict[int, tuple[int, ...
 
 def _terminology(organ: Organ, name: str) -> str:
     """Slicer's terminology entry: context~category~type~modifier~context~region~modifier, each scheme^code^meaning."""
-    meaning = name.replace("_", " ").replace("~", " ").replace("^", " ").replace("|", " ")
-    code, scheme = (organ.snomed_code, "SCT") if organ.snomed_code else TISSUE[:2]
-    text = meaning if organ.snomed_code else TISSUE[2]
-    return f"{_CONTEXT}~{TISSUE[1]}^{TISSUE[0]}^{TISSUE[2]}~{scheme}^{code}^{text}~^^~{_ANATOMY}~^^~^^"
+    kind, modifier = organ_concept(name, organ.snomed_code)
+    coded = [f"{scheme}^{value}^{meaning}" for value, scheme, meaning in (TISSUE, kind, modifier or ("", "", ""))]
+    return f"{_CONTEXT}~{'~'.join(coded)}~{_ANATOMY}~^^~^^"
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,8 @@ def _segments(path: Path, header: Mapping[str, str]) -> list[_Segment]:
         ]
         entry = re.search(r"(?:^|\|)TerminologyEntry:([^|]*)", header.get(f"Segment{n}_Tags", ""))
         parts = entry[1].split("~") if entry else []
-        scheme, code = [*(parts[2] if len(parts) > 2 else "").split("^"), ""][:2]
+        (scheme, code), (side_scheme, side) = ([*(parts[n] if len(parts) > n else "").split("^"), ""][:2] for n in (2, 3))
+        name = named_with_side(name, side, side_scheme)
         three = (colour[0], colour[1], colour[2]) if len(colour) == 3 else (0.5, 0.5, 0.5)
         segments.append(_Segment(name, _whole(header.get(f"Segment{n}_Layer"), 0), value, three, snomed_of(code, scheme)))
     return segments

@@ -32,7 +32,7 @@ GRID = VoxelGrid.from_spacing(SHAPE, (1.0, 1.2, 2.5), (5, 6, 7), OBLIQUE)
 ORGANS = (
     Organ(1, "liver", "10200004", (0.8, 0.4, 0.2)),
     Organ(4, "tumour"),
-    Organ(9, "kidney_left", "18639004"),
+    Organ(9, "kidney_left", "64033007"),
     Organ(300, "nothing"),
 )
 
@@ -97,6 +97,7 @@ def test_slicer_reads_the_segmentation_with_names_codes_colours_and_place(tmp_pa
         entry = slicer.vtkSlicerTerminologyEntry()
         assert slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(str(tag), entry)
         assert entry.GetTypeObject().GetCodeValue() == (organ.snomed_code or "85756007")
+        assert entry.GetTypeModifierObject().GetCodeMeaning() == ("Left" if "left" in organ.name else None)
         image = slicer.vtkOrientedImageData()
         node.GetBinaryLabelmapRepresentation(segmentation.GetNthSegmentID(n), image)
         if organ.name == "nothing":
@@ -234,6 +235,19 @@ def test_dicom_seg_on_a_finer_grid_than_the_ct(tmp_path, ct, labels):
     write_dicom_seg(tmp_path / "seg.dcm", LabelMap(finer, values, ORGANS), ct, deidentify=True)
     again = read_labels(tmp_path / "seg.dcm", reference=finer)
     np.testing.assert_array_equal(again.mask("liver"), values == 1)
+
+
+def test_segments_told_apart_by_the_side_of_their_code_alone_get_it_in_their_names(tmp_path, ct, labels):
+    values = np.where(labels.labels == 1, 8, labels.labels).astype(np.uint16)
+    pair = LabelMap(GRID, values, (Organ(8, "kidney_right", "64033007"), *ORGANS[1:]))
+    write_dicom_seg(tmp_path / "seg.dcm", pair, ct, deidentify=False)
+    edit(
+        tmp_path / "seg.dcm",
+        lambda d: [setattr(s, "SegmentLabel", "Kidney") for s in (d.SegmentSequence[0], d.SegmentSequence[2])],
+    )
+    again = read_labels(tmp_path / "seg.dcm", reference_image=ct)
+    assert [o.name for o in again.organs] == ["Kidney right", "tumour", "Kidney left"]
+    np.testing.assert_array_equal(again.mask("Kidney left"), pair.mask("kidney_left"))
 
 
 def test_an_empty_dicom_seg_is_not_written(tmp_path, ct):
