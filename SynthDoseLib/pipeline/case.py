@@ -138,6 +138,7 @@ def _record(case: Case, result: SimulationResult) -> dict[str, Any]:
         "energy_emitted_MeV": result.energy_emitted_MeV,
         "energy_deposited_MeV": result.energy_deposited_MeV,
         "energy_escaped_MeV": result.energy_escaped_MeV,
+        "energy_scored_MeV": result.energy_scored_MeV,
         "decay_data": decay_data_edition(),
         "inputs": {file.name: sha256_of(file) for file in case.inputs},
         "versions": versions(),

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import numpy as np
 from numpy.typing import NDArray
 
+from .histories import EMITTED, ESCAPED, EXCESS
 from .problem import Problem, Stopped, Work, close_batch, follow, new_work
 
 WAKE_SECONDS = 0.25
@@ -32,7 +33,8 @@ class Statistics:
     organ_energy : list of ndarray of float64, (labels,)
         MeV per label, one array per batch; label 0 is what is outside every organ.
     counts : ndarray of int64, (emissions,)
-    emitted, escaped, cpu_s : float
+    emitted, escaped, excess, cpu_s : float
+        See `run_histories`; all weighted, MeV and s.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -41,7 +43,7 @@ class Statistics:
         self.energy_squared = np.zeros(problem.labels.size)
         self.organ_energy: list[NDArray[np.float64]] = []
         self.counts = np.zeros(problem.emission_count, np.int64)
-        self.emitted = self.escaped = self.cpu_s = 0.0
+        self.emitted = self.escaped = self.excess = self.cpu_s = 0.0
         self._labels = int(problem.labels.max()) + 1
 
     def add(self, problem: Problem, work: Work) -> None:
@@ -50,8 +52,9 @@ class Statistics:
         close_batch(work.tally, problem.labels, sums, self.energy, self.energy_squared)
         self.organ_energy.append(sums)
         self.counts += work.counts
-        self.emitted += float(work.totals[0])
-        self.escaped += float(work.totals[1])
+        self.emitted += float(work.totals[EMITTED])
+        self.escaped += float(work.totals[ESCAPED])
+        self.excess += float(work.totals[EXCESS])
         self.cpu_s += work.cpu_s
         work.counts[:] = 0
         work.totals[:] = 0

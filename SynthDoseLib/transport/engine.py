@@ -227,6 +227,7 @@ def _result(
     batches = statistics.done
     per_batch = scale / batches
     dose, sigma = _voxel_doses(phantom, statistics, scale)
+    scored = float(statistics.energy.sum())
     masses = phantom.mass_g()
     filled = [organ for organ in phantom.labels.organs if masses[organ.name] > 0]
     energies, errors = statistics.organ_means(np.array([organ.index for organ in filled], np.int64))
@@ -254,7 +255,8 @@ def _result(
         threads=threads,
         seed=settings.seed,
         energy_emitted_MeV=statistics.emitted * per_batch,
-        energy_deposited_MeV=float(statistics.energy.sum()) * per_batch,
+        energy_deposited_MeV=(scored + statistics.excess) * per_batch,
+        energy_scored_MeV=scored * per_batch,
         energy_escaped_MeV=statistics.escaped * per_batch,
         batches=batches,
         notes=notes,

@@ -33,8 +33,8 @@ from .sampling import sample_energy, sample_start
 from .tables import REST_ENERGY
 
 ALPHA = 3
-EMITTED, ESCAPED, FLIGHTS = range(3)
-"""Totals of a run of histories: energies times weight, MeV, and the number of particles that were followed."""
+EMITTED, ESCAPED, EXCESS = range(3)
+"""Totals of a run of histories, energies times weight, MeV; for the last see `transport_photon`."""
 
 
 @njit
@@ -95,7 +95,7 @@ def run_histories(
     counts : ndarray of int64, (emissions,)
         Histories per emission are added.
     totals : ndarray of float64, (3,)
-        EMITTED, ESCAPED, FLIGHTS are added.
+        EMITTED, ESCAPED, EXCESS are added.
     """
     state = np.zeros(2, np.uint64)
     count = np.zeros(1, np.int64)
@@ -112,7 +112,6 @@ def run_histories(
             continue
         if kind == ALPHA:
             totals[ESCAPED] += transport_alpha(energy, x, y, z, u, v, w, weight, i, j, k, geometry, alphas, tally)
-            totals[FLIGHTS] += 1.0
             continue
         push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k)
         while count[0] > 0:
@@ -121,11 +120,12 @@ def run_histories(
             which, energy, own = int(p[KIND]), p[ENERGY], p[WEIGHT]
             x, y, z, u, v, w = p[X], p[Y], p[Z], p[U], p[V], p[W]
             i, j, k = int(p[VOXEL_I]), int(p[VOXEL_J]), int(p[VOXEL_K])
-            totals[FLIGHTS] += 1.0
             if which == PHOTON:
-                totals[ESCAPED] += transport_photon(
+                left, excess = transport_photon(
                     energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, voxel_class, kerma, tally, stack, count, state
                 )
+                totals[ESCAPED] += left
+                totals[EXCESS] += excess
             else:
                 totals[ESCAPED] += transport_electron(
                     which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state

@@ -180,8 +180,9 @@ def push_or_deposit(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, tall
 
 @njit
 def absorb(energy, x, y, z, u, v, w, weight, i, j, k, local, material, row, photons, voxel, tally, stack, count, state):
-    """Photoelectric effect: electron, and perhaps a fluorescence photon."""
+    """Photoelectric effect: electron, and perhaps a fluorescence photon; return the energy times weight of local electrons."""
     kinetic = energy
+    quantum = 0.0
     first, last = photons.line_offset[material], photons.line_offset[material + 1]
     if last > first:
         chance = next_uniform(state)
@@ -196,10 +197,13 @@ def absorb(energy, x, y, z, u, v, w, weight, i, j, k, local, material, row, phot
                 if not local:
                     deposit(tally, voxel, weight * (photons.line_edge[line] - quantum))
                 break
-    if not local and kinetic > 0.0:
+    if local:
+        return weight * (energy - quantum)
+    if kinetic > 0.0:
         cosine = sample_photoelectron(kinetic, state)
         du, dv, dw = rotate(u, v, w, cosine, 2.0 * math.pi * next_uniform(state))
         push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
+    return 0.0
 
 
 @njit(inline="always")
@@ -212,7 +216,7 @@ def energy_row(energy, photons):
 
 @njit
 def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, voxel_class, kerma, tally):
-    """Fly `paths` mean free paths; return whether the flight ended inside, and where.
+    """Fly `paths` mean free paths; return whether the flight ended inside, where, and the energy scored on the way.
 
     Where electrons are local the energy that the photon transfers on average along its track is scored (track-length
     estimator of the collision kerma). Voxels are counted, not searched: Amanatides and Woo, Eurographics '87, 3.
@@ -236,6 +240,7 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
     slice_stride = geometry.ni * geometry.nj * turn_k
     voxel = voxel_index(geometry, i, j, k)
     travelled = 0.0
+    scored = 0.0
     while True:
         reached = min(next_i, next_j, next_k)
         density = np.float64(geometry.density[voxel])
@@ -250,27 +255,29 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
                 paths -= mu * length
             if kerma and photons.range_class[row, m] <= voxel_class[voxel]:
                 transfer = photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE]
-                deposit(tally, voxel, weight * density * transfer * length)
+                energy = weight * density * transfer * length
+                deposit(tally, voxel, energy)
+                scored += energy
             if ends:
                 travelled += length
-                return True, x + u * travelled, y + v * travelled, z + w * travelled, i, j, k
+                return True, x + u * travelled, y + v * travelled, z + w * travelled, i, j, k, scored
         travelled = reached
         if next_i <= next_j and next_i <= next_k:
             i += turn_i
             if i < 0 or i >= geometry.ni:
-                return False, x, y, z, i, j, k
+                return False, x, y, z, i, j, k, scored
             next_i += pace_i
             voxel += turn_i
         elif next_j <= next_k:
             j += turn_j
             if j < 0 or j >= geometry.nj:
-                return False, x, y, z, i, j, k
+                return False, x, y, z, i, j, k, scored
             next_j += pace_j
             voxel += row_stride
         else:
             k += turn_k
             if k < 0 or k >= geometry.nk:
-                return False, x, y, z, i, j, k
+                return False, x, y, z, i, j, k, scored
             next_k += pace_k
             voxel += slice_stride
 
@@ -300,17 +307,22 @@ def transport_photon(
 
     Returns
     -------
-    float
+    left : float
         Energy times weight that left the grid, MeV.
+    excess : float
+        Energy times weight that local electrons got in the collisions of this photon, less what was scored for them along its
+        track, MeV: zero on average.
     """
+    excess = 0.0
     while energy > E_LOWEST:
         row, fraction = energy_row(energy, photons)
         paths = -math.log(next_uniform(state))
-        inside, x, y, z, i, j, k = fly(
+        inside, x, y, z, i, j, k, scored = fly(
             x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, voxel_class, kerma, tally
         )
+        excess -= scored
         if not inside:
-            return weight * energy
+            return weight * energy, excess
         voxel = voxel_index(geometry, i, j, k)
         m = geometry.material[voxel]
         local = kerma and photons.range_class[row, m] <= voxel_class[voxel]
@@ -321,7 +333,9 @@ def transport_photon(
             azimuth = 2.0 * math.pi * next_uniform(state)
             scattered = energy * ratio
             kinetic = energy - scattered
-            if not local:
+            if local:
+                excess += weight * kinetic
+            else:
                 du, dv, dw = rotate(u, v, w, recoil_cosine(energy, kinetic), azimuth + math.pi)
                 push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
             u, v, w = rotate(u, v, w, cosine, azimuth)
@@ -330,13 +344,15 @@ def transport_photon(
             cosine = sample_rayleigh(energy, m, photons, state)
             u, v, w = rotate(u, v, w, cosine, 2.0 * math.pi * next_uniform(state))
         elif choice < photons.shares[nearest, m, 2] or energy <= 2.0 * REST_ENERGY:
-            absorb(energy, x, y, z, u, v, w, weight, i, j, k, local, m, row, photons, voxel, tally, stack, count, state)
-            return 0.0
+            excess += absorb(
+                energy, x, y, z, u, v, w, weight, i, j, k, local, m, row, photons, voxel, tally, stack, count, state
+            )
+            return 0.0, excess
         else:
             produce_pair(energy, x, y, z, u, v, w, weight, i, j, k, local, m, geometry, photons, tally, stack, count, state)
-            return 0.0
+            return 0.0, excess + (weight * (energy - 2.0 * REST_ENERGY) if local else 0.0)
     deposit(tally, voxel_index(geometry, i, j, k), weight * energy)
-    return 0.0
+    return 0.0, excess
 
 
 @njit(inline="always")

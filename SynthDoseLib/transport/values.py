@@ -94,7 +94,11 @@ class SimulationResult:
         Threads that were used; fewer than asked for if memory is short.
     seed : int
     energy_emitted_MeV, energy_deposited_MeV, energy_escaped_MeV : float
-        Per decay; a positron counts its kinetic energy plus 1.022 MeV.
+        Per decay; a positron counts its kinetic energy plus 1.022 MeV. `energy_deposited_MeV` is what the particles followed
+        gave up inside the grid.
+    energy_scored_MeV : float
+        Integral of the dose map: the same, except where photons score along their tracks what they transfer on average; there
+        it is another estimate, and differs by a statistical error.
     batches : int
         Independent batches that sigma comes from.
     notes : tuple of str
@@ -114,5 +118,6 @@ class SimulationResult:
     energy_emitted_MeV: float
     energy_deposited_MeV: float
     energy_escaped_MeV: float
+    energy_scored_MeV: float
     batches: int
     notes: tuple[str, ...] = ()

@@ -90,7 +90,7 @@ def flights(energy, count, geometry, photons, voxel_class, kerma, tally):
     for n in range(count):
         seed_history(state, np.uint64(5), np.uint64(0), np.uint64(n))
         paths = -math.log(next_uniform(state))
-        inside, _, _, z, _, _, k = fly(
+        inside, _, _, z, _, _, k, _ = fly(
             x, y, 0.0, 0.0, 0.0, 1.0, int(x / geometry.dx), int(y / geometry.dy), 0, paths, 1.0, row, fraction,
             geometry, photons, voxel_class, kerma, tally,
         )  # fmt: skip
@@ -112,10 +112,11 @@ def histories(energy, count, geometry, photons, voxel_class, kerma, tally, stack
         cosine = 2.0 * next_uniform(state) - 1.0
         sine = math.sqrt(1.0 - cosine * cosine)
         azimuth = 2.0 * math.pi * next_uniform(state)
-        left += transport_photon(
+        gone, _ = transport_photon(
             energy, place, place, place, sine * math.cos(azimuth), sine * math.sin(azimuth), cosine, 1.0,
             middle, middle, middle, geometry, photons, voxel_class, kerma, tally, stack, waiting, state,
         )  # fmt: skip
+        left += gone
         while waiting[0] > 0:
             waiting[0] -= 1
             pushed += stack[waiting[0], ENERGY]

@@ -21,7 +21,7 @@ def test_organ_doses_are_those_of_penred(name):
     for row in rows:
         assert not row.judged or abs(row.ratio - 1) <= max(0.05, 3 * row.sigma), row
     balance = (result.energy_deposited_MeV + result.energy_escaped_MeV) / result.energy_emitted_MeV
-    assert balance == pytest.approx(1, abs=1e-3)
+    assert balance == pytest.approx(1, abs=1e-6)
 
 
 def test_a_photon_kernel_in_water_is_that_of_penred():
