@@ -155,7 +155,9 @@ def _segments(path: Path, header: Mapping[str, str]) -> list[_Segment]:
         (scheme, code), (side_scheme, side) = ([*(parts[n] if len(parts) > n else "").split("^"), ""][:2] for n in (2, 3))
         name = named_with_side(name, side, side_scheme)
         three = (colour[0], colour[1], colour[2]) if len(colour) == 3 else (0.5, 0.5, 0.5)
-        segments.append(_Segment(name, _whole(header.get(f"Segment{n}_Layer"), 0), value, three, snomed_of(code, scheme)))
+        # before layers were shared (Slicer 4), each segment had one of its own
+        layer = _whole(header.get(f"Segment{n}_Layer"), n)
+        segments.append(_Segment(name, layer, value, three, snomed_of(code, scheme)))
     return segments
 
 
