@@ -323,17 +323,11 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
         """Tables of the plan file; paths are relative to it."""
         from SynthDoseLib.mrml.forms import halfLivesFromText, namesFromText
 
-        # only the hours between the two dates count: the panel does not ask for the dates themselves
-        administered = datetime.datetime(2000, 1, 1)
         activity: dict[str, Any] = {"tia_MBq_s": "activity.nrrd"}
         if parameters.activityKind is ActivityKind.CONCENTRATION:
-            acquired = administered + datetime.timedelta(hours=parameters.hoursAfterAdministration)
-            activity = {"path": "activity.nrrd", "unit": "Bq/ml", "acquired_at": acquired}
-        therapy: dict[str, Any] = {
-            "nuclide": parameters.nuclide,
-            "progeny": parameters.progeny,
-            "administered_at": administered,
-        }
+            hours = parameters.hoursAfterAdministration
+            activity = {"path": "activity.nrrd", "unit": "Bq/ml", "hours_after_administration": hours}
+        therapy: dict[str, Any] = {"nuclide": parameters.nuclide, "progeny": parameters.progeny}
         if parameters.administeredMBq > 0:
             therapy["administered_MBq"] = parameters.administeredMBq
         kinetics: dict[str, Any] = {}
@@ -496,5 +490,4 @@ class SynthDoseTest(ScriptedLoadableModuleTest):
         plan = logic.planValues(parameters)
         assert plan["kinetics"]["effective_half_life_h"] == {"kidneys": 50.0, "liver": 60.5}
         assert plan["segmentation"] == {"method": "tissue"}
-        apart = plan["activity"][0]["acquired_at"] - plan["therapy"]["administered_at"]
-        assert apart.total_seconds() == 24 * 3600
+        assert plan["activity"][0]["hours_after_administration"] == 24

@@ -95,6 +95,7 @@ class ActivityPlan:
     orientation: str = ""
     unit: str = ""
     acquired_at: datetime | None = None
+    hours_after_administration: float | None = None
     sensitivity_cps_per_MBq: float | None = None
     duration_s: float | None = None
     patient_weight_kg: float | None = None
@@ -285,6 +286,11 @@ def _check_activity(plan: RunPlan) -> None:
         _one_of("[[activity]] negative", entry.negative, ("refuse", "zero"))
         for name in ("sensitivity_cps_per_MBq", "duration_s", "patient_weight_kg"):
             _positive(f"[[activity]] {name}", getattr(entry, name))
+        hours = entry.hours_after_administration
+        if hours is not None and (entry.acquired_at or not (math.isfinite(hours) and hours >= 0)):
+            raise SynthDoseError(
+                f"[[activity]] hours_after_administration has to be 0 or more, in place of acquired_at; found {hours}."
+            )
         if entry.unit:
             _one_of("[[activity]] unit", entry.unit, ("Bq/ml", "counts", "g/ml", "MBq*s", "MBq*s/ml"))
     for row in plan.organ_activity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from ..segmentation import apply_table, label_table, match_organs, organ_group, 
 from .plan import ActivityPlan, DosePlan, ImagePlan, OverridePlan, PhantomPlan, RunPlan, SegmentationPlan
 
 AIR_HU = -1000.0
+NOMINAL_START = datetime(2000, 1, 1)
 
 
 def read_ct(plan: ImagePlan) -> ImageVolume:
@@ -217,12 +218,16 @@ def _times(plan: RunPlan, image: ImageVolume, administered: float | None) -> tup
     """Times of administration and scan, from the plan or else from the image; what is missing is asked for by name."""
     entry = plan.activity[0]
     administered_at = plan.therapy.administered_at or image.metadata.get("injected_at")
+    if entry.hours_after_administration is not None:
+        start = administered_at or NOMINAL_START  # only the time between the two counts
+        acquired_at = start + timedelta(hours=entry.hours_after_administration)
+        return start, acquired_at, administered or image.metadata.get("injected_activity_MBq")
     acquired_at = entry.acquired_at or image.acquired_at
     lacking = []
     if administered_at is None:
         lacking.append("[therapy] administered_at (the image does not say when the activity was given)")
     if acquired_at is None:
-        lacking.append("[[activity]] acquired_at (the image does not say when it was taken)")
+        lacking.append("[[activity]] acquired_at or hours_after_administration (the image does not say when it was taken)")
     if lacking or administered_at is None or acquired_at is None:
         raise SynthDoseError(f"Please add to the plan: {'; '.join(lacking)}.")
     return administered_at, acquired_at, administered or image.metadata.get("injected_activity_MBq")

@@ -71,6 +71,15 @@ def test_absolute_dose_follows_the_closed_form_of_the_kinetics(finished):
     assert float(tia.max()) == pytest.approx(expected, rel=1e-3)
 
 
+def test_hours_after_administration_stand_for_the_two_times(finished, tmp_path):
+    plan = PLAN.replace("acquired_at = 2024-02-01T10:00:00", "hours_after_administration = 24")
+    plan = plan.replace("administered_at = 2024-01-31T10:00:00", "").replace("histories = 4000", "histories = 400")
+    assert main(["run", str(write_patient(tmp_path, plan)), "--out", str(tmp_path / "out")]) == 0
+    first, _, _ = read_volume(finished / "tia_MBq_s.nrrd")
+    second, _, _ = read_volume(tmp_path / "out" / "tia_MBq_s.nrrd")
+    assert np.array_equal(first, second)
+
+
 def test_energy_is_conserved(finished):
     transport = json.loads((finished / "provenance.json").read_text(encoding="utf-8"))["transport"]
     emitted = transport["energy_emitted_MeV"]
