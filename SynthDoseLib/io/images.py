@@ -6,6 +6,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def read_image(
     modality : str, optional
         "CT", "MR", "PT" or "NM". With DICOM it chooses among the series; other formats do not say it.
     unit : str, optional
-        Of the values, for formats that do not say: "HU", "Bq/ml", "counts", "g/ml".
+        Of the values, for files that do not say or hold counts: "HU", "Bq/ml", "g/ml".
     series : str, optional
         SeriesInstanceUID, when a DICOM folder holds several.
 
@@ -78,11 +79,13 @@ def read_image(
         from .dicom_files import guarded
         from .dicom_images import read_dicom_image
 
+        _require_silence(source, spacing_mm, orientation)
         with guarded(source):
-            return read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset)
-    image = read_interfile(source) if kind == "interfile" else read_plain(source)
-    matrix, notes = place(source, image, spacing_mm, orientation)
-    header = image.header or {}
+            image = read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset)
+        return _with_unit(source, image, unit)
+    plain = read_interfile(source) if kind == "interfile" else read_plain(source)
+    matrix, notes = place(source, plain, spacing_mm, orientation)
+    header = plain.header or {}
     said_modality = "CT" if header.get("exam type", "").upper() == "CT" else ""
     chosen = (modality or said_modality).upper()
     said_unit = clean_text(header.get(UNIT_KEY, ""))
@@ -90,13 +93,29 @@ def read_image(
         chosen = "CT"
     return finish_image(
         source,
-        image.values,
+        plain.values,
         matrix,
         modality=chosen,
         unit=unit or said_unit or _UNIT_OF_MODALITY.get(chosen, ""),
         hu_offset=hu_offset,
-        notes=(*image.notes, *notes),
+        notes=(*plain.notes, *notes),
     )
+
+
+def _require_silence(path: Path, spacing_mm: Sequence[float] | None, orientation: str | None) -> None:
+    given = [name for name, value in (("spacing_mm", spacing_mm), ("orientation", orientation)) if value is not None]
+    if given:
+        raise SynthDoseError(f"{path} is DICOM, which says its place itself. Leave {' and '.join(given)} out.")
+
+
+def _with_unit(path: Path, image: ImageVolume, unit: str | None) -> ImageVolume:
+    """Give counts the unit that the caller knows; refuse one that contradicts the file."""
+    if unit is None or unit == image.unit:
+        return image
+    if image.unit not in ("", "counts"):
+        raise SynthDoseError(f"{path} says that its values are in {image.unit}, but unit = '{unit}' was given. Leave unit out.")
+    note = f"The values were taken as {unit}, as stated by the user; the file says {image.unit or 'nothing'}."
+    return replace(image, unit=unit, notes=(*image.notes, note))
 
 
 def require_path(path: str | os.PathLike[str]) -> Path:

@@ -185,6 +185,8 @@ def _require_volume(reader: SimpleITK.ImageFileReader, path: Path, components: b
             f"{path} has {reader.GetNumberOfComponents()} values per voxel (colour, vectors or several layers). "
             "An image with one value per voxel is needed."
         )
+    if reader.GetPixelID() in (SimpleITK.sitkComplexFloat32, SimpleITK.sitkComplexFloat64):
+        raise SynthDoseError(f"{path} holds complex numbers. Save the magnitude as an image of its own.")
     if len(size) > 3 and max(size[3:]) > 1:
         raise SynthDoseError(
             f"{path} holds {int(np.prod(size[3:]))} volumes ({' x '.join(map(str, size))}). "

@@ -77,6 +77,15 @@ def test_spect_slices_are_stacked_as_the_sign_of_their_spacing_says(tmp_path):
     assert_same(read_image(path), image, tolerance=10)
 
 
+def test_counts_take_the_unit_that_the_user_states(tmp_path):
+    image = spect()
+    write_dicom_series(tmp_path / "a", ImageVolume(image.grid, image.values, "NM", "counts", NOW, image.metadata))
+    assert read_image(tmp_path / "a").unit == "counts"
+    stated = read_image(tmp_path / "a", unit="Bq/ml")
+    assert stated.unit == "Bq/ml"
+    assert "as stated by the user" in stated.notes[-1]
+
+
 def test_projections_and_several_windows_are_refused(tmp_path):
     [path] = write_dicom_series(tmp_path / "a", spect())
     original = path.read_bytes()

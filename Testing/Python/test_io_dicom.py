@@ -338,6 +338,11 @@ def test_control_characters_of_the_header_do_not_reach_the_user(series):
     assert read_image(series[0].parent).metadata["series_description"] == "a [31mred line"
 
 
+def test_what_dicom_says_itself_cannot_be_stated_otherwise(series):
+    refuse(series[0].parent, "Leave spacing_mm and orientation out", spacing_mm=(1, 1, 1), orientation="LPS")
+    refuse(series[0].parent, "values are in HU, but unit = 'Bq/ml'", unit="Bq/ml")
+
+
 def test_one_file_is_one_slice_with_a_note(series):
     image = read_image(series[3])
     assert image.grid.shape == (1, 20, 24)

@@ -123,6 +123,12 @@ def test_values_that_are_not_finite_are_refused_with_their_number(tmp_path):
         read_image(nrrd(tmp_path / "a.nrrd", data=data))
 
 
+def test_complex_images_are_refused(tmp_path):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((3, 4, 5), np.complex64)), tmp_path / "c.nii")
+    with pytest.raises(SynthDoseError, match="complex"):
+        read_image(tmp_path / "c.nii")
+
+
 def test_colour_series_in_time_and_flat_images_are_refused(tmp_path):
     colour = SimpleITK.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
     SimpleITK.WriteImage(colour, tmp_path / "rgb.nrrd")
