@@ -20,7 +20,20 @@ import math
 from numba import njit
 
 from .electrons_deflection import SHAPE_POINTS, SHAPE_STEP
-from .electrons_tables import BREMS, HARD, LOSS, MU, RANGE, REST_ENERGY, ROWS_PER_SHAPE, SPREAD, STEP
+from .electrons_tables import (
+    BREMS,
+    HARD,
+    HARD_START,
+    LOSS,
+    MU,
+    RANGE,
+    RATE_START,
+    REST_ENERGY,
+    ROWS_PER_SHAPE,
+    SPREAD,
+    STEP,
+    STEP_START,
+)
 from .geometry import ELECTRON, PHOTON, POSITRON, deposit, distance_to_face, push_particle, rotate, voxel_index
 from .random import next_uniform
 
@@ -63,11 +76,23 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         loss = rows[n, LOSS] + part * (rows[n + 1, LOSS] - rows[n, LOSS])
         spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
         hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
-        rate = min(sample_loss(loss, spread, state), energy) / step
-        goal = to_hinge * step
+        goal = step
+        if to_hinge < 1.0:
+            # The first part of a step is flown at the highest energy: length and coefficients change linearly along it.
+            start = rows[n, STEP_START] + part * (rows[n + 1, STEP_START] - rows[n, STEP_START])
+            goal = to_hinge * (start + to_hinge * (step - start))
+            hard_start = rows[n, HARD_START] + part * (rows[n + 1, HARD_START] - rows[n, HARD_START])
+            hard = hard_start + to_hinge * (hard - hard_start)
+        planned = goal
         is_event = flights < hard * goal
         if is_event:
             goal = flights / hard
+        if goal != step:
+            share = min(goal / step, 1.0)
+            start = rows[n, RATE_START] + part * (rows[n + 1, RATE_START] - rows[n, RATE_START])
+            loss = goal * (start + share * (loss / step - start))
+            spread *= math.sqrt(share)
+        rate = min(sample_loss(loss, spread, state), energy) / goal
         flown = 0.0
         is_left = False
         while not is_left:
@@ -95,9 +120,9 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         energy -= rate * flown
         if is_left:
             flights -= hard * flown
-            to_hinge -= flown / step
+            to_hinge *= max(0.0, 1.0 - flown / planned)
         elif is_event:
-            to_hinge -= flown / step
+            to_hinge *= max(0.0, 1.0 - flown / planned)
             flights = -math.log(next_uniform(state))
             brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
             if next_uniform(state) < brems:

@@ -39,7 +39,7 @@ _CLASSICAL_RADIUS_CM = 2.8179403262e-13
 _COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
 """2 pi r_e^2 m, MeV cm2 per electron: the common factor of Moller's and Bhabha's cross sections."""
 
-RANGE, STEP, LOSS, SPREAD, MU, HARD, BREMS = range(7)
+RANGE, STEP, LOSS, SPREAD, MU, HARD, BREMS, STEP_START, RATE_START, HARD_START = range(10)
 """Columns of a row: CSDA range; length, mean loss of a step and sqrt(3) times its standard deviation; the mean deflection;
 coefficient of all hard events, averaged over the step; share of bremsstrahlung in it."""
 
@@ -57,8 +57,8 @@ class ElectronTables(NamedTuple):
     ----------
     log_first, rows_per_log : float
         Rows are uniform in ln E: row = (ln E - log_first) * rows_per_log.
-    rows : ndarray of float32, (2 * materials, points, 7)
-        Columns RANGE .. BREMS.
+    rows : ndarray of float32, (2 * materials, points, 10)
+        Columns RANGE .. HARD_START.
     shapes : ndarray of float32, (2 * materials, points / ROWS_PER_SHAPE, SHAPE_POINTS)
         Deflection mu(t) over its mean at every ROWS_PER_SHAPE-th energy.
     photons : ndarray of float32, (2 * materials, points)
@@ -100,10 +100,10 @@ def build_electron_tables(
     materials: Sequence[Material],
     max_energy_MeV: float,
     *,
-    first_moment: float = 0.15,
-    energy_share: float = 0.12,
+    first_moment: float = 0.2,
+    energy_share: float = 0.2,
     hard_share: float = 0.08,
-    hard_least_MeV: float = 0.010,
+    hard_least_MeV: float = 0.005,
     photon_cut_MeV: float = 0.010,
     absorption_MeV: float = 0.002,
     stop_share: float = 0.015,
@@ -143,7 +143,7 @@ def build_electron_tables(
     log_energy = np.linspace(first, last, points)
     energy = np.exp(log_energy)
     kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
-    rows = np.zeros((2 * len(materials), points, 8), np.float32)
+    rows = np.zeros((2 * len(materials), points, 10), np.float32)
     shapes = np.zeros((2 * len(materials), len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
     photons = np.zeros((2 * len(materials), points), np.float32)
     spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
@@ -232,6 +232,9 @@ def _fill_steps(
     row[:, MU] = 0.5 * -np.expm1(-k1_step)
     shape[:] = sampling_shapes(k1_step[::ROWS_PER_SHAPE], k2_step[::ROWS_PER_SHAPE])
     row[:, HARD] = over_step(hard) / step
+    row[:, STEP_START] = k1_step / moments[0]
+    row[:, RATE_START] = soft_power
+    row[:, HARD_START] = hard
     row[:, BREMS] = over_step(brems_number) / np.maximum(row[:, HARD] * step, 1e-30)
 
 
