@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 KEEP_SECONDS = 30 * 86400
+PREFIX = "SynthDose-kernels-"
 
 
 def user_cache_folder() -> Path:
@@ -42,7 +43,7 @@ def _forget_old_kernels(current: Path) -> None:
     """Remove kernels of other versions of the engine that nobody used for a month."""
     with contextlib.suppress(OSError):
         os.utime(current)
-        for folder in current.parent.glob("kernels-*"):
+        for folder in current.parent.glob(f"{PREFIX}*"):
             if folder != current and time.time() - folder.stat().st_mtime > KEEP_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -54,14 +55,15 @@ def prepare_kernel_cache() -> Path:
     cache folder cannot be written.
     """
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if not chosen:
-        folder = user_cache_folder() / f"kernels-{engine_hash()}"
+    # a parent process may have left the folder of an engine that has changed since
+    if not chosen or Path(chosen).name.startswith(PREFIX):
+        folder = user_cache_folder() / f"{PREFIX}{engine_hash()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError:
-            folder = Path(tempfile.gettempdir()) / f"SynthDose-kernels-{engine_hash()}"
+            folder = Path(tempfile.gettempdir()) / f"{PREFIX}{engine_hash()}"
         else:
             _forget_old_kernels(folder)
         chosen = os.environ["NUMBA_CACHE_DIR"] = str(folder)

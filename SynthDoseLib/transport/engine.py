@@ -20,6 +20,7 @@ from .sources import BeamSource, Source
 from .values import RunSettings, SimulationResult
 
 MEV_PER_G_IN_GY = 1.602176634e-10
+HOPELESS_HISTORIES = 2_000_000
 BATCHES = 64
 PILOT_HISTORIES, MOST_PILOT_HISTORIES = 4000, 100_000  # of each group of emissions
 _OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
@@ -175,7 +176,14 @@ def _extension(statistics: Statistics, organs: NDArray[np.int64], settings: RunS
     limit = None
     if settings.relative_sigma is not None:
         errors = statistics.relative_errors(organs)
-        worst = float(np.nanmax(errors)) if np.isfinite(errors).any() else np.inf
+        if not np.isfinite(errors).any():
+            if statistics.counts.sum() > HOPELESS_HISTORIES:
+                raise SynthDoseError(
+                    f"After {statistics.counts.sum()} histories {', '.join(settings.organs)} got no dose at all: "
+                    "relative_sigma cannot be reached. Choose organs that the radiation reaches, or limit histories or max_seconds instead."
+                )
+            return 4 * planned
+        worst = float(np.nanmax(errors))
         if worst <= settings.relative_sigma:
             return planned
         factor = min(4.0, (worst / settings.relative_sigma) ** 2 * 1.05)
@@ -240,9 +248,12 @@ def _result(
         )
         for organ, energy, error in zip(filled, energies, errors, strict=True)
     )
-    notes: tuple[str, ...] = ()
+    notes = []
     if settings.threads > threads:
-        notes = (f"{threads} of {settings.threads} threads were used: free memory does not suffice for more tallies.",)
+        notes.append(f"{threads} of {settings.threads} threads were used: free memory does not suffice for more tallies.")
+    dark = [organ.organ for organ in organs if organ.organ in settings.organs and organ.dose_Gy == 0]
+    if dark:
+        notes.append(f"No history reached {', '.join(dark)}; the sigma asked for does not hold there.")
     return SimulationResult(
         dose=DoseMap(phantom.grid, dose, sigma, per),
         organs=organs,
@@ -259,7 +270,7 @@ def _result(
         energy_scored_MeV=scored * per_batch,
         energy_escaped_MeV=statistics.escaped * per_batch,
         batches=batches,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..core import Emission, SynthDoseError, VoxelPhantom
+from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
 from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions
@@ -101,14 +102,24 @@ def build_problem(
         groups,
         geometry,
         source_tables,
-        build_photon_tables(phantom.materials, most),
-        build_electron_tables(phantom.materials, max(most, 0.1)),
-        build_alpha_tables(phantom.materials, with_alphas),
+        *_tables(phantom.materials, max(most, 0.1), with_alphas),
         phantom.labels.labels.ravel(),
         _voxel_classes(phantom) if kerma else np.zeros(1, np.uint8),
         kerma,
         len(emissions),
         seed,
+    )
+
+
+@lru_cache(maxsize=2)
+def _tables(
+    materials: tuple[Material, ...], max_energy_MeV: float, with_alphas: bool
+) -> tuple[PhotonTables, ElectronTables, AlphaTables]:
+    """Tables of all particles; kept for the next run with the same materials, as S values need it."""
+    return (
+        build_photon_tables(materials, max_energy_MeV),
+        build_electron_tables(materials, max_energy_MeV),
+        build_alpha_tables(materials, with_alphas),
     )
 
 

@@ -263,6 +263,13 @@ def test_organs_of_the_settings_have_to_exist():
         simulate(phantom_of(CUBE), OrganSource({"core": 1.0}), [LINE], RunSettings(relative_sigma=0.1))
 
 
+def test_a_sigma_that_cannot_be_reached_is_refused():
+    phantom = phantom_of(VoxelGrid.from_spacing((31, 31, 31), (5.0, 5.0, 5.0)))
+    far = PointSource((70.0, 70.0, 70.0))  # alphas stay there
+    with pytest.raises(SynthDoseError, match="no dose at all"):
+        simulate(phantom, far, [Emission.line("alpha", 5.0, 1.0)], RunSettings(relative_sigma=0.1, organs=("core",)))
+
+
 def test_energies_beyond_the_tables_are_refused():
     with pytest.raises(SynthDoseError, match="20 MeV"):
         simulate(
