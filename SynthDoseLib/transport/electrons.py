@@ -237,7 +237,7 @@ def isotropic(state):
 @njit
 def collide(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state):
     """Hard collision: put the secondary on the stack or deposit it; return energy and direction of the primary."""
-    least = max(tables.hard_share * energy, tables.hard_least)
+    least = min(max(tables.hard_share * energy, tables.hard_least), tables.hard_most)
     largest = energy if kind == POSITRON else 0.5 * energy
     if least >= largest:
         return energy, u, v, w

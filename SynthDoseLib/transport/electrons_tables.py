@@ -67,8 +67,8 @@ class ElectronTables(NamedTuple):
         k dsigma/dk over its largest value at this energy, k = kappa E, kappa uniform from 0 to 1.
     absorption : float
         Energy below which an electron is never followed, MeV.
-    hard_share, hard_least : float
-        Secondaries of more than ``max(hard_share * E, hard_least)`` MeV are hard.
+    hard_share, hard_least, hard_most : float
+        Secondaries are hard above ``hard_share * E``, but never below `hard_least` and always above `hard_most`, MeV.
     photon_cut : float
         Bremsstrahlung photons above this energy are emitted, MeV.
     stop_share : float
@@ -84,6 +84,7 @@ class ElectronTables(NamedTuple):
     absorption: float
     hard_share: float
     hard_least: float
+    hard_most: float
     photon_cut: float
     stop_share: float
 
@@ -104,6 +105,7 @@ def build_electron_tables(
     energy_share: float = 0.2,
     hard_share: float = 0.08,
     hard_least_MeV: float = 0.005,
+    hard_most_MeV: float = 0.2,
     photon_cut_MeV: float = 0.010,
     absorption_MeV: float = 0.002,
     stop_share: float = 0.015,
@@ -120,8 +122,8 @@ def build_electron_tables(
         Largest K1 of a step.
     energy_share : float
         Largest mean loss of a step as a share of the energy.
-    hard_share, hard_least_MeV : float
-        Collisions that lose more than ``max(hard_share * E, hard_least_MeV)`` are simulated one by one.
+    hard_share, hard_least_MeV, hard_most_MeV : float
+        Collisions that lose more than ``hard_share * E``, kept between the two limits, are simulated one by one.
     photon_cut_MeV : float
         Smallest bremsstrahlung photon that is emitted as a particle.
     absorption_MeV : float
@@ -147,7 +149,7 @@ def build_electron_tables(
     shapes = np.zeros((2 * len(materials), len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
     photons = np.zeros((2 * len(materials), points), np.float32)
     spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
-    cut = np.maximum(hard_share * energy, hard_least_MeV)
+    cut = np.clip(hard_share * energy, hard_least_MeV, hard_most_MeV)
     for index, material in enumerate(materials):
         scaled = _scaled_bremsstrahlung(material, energy, kappa)
         spectrum[index] = scaled / scaled.max(axis=1, keepdims=True)
@@ -187,6 +189,7 @@ def build_electron_tables(
         absorption_MeV,
         hard_share,
         hard_least_MeV,
+        hard_most_MeV,
         photon_cut_MeV,
         stop_share,
     )
