@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..core import (
     ImageVolume,
@@ -41,6 +42,7 @@ class _Ending:
     """What the postprocessing asks for."""
 
     probabilities_first: bool  # probabilities go back to the image's grid, then the largest wins; otherwise labels go back
+    one_piece: tuple[int, ...] = ()  # channels of which only the largest connected part is kept
 
 
 def segment_with_bundle(
@@ -114,6 +116,7 @@ def segment_with_bundle(
     chunks = memory.chunks(tuple(prepared.shape[2:]), window, max_memory_bytes or memory.free_bytes(torch.device("cpu")))
     with torch.inference_mode():
         labels = _infer(network, prepared, grid, image.grid, window, chunks, ending, place, progress)
+    _keep_largest_parts(labels, ending.one_piece)
     keep = np.zeros(len(description.organs) + 1, np.uint16)
     keep[[organ.index for organ in wanted]] = [organ.index for organ in wanted]
     spacing = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
@@ -227,7 +230,35 @@ def _ending(bundle: Bundle) -> _Ending:
         raise SynthDoseError(f"The postprocessing of the bundle {bundle.name} has no AsDiscreted with argmax.")
     inverse = names.index("Invertd") if "Invertd" in names else len(names)
     nearest = inverse < len(names) and steps[inverse].arguments.get("nearest_interp", True)
-    return _Ending(probabilities_first=inverse < names.index("AsDiscreted") and not nearest)
+    one_piece = []
+    for name, step in zip(names, steps, strict=True):
+        if name == "KeepLargestConnectedComponentd":
+            one_piece += _channels_in_one_piece(step, len(bundle.organs))
+    return _Ending(inverse < names.index("AsDiscreted") and not nearest, tuple(one_piece))
+
+
+def _channels_in_one_piece(step: Component, channels: int) -> list[int]:
+    arguments = step.arguments
+    applied = arguments.get("applied_labels") or list(range(1, channels + 1))
+    applied = [applied] if isinstance(applied, int) else applied
+    plain = arguments.get("independent", True) and arguments.get("num_components", 1) == 1
+    if not plain or not all(isinstance(n, int) and 0 < n <= channels for n in applied):
+        raise SynthDoseError(f"The bundle's {step.target} is used in a way that SynthDose does not run: {dict(arguments)}.")
+    return list(applied)
+
+
+def _keep_largest_parts(labels: NDArray[np.uint16], channels: Sequence[int]) -> None:
+    """Turn all but the largest connected part of each channel into background, in place."""
+    boxes = ndimage.find_objects(labels, max_label=max(channels, default=0))
+    for channel in channels:
+        box = boxes[channel - 1]
+        if box is None:
+            continue
+        inner = labels[box]
+        parts, number = ndimage.label(inner == channel, structure=np.ones((3, 3, 3)))
+        if number > 1:
+            largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+            inner[(parts > 0) & (parts != largest)] = 0
 
 
 def _preprocess(image: ImageVolume, bundle: Bundle) -> tuple[Any, VoxelGrid]:
@@ -329,7 +360,8 @@ def _infer(
             return _interpolated_argmax(torch.softmax(logits.float(), dim=1), grid, target)
         # channel by channel maximum over what the chunk is for; its margin belongs to the neighbours
         labels[chunk.inner] = torch.argmax(logits[0], dim=0).cpu().numpy().astype(np.uint16)[chunk.inner_of_outer]
-    return np.asarray(resample(np.ascontiguousarray(labels.transpose(2, 1, 0)), grid, target, linear=False))
+    back = resample(np.ascontiguousarray(labels.transpose(2, 1, 0)), grid, target, linear=False)
+    return np.asarray(back, dtype=np.uint16)
 
 
 def _slide(network: Any, volume: Any, window: memory.Window, place: Any, counter: _Counter) -> Any:

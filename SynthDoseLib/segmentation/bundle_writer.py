@@ -22,8 +22,10 @@ class ModelCard:
     name, version : str
     description, data, limits : str
         Sentences: what it does, what it was trained on, where it fails.
+    measured : str
+        What `metrics` were measured on.
     metrics : mapping of str to float
-        Name of the metric and value, as measured on unseen data.
+        Name of the metric and value.
     licence : str
         SPDX identifier.
     """
@@ -33,6 +35,7 @@ class ModelCard:
     description: str
     data: str
     limits: str
+    measured: str
     metrics: Mapping[str, float]
     licence: str = "Apache-2.0"
 
@@ -142,6 +145,12 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
                     "to_tensor": True,
                 },
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {
+                    "_target_": "KeepLargestConnectedComponentd",
+                    "keys": "pred",
+                    "applied_labels": [settings.organs.index(organ) + 1 for organ in settings.one_piece],
+                    "_disabled_": not settings.one_piece,
+                },
                 {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
             ],
         },
@@ -207,6 +216,8 @@ def _metadata(settings: TrainingSettings, card: ModelCard, versions: Mapping[str
 def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
     settings = trained.settings
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in card.metrics.items())
+    window = " x ".join(map(str, settings.window))
+    pieces = f"Only the largest part is kept of: {', '.join(settings.one_piece)}." if settings.one_piece else ""
     parameters = sum(int(value.numel()) for value in trained.weights.values())
     return f"""# {card.name} {card.version}
 
@@ -218,15 +229,16 @@ def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
 
 ## Network and training
 
-MONAI UNet of {", ".join(map(str, settings.channels))} channels, {parameters} parameters, {settings.spacing_mm:g} mm isotropic,
-{settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1. windows of
-{" x ".join(map(str, settings.window))} voxels, {settings.steps} steps of one window, Dice plus
-cross entropy, AdamW with a one-cycle schedule up to {settings.learning_rate:g}, mean of the weights (decay
-{settings.average:g}), {trained.seconds / 60:.0f} min on {settings.threads} CPU thread(s), seed {settings.seed}; last loss
-{float(trained.loss[-20:].mean()):.3f}. Random rotation, scale, shift, bending, cuts, noise, blur and CT number
-offsets (`SynthDoseLib/segmentation/augmentation.py`).
+MONAI UNet of {", ".join(map(str, settings.channels))} channels, {parameters} parameters; {settings.spacing_mm:g} mm isotropic,
+{settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1, windows of {window} voxels. {settings.steps} steps
+of one window, Dice loss plus cross entropy, AdamW with a one-cycle schedule up to {settings.learning_rate:g}, running mean of
+the weights (decay {settings.average:g}), {trained.seconds / 60:.0f} min on {settings.threads} CPU thread(s), seed
+{settings.seed}; last loss {float(trained.loss[-20:].mean()):.3f}. Random rotation, scale, shift, bending, cuts, noise, blur
+and CT number offsets (`SynthDoseLib/segmentation/augmentation.py`). {pieces}
 
 ## Measured
+
+{card.measured}
 
 | metric | value |
 |---|---|

@@ -19,7 +19,9 @@ NETWORKS = frozenset(
     "SegResNet SegResNetDS SegResNetVAE UNet BasicUNet BasicUNetPlusPlus DynUNet AttentionUnet VNet UNETR SwinUNETR".split()
 )
 INFERERS = frozenset(("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer"))
-POSTPROCESSING = frozenset("Activationsd AsDiscreted Invertd SaveImaged EnsureTyped ToTensord CopyItemsd DeleteItemsd".split())
+POSTPROCESSING = frozenset(
+    "Activationsd AsDiscreted Invertd SaveImaged KeepLargestConnectedComponentd EnsureTyped ToTensord CopyItemsd".split()
+)
 
 _MODULES = {"transforms": "monai.transforms", "networks": "monai.networks.nets", "inferers": "monai.inferers"}
 

@@ -28,12 +28,16 @@ class TrainingSettings:
     ----------
     organs : tuple of str
         Organs or groups in the order of the network's channels, from channel 1; channel 0 is everything else.
+    one_piece : tuple of str
+        Those of `organs` that are one connected part; smaller parts are dropped in use.
     spacing_mm : float
         Isotropic spacing the network sees.
     window_HU : tuple of 2 float
         CT numbers that become 0 and 1; clipped outside.
     channels : tuple of 5 int
-        Width of the network (MONAI ``UNet``) at each resolution; the first halving comes before the first of them.
+        Width of the network (MONAI ``UNet``) at each resolution.
+    strides : tuple of 4 int
+        Halvings (2) before each of the first four.
     window : tuple of 3 int
         Voxels the network sees at once, in training and in use, multiples of 16. The normalisation inside the network
         depends on how much air a window holds: windows of another size would be another task.
@@ -52,9 +56,11 @@ class TrainingSettings:
     """
 
     organs: tuple[str, ...]
+    one_piece: tuple[str, ...] = ()
     spacing_mm: float = 6.0
     window_HU: tuple[float, float] = (-800.0, 500.0)
-    channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
+    channels: tuple[int, int, int, int, int] = (8, 24, 48, 96, 128)
+    strides: tuple[int, int, int, int] = (1, 2, 2, 2)
     window: tuple[int, int, int] = (80, 64, 64)
     steps: int = 600
     learning_rate: float = 2e-3
@@ -94,7 +100,7 @@ def network_definition(settings: TrainingSettings) -> dict[str, Any]:
         "in_channels": 1,
         "out_channels": len(settings.organs) + 1,
         "channels": list(settings.channels),
-        "strides": [2, 2, 2, 2],
+        "strides": list(settings.strides),
         "num_res_units": 1,
     }
 

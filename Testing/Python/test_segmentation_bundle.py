@@ -245,6 +245,24 @@ def test_little_memory_means_smaller_windows_and_chunks_but_the_same_labels(thre
         segment_with_bundle(image, thresholds, device="cpu", max_memory_bytes=100_000)
 
 
+def test_only_the_largest_part_is_kept_where_the_bundle_says_so(tmp_path, thresholds):
+    weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
+    keep = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": [1]}
+    inference = copy.deepcopy(THRESHOLDS)
+    inference["postprocessing"]["transforms"].append(keep)
+    folder = write(tmp_path / "bundle", inference, metadata(["background", "Liver", "bone"]), weights)
+    image = ball()
+    values = image.values.copy()
+    values[2:6, 2:6, 2:6] = 200
+    image = ImageVolume(image.grid, values, modality="CT", unit="HU")
+    assert segment_with_bundle(image, thresholds, device="cpu").mask("liver")[3:5, 3:5, 3:5].all()
+    assert not segment_with_bundle(image, folder, device="cpu").mask("liver")[:8, :8, :8].any()
+    keep["independent"] = False
+    folder = write(tmp_path / "other", inference, metadata(["background", "Liver", "bone"]), weights)
+    with pytest.raises(SynthDoseError, match="in a way that SynthDose does not run"):
+        segment_with_bundle(image, folder, device="cpu")
+
+
 def test_chunks_cover_the_volume_once_and_see_half_a_window_more():
     window = memory.Window((32, 32, 32), 1, 0.25, channels=3)
     parts = memory.chunks((200, 44, 60), window, 6_000_000)

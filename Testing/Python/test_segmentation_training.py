@@ -73,6 +73,7 @@ def test_dice_is_the_overlap_over_the_mean_size():
 def test_a_small_network_learns_and_its_bundle_runs(tmp_path):
     settings = TrainingSettings(
         ("liver", "spleen"),
+        ("liver",),
         channels=(8, 8, 16, 16, 16),
         window=(48, 32, 32),
         steps=90,
@@ -82,7 +83,7 @@ def test_a_small_network_learns_and_its_bundle_runs(tmp_path):
     )
     trained = train_network((pair(seed) for seed in range(6)), settings)
     assert trained.loss[-10:].mean() < 0.5 * trained.loss[:5].mean()
-    card = ModelCard("balls", "0.0.1", "Two balls.", "Made up.", "Everything else.", {"Dice": 1.0})
+    card = ModelCard("balls", "0.0.1", "Two balls.", "Made up.", "Everything else.", "Nothing.", {"Dice": 1.0})
     folder = write_bundle(tmp_path / "balls", trained, card)
     ct, truth = pair(99, np.diag([-1.0, -1.0, 1.0]))
     found = segment_with_bundle(ct, folder, device="cpu")
