@@ -179,8 +179,8 @@ def _extension(statistics: Statistics, organs: NDArray[np.int64], settings: RunS
         if not np.isfinite(errors).any():
             if statistics.counts.sum() > HOPELESS_HISTORIES:
                 raise SynthDoseError(
-                    f"After {statistics.counts.sum()} histories {', '.join(settings.organs)} got no dose at all: "
-                    "relative_sigma cannot be reached. Choose organs that the radiation reaches, or limit histories or max_seconds instead."
+                    f"After {statistics.counts.sum()} histories {', '.join(settings.organs)} got no dose at all: their sigma "
+                    "is out of reach. Choose organs that the radiation reaches, or limit histories or max_seconds."
                 )
             return 4 * planned
         worst = float(np.nanmax(errors))

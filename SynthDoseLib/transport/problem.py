@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
@@ -19,12 +18,9 @@ from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions
 from .geometry import STACK_SIZE, TALLY_PER_MEV, Geometry, build_geometry
 from .histories import ALPHA, run_histories
+from .locality import local_range_classes
 from .sources import Source, SourceTables, build_source
-from .tables import PhotonTables, build_photon_tables, range_classes
-
-LOCAL_SHARE = 0.1
-"""Electrons are local where their mean range, weighted by energy, is at most this share of the smallest voxel edge, in the
-thinnest of the voxel and its 26 neighbours; vacuum and the border of the grid count as thin."""
+from .tables import PhotonTables, build_photon_tables
 
 CHUNK_SECONDS = 0.1  # how long a kernel runs before it looks up: cancelling has to feel immediate
 
@@ -104,7 +100,7 @@ def build_problem(
         source_tables,
         *_tables(phantom.materials, max(most, 0.1), with_alphas),
         phantom.labels.labels.ravel(),
-        _voxel_classes(phantom) if kerma else np.zeros(1, np.uint8),
+        local_range_classes(phantom, source) if kerma else np.zeros(1, np.uint8),
         kerma,
         len(emissions),
         seed,
@@ -121,15 +117,6 @@ def _tables(
         build_electron_tables(materials, max_energy_MeV),
         build_alpha_tables(materials, with_alphas),
     )
-
-
-def _voxel_classes(phantom: VoxelPhantom) -> NDArray[np.uint8]:
-    edge_cm = min(phantom.grid.spacing_mm) / 10
-    thinnest = ndimage.minimum_filter(phantom.density_g_cm3, size=3, mode="constant", cval=0.0)
-    result = np.empty(phantom.grid.shape, np.uint8)
-    for k, plane in enumerate(thinnest):
-        result[k] = range_classes(LOCAL_SHARE * edge_cm * plane, up=False)
-    return result.ravel()
 
 
 def new_work(problem: Problem) -> Work:
