@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from ..core import Progress, silent
@@ -63,6 +64,7 @@ def run_demo(
     report_stage(progress, "patient", 0.0)
     patient = synthetic_patient(seed, sex=sex)
     open_folder(folder, patient.ct.grid.size)
+    shutil.rmtree(folder / "input", ignore_errors=True)
     plan = demo_plan(patient, folder / "input", threads)
     write_plan(plan, folder / "plan.toml")
     write_dicom_series(folder / "input" / "ct", patient.ct)

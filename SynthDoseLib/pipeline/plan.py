@@ -14,6 +14,7 @@ from typing import Any
 import tomlkit
 
 from ..core import SynthDoseError
+from .run_folder import RESOLVED
 from .toml_tables import nearest, read_table
 
 SCHEMA = 1
@@ -218,7 +219,7 @@ def plan_from_values(values: Mapping[str, Any], data_folder: Path) -> RunPlan:
 
 def write_plan(plan: RunPlan, path: Path) -> None:
     """Write a plan as TOML with all its defaults, paths absolute: what `provenance` needs to repeat the run."""
-    path.write_text(tomlkit.dumps(_to_toml(dataclasses.asdict(plan))), encoding="utf-8")
+    path.write_text(f"{RESOLVED}\n{tomlkit.dumps(_to_toml(dataclasses.asdict(plan)))}", encoding="utf-8")
 
 
 def _to_toml(value: Any) -> Any:

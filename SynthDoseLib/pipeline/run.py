@@ -51,11 +51,9 @@ from ..transport import RunSettings, SimulationResult, VolumeSource, simulate
 from .nuclides import emissions_of
 from .plan import RunPlan, write_plan
 from .report import write_report
-from .run_folder import FINISHED, claim_folder, open_folder, write_json
+from .run_folder import CHECKPOINT, FINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
 from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, time_integrate, to_dose_grid
-
-CHECKPOINT = ".transport"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +154,8 @@ def run_patient(
             therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d
         )
     open_folder(folder, phantom.grid.size)
+    if not resume:
+        clear_results(folder)
     with clock.stage("results"):
         _write_inputs(folder, plan, dose_ct, phantom, tia)
     with clock.stage("transport"):
@@ -197,7 +197,7 @@ def run_patient(
         write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds
     write_json(folder / FINISHED, record)
-    for name in (f"{CHECKPOINT}.npz", f"{CHECKPOINT}.json"):
+    for name in CHECKPOINT:
         (folder / name).unlink(missing_ok=True)
     return RunResult(folder, dose, rows, tuple(record["notes"]), clock.seconds)
 
@@ -289,19 +289,19 @@ def _transport_key(plan: RunPlan, phantom: VoxelPhantom, tia: TimeIntegratedActi
 
 
 def _save_checkpoint(folder: Path, key: str, result: SimulationResult) -> None:
-    with atomic_path(folder / f"{CHECKPOINT}.npz") as temporary:
+    with atomic_path(folder / CHECKPOINT[1]) as temporary:
         np.savez(temporary, dose=result.dose.dose_Gy, sigma=result.dose.sigma_Gy)
     values = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name not in ("dose", "organs")}
     record = {"key": key, "result": values, "organs": [dataclasses.asdict(organ) for organ in result.organs]}
-    write_json(folder / f"{CHECKPOINT}.json", record)
+    write_json(folder / CHECKPOINT[0], record)
 
 
 def _load_checkpoint(folder: Path, key: str, phantom: VoxelPhantom) -> SimulationResult | None:
     try:
-        record = json.loads((folder / f"{CHECKPOINT}.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / CHECKPOINT[0]).read_text(encoding="utf-8"))
         if record["key"] != key:
             return None
-        with np.load(folder / f"{CHECKPOINT}.npz", allow_pickle=False) as arrays:
+        with np.load(folder / CHECKPOINT[1], allow_pickle=False) as arrays:
             dose = DoseMap(phantom.grid, arrays["dose"], arrays["sigma"], per="decay")
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record["result"].items()}
         return SimulationResult(dose=dose, organs=tuple(OrganDose(**organ) for organ in record["organs"]), **values)

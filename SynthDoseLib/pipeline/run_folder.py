@@ -14,6 +14,18 @@ from ..io.folder import prepare_output_folder
 FINISHED = "provenance.json"
 """Written last: its presence says that the run is complete."""
 
+RESOLVED = "# Plan of this run as SynthDose resolved it, with all defaults."
+"""First line of the ``plan.toml`` of a run folder."""
+
+CHECKPOINT = (".transport.json", ".transport.npz")
+"""The transported dose, kept until the run is finished."""
+
+RESULTS = (
+    FINISHED, *CHECKPOINT, "plan.toml", "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
+    "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "radiomics.csv", "report.html", "scene.mrb",
+    "dicom/rtdose.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm",
+)  # fmt: skip
+
 BYTES_PER_VOXEL = 24  # CT, density, materials, labels, activity, dose, sigma, compressed, and a checkpoint
 
 
@@ -30,8 +42,7 @@ def claim_folder(path: str | os.PathLike[str], *, resume: bool = False, overwrit
     if folder.exists() and not folder.is_dir():
         raise SynthDoseError(f"{folder} is a file; --out has to name a folder.")
     if folder.is_dir() and any(folder.iterdir()):
-        ours = (folder / "plan.toml").exists() or (folder / FINISHED).exists()
-        if not ours:
+        if not _is_a_run(folder):
             raise SynthDoseError(
                 f"{folder} holds other files. Choose an empty or new folder, so that nothing of yours is lost."
             )
@@ -51,6 +62,15 @@ def claim_folder(path: str | os.PathLike[str], *, resume: bool = False, overwrit
     return folder
 
 
+def _is_a_run(folder: Path) -> bool:
+    """Whether the plan in the folder is one that a run wrote there, not one of the user's."""
+    try:
+        with open(folder / "plan.toml", encoding="utf-8") as stream:
+            return stream.readline().rstrip() == RESOLVED
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def open_folder(folder: Path, voxels: int) -> None:
     """Create a claimed folder, if there is room for the results of a phantom of `voxels` voxels.
 
@@ -61,6 +81,14 @@ def open_folder(folder: Path, voxels: int) -> None:
     """
     prepare_output_folder(folder, overwrite=True, needed_MB=voxels * BYTES_PER_VOXEL / 1e6)
     (folder / FINISHED).unlink(missing_ok=True)
+
+
+def clear_results(folder: Path) -> None:
+    """Remove what an earlier run left, and nothing else, so that no old table stands beside new ones."""
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
+    if (folder / "dicom").is_dir() and not any((folder / "dicom").iterdir()):
+        (folder / "dicom").rmdir()
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -111,6 +111,26 @@ def test_an_earlier_run_is_not_replaced_unasked(finished, capsys):
     assert (finished / "provenance.json").read_bytes() == before
 
 
+def test_the_users_own_folder_is_no_run_folder(tmp_path, capsys):
+    plan = write_patient(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert main(["run", str(plan), "--out", str(tmp_path), "--overwrite"]) == BAD_INPUT
+    assert "other files" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path):
+    plan = write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 400"))
+    out = tmp_path / "out"
+    assert main(["run", str(plan), "--out", str(out)]) == 0
+    (out / "radiomics.csv").write_text("of an earlier plan")
+    (out / "dicom").mkdir()
+    (out / "dicom" / "rtdose.dcm").write_bytes(b"of an earlier plan")
+    (out / "remarks.txt").write_text("the user's")
+    assert main(["run", str(plan), "--out", str(out), "--overwrite"]) == 0
+    assert {p.name for p in out.iterdir()} == RUN_FOLDER | {"remarks.txt"}
+
+
 def test_threads_do_not_change_the_dose(finished, tmp_path):
     plan = write_patient(tmp_path, PLAN.replace("threads = 1", "threads = 2"))
     assert main(["run", str(plan), "--out", str(tmp_path / "out")]) == 0
