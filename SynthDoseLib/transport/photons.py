@@ -214,7 +214,7 @@ def energy_row(energy, photons):
     return row, place - row
 
 
-@njit
+@njit(inline="always")
 def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, voxel_class, kerma, tally):
     """Fly `paths` mean free paths; return whether the flight ended inside, where, and the energy scored on the way.
 
@@ -239,6 +239,8 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
     row_stride = geometry.ni * turn_j
     slice_stride = geometry.ni * geometry.nj * turn_k
     voxel = voxel_index(geometry, i, j, k)
+    last = -1  # material of the coefficients at hand
+    attenuation, transfer, needed = 0.0, 0.0, 255
     travelled = 0.0
     scored = 0.0
     while True:
@@ -247,15 +249,19 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
         if density > 0.0:
             length = reached - travelled
             m = geometry.material[voxel]
-            mu = density * (photons.steps[row, m, TOTAL] + fraction * photons.steps[row, m, TOTAL_SLOPE])
+            if m != last:
+                last = m
+                attenuation = photons.steps[row, m, TOTAL] + fraction * photons.steps[row, m, TOTAL_SLOPE]
+                transfer = weight * (photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE])
+                needed = photons.range_class[row, m] if kerma else 255
+            mu = density * attenuation
             ends = mu * length >= paths
             if ends:
                 length = paths / mu
             else:
                 paths -= mu * length
-            if kerma and photons.range_class[row, m] <= voxel_class[voxel]:
-                transfer = photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE]
-                energy = weight * density * transfer * length
+            if kerma and needed <= voxel_class[voxel]:
+                energy = density * transfer * length
                 deposit(tally, voxel, energy)
                 scored += energy
             if ends:
