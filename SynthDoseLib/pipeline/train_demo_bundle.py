@@ -15,7 +15,8 @@ import numpy as np
 
 from ..core import ImageVolume, LabelMap, Organ, ProgressReport, SynthDoseError, resource_path, silent
 from ..phantom import synthetic_patient, training_pair
-from ..segmentation import segment_with_bundle
+from ..segmentation import read_bundle, segment_with_bundle
+from ..segmentation.bundle_folder import load_weights
 from ..segmentation.bundle_writer import ModelCard, write_bundle
 from ..segmentation.training import TrainedNetwork, TrainingSettings, dice_scores, train_network
 
@@ -108,7 +109,9 @@ def _card(scores: dict[str, list[float]], patients: int) -> ModelCard:
     return ModelCard(BUNDLE, "0.1.0", _DESCRIPTION, data, _LIMITS, measured, metrics)
 
 
-def train(out: Path, settings: TrainingSettings, patients: int, checkpoint_every: int = 0) -> dict[str, list[float]]:
+def train(
+    out: Path, settings: TrainingSettings, patients: int, checkpoint_every: int = 0, start_from: str | None = None
+) -> dict[str, list[float]]:
     """Train, write the bundle, and return its Dice overlaps on unseen patients (see `measure`)."""
 
     def report(message: ProgressReport) -> None:
@@ -123,6 +126,7 @@ def train(out: Path, settings: TrainingSettings, patients: int, checkpoint_every
     trained = train_network(
         training_pairs(patients),
         settings,
+        initial=load_weights(read_bundle(start_from)) if start_from else None,
         checkpoint=keep if checkpoint_every else None,
         checkpoint_every=max(1, checkpoint_every),
         progress=report,
@@ -145,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write the bundle to (default: replace the shipped one)")
     parser.add_argument("--patients", type=int, default=72, help="synthetic patients to train on (default 72)")
     parser.add_argument("--steps", type=int, default=1100, help="optimiser steps (default 1100)")
+    parser.add_argument("--start-from", help="bundle whose weights to start from, of the same network")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="largest learning rate (default 0.002)")
+    parser.add_argument("--class-balance", type=float, default=1 / 3, help="0 treats voxels alike, 1/3 favours small organs")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--checkpoint-every", type=int, default=0, help="write the bundle every so many steps")
@@ -153,9 +160,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             scores = measure(options.bundle)
         else:
-            settings = TrainingSettings(ORGANS, ONE_PIECE, steps=options.steps, threads=options.threads, seed=options.seed)
+            settings = TrainingSettings(
+                ORGANS,
+                ONE_PIECE,
+                steps=options.steps,
+                threads=options.threads,
+                seed=options.seed,
+                learning_rate=options.learning_rate,
+                class_balance=options.class_balance,
+            )
             out = options.out or resource_path("segmentation") / BUNDLE
-            scores = train(out, settings, options.patients, options.checkpoint_every)
+            scores = train(out, settings, options.patients, options.checkpoint_every, options.start_from)
     except SynthDoseError as error:
         sys.stderr.write(f"{error}\n")
         return 2

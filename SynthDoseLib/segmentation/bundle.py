@@ -197,7 +197,7 @@ def _network(bundle: Bundle, place: Any) -> Any:
             f"its metadata name {named}."
         )
     network = build(component, "networks", NETWORKS)
-    weights = load_weights(bundle.weights)
+    weights = load_weights(bundle)
     own = network.state_dict()
     missing = [key for key in own if key not in weights]
     surplus = [key for key in weights if key not in own]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path
+from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, sha256_of
 from .expressions import Component, ConfigurationReader, DevicePlace
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Bundle:
         Of ``configs/inference.json``.
     weights : Path
         Weights file.
+    weights_sha256 : str
+        What the metadata say its SHA-256 is; "" if they do not.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class Bundle:
     organs: tuple[Organ, ...]
     reader: ConfigurationReader
     weights: Path
+    weights_sha256: str = ""
 
 
 def shipped_bundles() -> tuple[str, ...]:
@@ -121,17 +124,21 @@ def read_bundle(bundle: str | os.PathLike[str], overrides: Mapping[str, Any] | N
         organs=_channels(formats, folder),
         reader=reader,
         weights=_weights_path(folder, reader),
+        weights_sha256=str(metadata.get("weights_sha256") or ""),
     )
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
+def load_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     """Read network weights without unpickling objects: safetensors, or PyTorch's weights-only reader.
 
     Raises
     ------
     SynthDoseError
-        If the file holds anything but tensors in plain containers, or cannot be read.
+        If the file holds anything but tensors in plain containers, cannot be read, or is not the one the metadata name.
     """
+    path = bundle.weights
+    if bundle.weights_sha256 and sha256_of(path) != bundle.weights_sha256:
+        raise SynthDoseError(f"The weights {path} are not the ones the bundle's metadata name (SHA-256). Get the bundle again.")
     try:
         import torch
     except ImportError:

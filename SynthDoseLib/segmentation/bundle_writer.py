@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import SynthDoseError, atomic_path
+from ..core import SynthDoseError, atomic_path, sha256_of
 from .training import TrainedNetwork, TrainingSettings, network_definition
 
 
@@ -72,10 +72,11 @@ def write_bundle(folder: str | os.PathLike[str], trained: TrainedNetwork, card: 
     except OSError as error:
         raise SynthDoseError(f"Cannot write the bundle {root}: {error.strerror}. Choose a folder you may write to.") from error
     versions = {"monai_version": monai.__version__, "pytorch_version": torch.__version__, "numpy_version": np.__version__}
-    _write_json(root / "configs" / "inference.json", _inference(trained))
-    _write_json(root / "configs" / "metadata.json", _metadata(settings, card, versions))
     with atomic_path(root / "models" / "model.pt") as path:
         torch.save(trained.weights, path)
+    hashes = {"weights_sha256": sha256_of(root / "models" / "model.pt")}
+    _write_json(root / "configs" / "inference.json", _inference(trained))
+    _write_json(root / "configs" / "metadata.json", {**_metadata(settings, card, versions), **hashes})
     with atomic_path(root / "docs" / "README.md") as path:
         path.write_text(_readme(trained, card), encoding="utf-8", newline="\n")
     with atomic_path(root / "LICENSE") as path:

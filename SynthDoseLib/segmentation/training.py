@@ -45,6 +45,9 @@ class TrainingSettings:
         Optimiser steps of one window each.
     learning_rate : float
         Largest of the one-cycle schedule (AdamW).
+    class_balance : float
+        Weight of a class in the cross entropy: how often it occurs, to minus this power. 0 treats voxels alike; 1/3 makes
+        small organs count early, at the price of growing into their surroundings.
     average : float
         Decay per step of the running mean of the weights; the mean is what is kept.
     augmentation : Augmentation
@@ -59,11 +62,12 @@ class TrainingSettings:
     one_piece: tuple[str, ...] = ()
     spacing_mm: float = 6.0
     window_HU: tuple[float, float] = (-800.0, 500.0)
-    channels: tuple[int, int, int, int, int] = (8, 24, 48, 96, 128)
-    strides: tuple[int, int, int, int] = (1, 2, 2, 2)
+    channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
+    strides: tuple[int, int, int, int] = (2, 2, 2, 2)
     window: tuple[int, int, int] = (80, 64, 64)
     steps: int = 600
     learning_rate: float = 2e-3
+    class_balance: float = 1 / 3
     average: float = 0.98
     augmentation: Augmentation = field(default_factory=Augmentation)
     threads: int = 1
@@ -214,7 +218,7 @@ def train_network(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.15
     )
     overlap = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=1e-3, smooth_dr=1e-3)
-    weights = _class_weights([classes for _, classes in data], len(settings.organs) + 1)
+    weights = _class_weights([classes for _, classes in data], len(settings.organs) + 1, settings.class_balance)
     losses = np.zeros(settings.steps)
     start = time.monotonic()
     for step in range(settings.steps):
@@ -254,14 +258,14 @@ def _around_body(ct_HU: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tens
     return ct_HU[box], classes[box]
 
 
-def _class_weights(maps: Sequence[torch.Tensor], number: int) -> torch.Tensor:
-    """Inverse cube roots of how often a class occurs, mean 1: small organs count, but do not spread into the background."""
+def _class_weights(maps: Sequence[torch.Tensor], number: int, balance: float) -> torch.Tensor:
+    """How often each class occurs to the power of minus `balance`, mean 1."""
     import torch
 
     counts = torch.zeros(number, dtype=torch.float64)
     for classes in maps:
         counts += torch.bincount(classes.flatten().long(), minlength=number)
-    inverse = counts.clamp(min=1) ** (-1 / 3)
+    inverse = counts.clamp(min=1) ** -balance
     return (inverse / inverse.mean()).float()
 
 

@@ -370,6 +370,10 @@ def test_unreadable_bundles_say_what_is_missing(tmp_path, thresholds):
     folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", "Liver", "bone"]), {})
     with pytest.raises(SynthDoseError, match="no table of tensors"):
         segment_with_bundle(image, folder, device="cpu")
+    folder = write(tmp_path / "swapped", THRESHOLDS, {**metadata(["background", "Liver", "bone"]), "weights_sha256": "0"}, {})
+    with pytest.raises(SynthDoseError, match="SHA-256"):
+        segment_with_bundle(image, folder, device="cpu")
+    folder = tmp_path / "bundle"
     (folder / "models" / "model.pt").write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(SynthDoseError, match="Cannot read the weights"):
         segment_with_bundle(image, folder, device="cpu")

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, resource_path
+from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, resource_path, sha256_of
 from SynthDoseLib.segmentation import read_bundle, segment_with_bundle, shipped_bundles
 from SynthDoseLib.segmentation.augmentation import Augmentation, augment
 from SynthDoseLib.segmentation.bundle_writer import ModelCard, write_bundle
@@ -85,6 +85,8 @@ def test_a_small_network_learns_and_its_bundle_runs(tmp_path):
     assert trained.loss[-10:].mean() < 0.5 * trained.loss[:5].mean()
     card = ModelCard("balls", "0.0.1", "Two balls.", "Made up.", "Everything else.", "Nothing.", {"Dice": 1.0})
     folder = write_bundle(tmp_path / "balls", trained, card)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["weights_sha256"] == sha256_of(folder / "models" / "model.pt")
     ct, truth = pair(99, np.diag([-1.0, -1.0, 1.0]))
     found = segment_with_bundle(ct, folder, device="cpu")
     assert min(dice_scores(found, truth, ("liver", "spleen")).values()) > 0.5
