@@ -23,19 +23,23 @@ from .electrons_deflection import SHAPE_POINTS, SHAPE_STEP
 from .electrons_tables import (
     BREMS,
     HARD,
-    HARD_START,
-    LOSS,
+    HARD_RISE,
     MU,
     RANGE,
-    RATE_START,
+    RATE,
+    RATE_RISE,
     REST_ENERGY,
     ROWS_PER_SHAPE,
     SPREAD,
     STEP,
-    STEP_START,
+    TURN,
+    TURN_RISE,
 )
 from .geometry import ELECTRON, PHOTON, POSITRON, deposit, distance_to_face, push_particle, rotate, voxel_index
 from .random import next_uniform
+
+RESOLVED = 8.0
+"""A track longer than this many voxels takes short steps: their dose shows more of its shape."""
 
 _TWO_PI = 2 * math.pi
 
@@ -51,6 +55,9 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
     smallest = min(geometry.dx, geometry.dy, geometry.dz)
     flights = -math.log(next_uniform(state))
     to_hinge = next_uniform(state)
+    sets = -1
+    hinge_mu = -1.0
+    hinge_set = hinge_row = 0
     voxel = voxel_index(geometry, i, j, k)
     while True:
         density = geometry.density[voxel]
@@ -63,7 +70,7 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         if energy < tables.absorption:
             break
         material = geometry.material[voxel]
-        rows = tables.rows[2 * material + sign]
+        rows = tables.rows[2 * material + sign + max(sets, 0)]
         place = (math.log(energy) - tables.log_first) * tables.rows_per_log
         n = min(int(place), rows.shape[0] - 2)
         part = place - n
@@ -72,27 +79,32 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
             reach < tables.stop_share * smallest or reach < nearest_face(geometry, x, y, z, i, j, k)
         ):
             break
+        if sets < 0:
+            sets = tables.photons.shape[0] if reach > RESOLVED * smallest else 0
+            rows = tables.rows[2 * material + sign + sets]
         step = rows[n, STEP] + part * (rows[n + 1, STEP] - rows[n, STEP])
-        loss = rows[n, LOSS] + part * (rows[n + 1, LOSS] - rows[n, LOSS])
         spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
+        mu = rows[n, MU] + part * (rows[n + 1, MU] - rows[n, MU])
+        rate = rows[n, RATE] + part * (rows[n + 1, RATE] - rows[n, RATE])
+        rate_rise = rows[n, RATE_RISE] + part * (rows[n + 1, RATE_RISE] - rows[n, RATE_RISE])
         hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
-        goal = step
-        if to_hinge < 1.0:
-            # The first part of a step is flown at the highest energy: length and coefficients change linearly along it.
-            start = rows[n, STEP_START] + part * (rows[n + 1, STEP_START] - rows[n, STEP_START])
-            goal = to_hinge * (start + to_hinge * (step - start))
-            hard_start = rows[n, HARD_START] + part * (rows[n + 1, HARD_START] - rows[n, HARD_START])
-            hard = hard_start + to_hinge * (hard - hard_start)
-        planned = goal
-        is_event = flights < hard * goal
+        hard_rise = rows[n, HARD_RISE] + part * (rows[n + 1, HARD_RISE] - rows[n, HARD_RISE])
+        if hinge_mu < 0.0:
+            hinge_mu = mu
+            hinge_set = 2 * material + sign + sets
+            hinge_row = (n + ROWS_PER_SHAPE // 2) // ROWS_PER_SHAPE
+        turn = rows[n, TURN] + part * (rows[n + 1, TURN] - rows[n, TURN])
+        turn_rise = rows[n, TURN_RISE] + part * (rows[n + 1, TURN_RISE] - rows[n, TURN_RISE])
+        goal = step if to_hinge == 1.0 else where(turn, turn_rise, min(to_hinge * hinge_mu / mu, 1.5))
+        is_event = flights < goal * (hard + hard_rise * goal)
         if is_event:
-            goal = flights / hard
+            goal = min(goal, where(hard, hard_rise, flights))
         if goal != step:
-            share = min(goal / step, 1.0)
-            start = rows[n, RATE_START] + part * (rows[n + 1, RATE_START] - rows[n, RATE_START])
-            loss = goal * (start + share * (loss / step - start))
-            spread *= math.sqrt(share)
-        rate = min(sample_loss(loss, spread, state), energy) / goal
+            spread *= math.sqrt(goal / step)
+        loss = goal * (rate + rate_rise * goal)
+        factor = min(sample_loss(loss, spread, state), energy) / loss
+        rate *= factor
+        rate_rise *= factor
         flown = 0.0
         is_left = False
         while not is_left:
@@ -103,26 +115,26 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 and j * geometry.dy <= new_y <= (j + 1) * geometry.dy
                 and k * geometry.dz <= new_z <= (k + 1) * geometry.dz
             ):
-                deposit(tally, voxel, rate * (goal - flown) * weight)
+                deposit(tally, voxel, (goal - flown) * (rate + rate_rise * (goal + flown)) * weight)
                 x, y, z = new_x, new_y, new_z
                 flown = goal
                 break
             old_x, old_y, old_z = x, y, z
             x, y, z, i, j, k = cross_voxel(geometry, x, y, z, u, v, w, i, j, k)
             crossed = min(((x - old_x) * u + (y - old_y) * v + (z - old_z) * w) * density, goal - flown)
-            deposit(tally, voxel, rate * crossed * weight)
+            deposit(tally, voxel, crossed * (rate + rate_rise * (2.0 * flown + crossed)) * weight)
             flown += crossed
             if is_outside(geometry, i, j, k):
-                return (energy - rate * flown + sign * 2.0 * REST_ENERGY) * weight
+                return (energy - flown * (rate + rate_rise * flown) + sign * 2.0 * REST_ENERGY) * weight
             voxel = voxel_index(geometry, i, j, k)
             density = geometry.density[voxel]
             is_left = density <= 0.0 or geometry.material[voxel] != material
-        energy -= rate * flown
+        energy -= flown * (rate + rate_rise * flown)
         if is_left:
-            flights -= hard * flown
-            to_hinge *= max(0.0, 1.0 - flown / planned)
+            flights = max(1e-12, flights - flown * (hard + hard_rise * flown))
+            to_hinge = max(1e-9, to_hinge - flown * (turn + turn_rise * flown) * mu / hinge_mu)
         elif is_event:
-            to_hinge *= max(0.0, 1.0 - flown / planned)
+            to_hinge = max(1e-9, to_hinge - flown * (turn + turn_rise * flown) * mu / hinge_mu)
             flights = -math.log(next_uniform(state))
             brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
             if next_uniform(state) < brems:
@@ -134,13 +146,18 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                     kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state
                 )
         else:
-            flights -= hard * flown
+            flights = max(1e-12, flights - flown * (hard + hard_rise * flown))
             to_hinge = 1.0
-            mu = rows[n, MU] + part * (rows[n + 1, MU] - rows[n, MU])
-            shape = tables.shapes[2 * material + sign, (n + ROWS_PER_SHAPE // 2) // ROWS_PER_SHAPE]
-            u, v, w = deflect(u, v, w, mu, shape, state)
+            u, v, w = deflect(u, v, w, hinge_mu, tables.shapes[hinge_set, hinge_row], state)
+            hinge_mu = -1.0
     stop(kind, energy, x, y, z, weight, i, j, k, voxel, 2 * material + sign, tables, tally, stack, count, state)
     return 0.0
+
+
+@njit(inline="always")
+def where(first, rise, value):
+    """Solve t * (first + rise * t) = value for the smaller t."""
+    return 2.0 * value / (first + math.sqrt(max(0.0, first * first + 4.0 * rise * value)))
 
 
 @njit(inline="always")
@@ -171,7 +188,27 @@ def deflect(u, v, w, mean, shape, state):
     place = -math.log(next_uniform(state)) / SHAPE_STEP
     n = min(int(place), SHAPE_POINTS - 2)
     mu = mean * (shape[n] + min(place - n, 1.0) * (shape[n + 1] - shape[n]))
-    return rotate(u, v, w, 1.0 - 2.0 * min(mu, 1.0), _TWO_PI * next_uniform(state))
+    mu = min(mu, 1.0)
+    # A point of the unit disc is a random azimuth without a sine and a cosine.
+    while True:
+        a = 2.0 * next_uniform(state) - 1.0
+        b = 2.0 * next_uniform(state) - 1.0
+        square = a * a + b * b
+        if 0.0 < square < 1.0:
+            break
+    sine = math.sqrt(4.0 * mu * (1.0 - mu) / square)
+    a *= sine
+    b *= sine
+    cosine = 1.0 - 2.0 * mu
+    # The axes across the direction need no root (Duff et al., J. Comput. Graph. Tech. 6 (2017) 1) and keep its length.
+    sign = math.copysign(1.0, w)
+    p = -1.0 / (sign + w)
+    q = u * v * p
+    return (
+        u * cosine + (1.0 + sign * u * u * p) * a + q * b,
+        v * cosine + sign * q * a + (sign + v * v * p) * b,
+        w * cosine - sign * u * a - v * b,
+    )
 
 
 @njit

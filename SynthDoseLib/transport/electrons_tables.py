@@ -39,9 +39,13 @@ _CLASSICAL_RADIUS_CM = 2.8179403262e-13
 _COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
 """2 pi r_e^2 m, MeV cm2 per electron: the common factor of Moller's and Bhabha's cross sections."""
 
-RANGE, STEP, LOSS, SPREAD, MU, HARD, BREMS, STEP_START, RATE_START, HARD_START = range(10)
-"""Columns of a row: CSDA range; length, mean loss of a step and sqrt(3) times its standard deviation; the mean deflection;
-coefficient of all hard events, averaged over the step; share of bremsstrahlung in it."""
+RANGE, STEP, SPREAD, MU, TURN, TURN_RISE, RATE, RATE_RISE, HARD, HARD_RISE, BREMS = range(11)
+"""Columns of a row.
+
+CSDA range; length of a step, sqrt(3) times the standard deviation of its loss, its mean deflection; three quantities that grow
+along the step as ``t * (first + rise * t)``: the share of its K1 (1 at the end), the mean soft loss, the number of hard events;
+share of bremsstrahlung in these.
+"""
 
 ROWS_PER_SHAPE = 4
 
@@ -53,13 +57,15 @@ _KAPPA_POINTS = 65
 class ElectronTables(NamedTuple):
     """Tables of the electron kernels; index ``2 * material`` is for electrons, ``2 * material + 1`` for positrons.
 
+    `rows` and `shapes` have all of them twice: ordinary steps first, then short ones for tracks that the voxels resolve.
+
     Attributes
     ----------
     log_first, rows_per_log : float
         Rows are uniform in ln E: row = (ln E - log_first) * rows_per_log.
-    rows : ndarray of float32, (2 * materials, points, 10)
-        Columns RANGE .. HARD_START.
-    shapes : ndarray of float32, (2 * materials, points / ROWS_PER_SHAPE, SHAPE_POINTS)
+    rows : ndarray of float32, (4 * materials, points, 11)
+        Columns RANGE .. BREMS.
+    shapes : ndarray of float32, (4 * materials, points / ROWS_PER_SHAPE, SHAPE_POINTS)
         Deflection mu(t) over its mean at every ROWS_PER_SHAPE-th energy.
     photons : ndarray of float32, (2 * materials, points)
         Mean number of hard bremsstrahlung photons emitted while slowing down from E to rest.
@@ -101,8 +107,8 @@ def build_electron_tables(
     materials: Sequence[Material],
     max_energy_MeV: float,
     *,
-    first_moment: float = 0.2,
-    energy_share: float = 0.2,
+    first_moment: tuple[float, float] = (0.2, 0.06),
+    energy_share: tuple[float, float] = (0.2, 0.12),
     hard_share: float = 0.08,
     hard_least_MeV: float = 0.005,
     hard_most_MeV: float = 0.2,
@@ -118,10 +124,10 @@ def build_electron_tables(
         In the order of the phantom's material indices.
     max_energy_MeV : float
         Largest kinetic energy that can occur, at most 20 MeV (the end of the data).
-    first_moment : float
-        Largest K1 of a step.
-    energy_share : float
-        Largest mean loss of a step as a share of the energy.
+    first_moment : tuple of float
+        Largest K1 of an ordinary and of a short step.
+    energy_share : tuple of float
+        Largest mean loss of an ordinary and of a short step as a share of the energy.
     hard_share, hard_least_MeV, hard_most_MeV : float
         Collisions that lose more than ``hard_share * E``, kept between the two limits, are simulated one by one.
     photon_cut_MeV : float
@@ -145,9 +151,10 @@ def build_electron_tables(
     log_energy = np.linspace(first, last, points)
     energy = np.exp(log_energy)
     kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
-    rows = np.zeros((2 * len(materials), points, 10), np.float32)
-    shapes = np.zeros((2 * len(materials), len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
-    photons = np.zeros((2 * len(materials), points), np.float32)
+    sets = 2 * len(materials)
+    rows = np.zeros((2 * sets, points, 11), np.float32)
+    shapes = np.zeros((2 * sets, len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
+    photons = np.zeros((sets, points), np.float32)
     spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
     cut = np.clip(hard_share * energy, hard_least_MeV, hard_most_MeV)
     for index, material in enumerate(materials):
@@ -166,18 +173,11 @@ def build_electron_tables(
             moments = _scattering_moments(material, energy, cut, positron)
             first_range = float(csda_range(material, np.array([_LOWEST_ENERGY]), positron=positron)[0])
             place = 2 * index + positron
-            rows[place, :, RANGE] = first_range + _integral(log_energy, energy / total_power)
-            _fill_steps(
-                rows[place],
-                shapes[place],
-                log_energy,
-                soft_power,
-                moments,
-                collisions,
-                brems_number,
-                first_moment,
-                energy_share,
-            )
+            csda = first_range + _integral(log_energy, energy / total_power)
+            for length, (moment, share) in enumerate(zip(first_moment, energy_share, strict=True)):
+                row = place + length * sets
+                rows[row, :, RANGE] = csda
+                _fill_steps(rows[row], shapes[row], log_energy, soft_power, moments, collisions, brems_number, moment, share)
             photons[place] = _integral(log_energy, energy * brems_number / total_power)
     return ElectronTables(
         float(first),
@@ -227,18 +227,20 @@ def _fill_steps(
         return np.asarray(running(log_energy) - running(final))
 
     step = over_step(np.ones_like(energy))
-    loss = energy - np.exp(final)
     k1_step, k2_step = over_step(moments[0]), over_step(moments[1])
     row[:, STEP] = step
-    row[:, LOSS] = loss
     row[:, SPREAD] = np.sqrt(3 * over_step(collisions.soft_variance))
     row[:, MU] = 0.5 * -np.expm1(-k1_step)
     shape[:] = sampling_shapes(k1_step[::ROWS_PER_SHAPE], k2_step[::ROWS_PER_SHAPE])
-    row[:, HARD] = over_step(hard) / step
-    row[:, STEP_START] = k1_step / moments[0]
-    row[:, RATE_START] = soft_power
-    row[:, HARD_START] = hard
-    row[:, BREMS] = over_step(brems_number) / np.maximum(row[:, HARD] * step, 1e-30)
+    events = over_step(hard)
+    for column, start, total in (
+        (TURN, moments[0] / k1_step, 1.0),
+        (RATE, soft_power, energy - np.exp(final)),
+        (HARD, hard, events),
+    ):
+        row[:, column] = start
+        row[:, column + 1] = (total / step - start) / step
+    row[:, BREMS] = over_step(brems_number) / np.maximum(events, 1e-30)
 
 
 def _beta_squared(energy: NDArray[np.float64]) -> NDArray[np.float64]:

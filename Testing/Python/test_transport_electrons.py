@@ -14,7 +14,7 @@ from SynthDoseLib.core import Material
 from SynthDoseLib.physics import csda_range, electrons_per_gram, get_material, stopping_powers
 from SynthDoseLib.transport.electrons import sample_bhabha, sample_loss, sample_moller, transport_electron
 from SynthDoseLib.transport.electrons_deflection import SHAPE_POINTS, SHAPE_STEP, sampling_shapes
-from SynthDoseLib.transport.electrons_tables import HARD_START, RANGE, REST_ENERGY, build_electron_tables
+from SynthDoseLib.transport.electrons_tables import HARD, RANGE, REST_ENERGY, build_electron_tables
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV, Geometry
 from SynthDoseLib.transport.random import next_uniform, seed_history
 
@@ -214,9 +214,9 @@ def test_bhabha_secondaries_follow_the_cross_section():
 
 def test_collisions_above_the_cut_off_are_as_many_as_moller_says():
     energy = 0.5
-    tables = build_electron_tables([WATER], 1.0, photon_cut_MeV=0.9, first_moment=1e-4, energy_share=1e-3)
+    tables = build_electron_tables([WATER], 1.0, photon_cut_MeV=0.9, first_moment=(1e-4, 1e-4), energy_share=(1e-3, 1e-3))
     place = (math.log(energy) - tables.log_first) * tables.rows_per_log
-    hard = np.interp(place, np.arange(tables.rows.shape[1]), tables.rows[0, :, HARD_START])
+    hard = np.interp(place, np.arange(tables.rows.shape[1]), tables.rows[0, :, HARD])
     gamma = 1 + energy / REST_ENERGY
     constant = TWICE_R0_SQUARED * electrons_per_gram(WATER) / (1 - 1 / gamma**2) / energy
     assert hard == pytest.approx(constant * moller_number(energy, tables.hard_share, 0.5), rel=1e-3)
@@ -266,7 +266,7 @@ def test_mean_loss_in_a_foil_is_the_stopping_power_times_its_thickness(water_tab
 def test_straggling_in_a_foil_has_the_variance_of_moller_collisions(energy_share):
     # In a foil much thinner than a step only the mean is right: steps are made shorter than it.
     energy, thickness, histories = 10.0, 0.1, 100_000
-    tables = build_electron_tables([WATER], 12.0, energy_share=energy_share)
+    tables = build_electron_tables([WATER], 12.0, energy_share=(energy_share, energy_share))
     geometry = block((1, 1, 1), (50.0, 50.0, thickness))
     _, result = run(
         ELECTRON, energy, geometry, tables, position=(25.0, 25.0, 0.0), direction=(0, 0, 1), histories=histories, primaries=True
