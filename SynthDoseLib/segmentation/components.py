@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -77,15 +79,23 @@ def build(component: Component, kind: str, allowed: frozenset[str], **changed: A
     factory = getattr(module, name, None)
     if factory is None:
         raise SynthDoseError(f"The bundle asks for {component.target}, which the installed MONAI does not have.")
+    if "img_size" in arguments and "img_size" not in inspect.signature(factory).parameters:
+        del arguments["img_size"]  # older bundles give it; newer MONAI networks take any size
     try:
         with warnings.catch_warnings():
             # MONAI announces changes of defaults that a bundle's author chose or left alone
             warnings.simplefilter("ignore", FutureWarning)
             return factory(**arguments)
-    except MissingPackageError:
-        raise
     except Exception as error:  # MONAI raises many kinds for arguments it does not like
+        raise_if_missing(error, component.target)
         raise SynthDoseError(f"The bundle's {component.target} cannot be built: {_first_line(error)}") from error
+
+
+def raise_if_missing(error: Exception, what: str) -> None:
+    """Raise `MissingPackageError` if `error` is MONAI's complaint about a package that only some networks need."""
+    found = re.search(r"No module named '([\w.]+)'", str(error))
+    if isinstance(error, ImportError) and found:
+        raise MissingPackageError(found.group(1), f"The bundle's {what}") from error
 
 
 def transform_components(value: Any, what: str) -> list[Component]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import SynthDoseError
+from .components import raise_if_missing
 
 SMALLEST_SIDE = 32
 FREE_SHARE = 0.6  # of what is free; the rest is for the image, its interpolation and the other programs
@@ -125,6 +126,7 @@ def window_bytes(network: Any, roi: Sequence[int]) -> tuple[int, int]:
         with torch.inference_mode():
             result = shadow(torch.empty((1, 1, *roi), device="meta"))
     except Exception as error:  # layers raise many kinds for a size they cannot halve
+        raise_if_missing(error, "network")
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         size = " x ".join(str(n) for n in roi)
         raise SynthDoseError(f"The network of the bundle cannot work on a window of {size} voxels: {first[:200]}") from error
