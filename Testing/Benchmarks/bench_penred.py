@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -32,14 +31,13 @@ from SynthDoseLib.pipeline.case import Case, read_case
 from SynthDoseLib.transport import RunSettings, simulate
 
 from .reference_cases import REFERENCE
+from .results import RESULTS, write_section
 
 SETTINGS = {"reference": (0.05, 1e4), "fast": (0.1, 5e4)}
 PENRED_RATE = {"f_gamma": 25_000, "f_beta": 20_000, "c_beta": 6_000}  # histories/s expected: sets the length of its runs only
 SEEDS = (1, 2, 3)
-HEADER = """# Speed: the engine beside PenRed
-
-Written by `make bench`, one thread each ({machine}, {system}). Ratios of 1 / (sigma^2 CPU time) of the engine to those of
-PenRed 1.15.2, with the settings of the reference cases and with its fast ones (C1 = C2 = 0.1, electrons down to 50 keV).
+HEADING = "Speed: the engine beside PenRed"
+HEADER = """One thread each. Ratios of 1 / (sigma^2 CPU time) of the engine to those of PenRed 1.15.2, with the settings of the reference cases and with its fast ones (C1 = C2 = 0.1, electrons down to 50 keV).
 Histories per second are of the engine / PenRed / PenRed fast.
 
 | case | quantity | histories/s | engine, seconds for 1 % | ratio | ratio, PenRed fast |
@@ -91,7 +89,7 @@ def main() -> int:
     """Measure and write the table; return 1 if a row misses its goal, 0 also when pyPenred is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="CPU time of each run of PenRed")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("SPEED.md"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not REFERENCE.is_dir():
         print(f"The reference cases are not there: {REFERENCE}", file=sys.stderr)
@@ -102,7 +100,7 @@ def main() -> int:
             "pyPenred is not installed, so the engine's own times stand alone. pip install pyPenred==1.15.2.0", file=sys.stderr
         )
     peer = PenRed(arguments.seconds)
-    lines = [HEADER.format(machine=platform.machine(), system=platform.system())]
+    lines = [HEADER]
     worst = np.inf
     for title, own, peers in _cases(peer if with_peer else None):
         for quantity, cost in own.cost_s.items():
@@ -112,7 +110,7 @@ def main() -> int:
             rates = " / ".join(f"{m.histories_per_s:.0f}" for m in (own, *peers.values()))
             lines.append(f"| {title} | {quantity} | {rates} | {1e4 * cost:.2g} | {shown} |")
     text = "\n".join(lines) + "\n"
-    arguments.out.write_text(text, encoding="utf-8")
+    write_section(HEADING, "make bench", text, arguments.out)
     print(text)
     return 0 if worst >= 10 or not with_peer else 1
 

@@ -1,4 +1,4 @@
-"""``make validate``: the engine beside PenRed in every reference case; writes ACCURACY.md.
+"""``make validate``: the engine beside PenRed in every reference case; writes its section of RESULTS.md.
 
 python -m Testing.Benchmarks.validate [--share 1.0] [--threads 0] [--estimator auto] [--out FILE]
 """
@@ -18,12 +18,12 @@ from .reference_cases import (
     compare_photon_kernel,
     compare_s_values,
 )
+from .results import RESULTS, write_section
 
-HEADER = """# Accuracy: the engine beside PenRed
-
-Written by `make validate`. PenRed 1.15.2 (PENELOPE 2018 physics), values and tolerances from the reference cases; a quantity
-passes when it differs by no more than its tolerance or three standard errors of the difference. Engine settings: those of the
-case files (`estimator = "{estimator}"`, {share:g} times their histories).
+HEADING = "Accuracy: the engine beside PenRed"
+HEADER = """Values and tolerances of PenRed 1.15.2 (PENELOPE 2018 physics) from the reference cases; a quantity passes when it differs
+by no more than its tolerance or three standard errors of the difference. Engine settings: those of the case files
+(`estimator = "{estimator}"`, {share:g} times their histories).
 
 """
 
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="histories relative to the case files")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--estimator", default="auto")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("ACCURACY.md"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not REFERENCE.is_dir():
         print(f"The reference cases are not there: {REFERENCE}", file=sys.stderr)
@@ -51,7 +51,7 @@ def main() -> int:
     for name in PHOTON_KERNELS:
         rows += compare_photon_kernel(name, share=arguments.share, threads=arguments.threads)
     text = HEADER.format(share=arguments.share, estimator=arguments.estimator) + _table(rows) + "\n" + _balance(runs)
-    arguments.out.write_text(text, encoding="utf-8")
+    write_section(HEADING, "make validate", text, arguments.out)
     failed = [row for row in rows if row.judged and not row.passes]
     print(f"{len(rows) - len(failed)} of {len(rows)} quantities pass; table in {arguments.out}")
     for row in failed:
