@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -88,6 +88,7 @@ def build_problem(
     """
     if not phantom.density_g_cm3.any():
         raise SynthDoseError("The phantom is empty: the density is 0 everywhere.")
+    phantom = _with_used_materials(phantom)
     groups = group_emissions(emissions)
     source_tables = build_source(source, phantom)
     geometry = build_geometry(phantom)
@@ -105,6 +106,17 @@ def build_problem(
         len(emissions),
         seed,
     )
+
+
+def _with_used_materials(phantom: VoxelPhantom) -> VoxelPhantom:
+    """Leave out materials that no voxel has: computing their tables is most of the time before the first history."""
+    used = np.flatnonzero(np.bincount(phantom.material_index.ravel(), minlength=len(phantom.materials)))
+    if used.size == len(phantom.materials):
+        return phantom
+    place = np.zeros(len(phantom.materials), np.uint8)
+    place[used] = np.arange(used.size)
+    materials = tuple(phantom.materials[n] for n in used)
+    return replace(phantom, material_index=place[phantom.material_index], materials=materials)
 
 
 @lru_cache(maxsize=2)

@@ -133,6 +133,16 @@ def test_automatic_estimator_keeps_electrons_in_a_lone_source_voxel_honest(spaci
     assert abs(auto.dose_Gy / analog.dose_Gy - 1) < 3 * sigma
 
 
+def test_materials_that_no_voxel_has_make_no_difference():
+    phantom = phantom_of(CUBE, halves=True)
+    iodine = Material("iodine", 4.93, {"I": 1.0})
+    longer = VoxelPhantom(CUBE, 2 - phantom.material_index, phantom.density_g_cm3, (iodine, LUNG, WATER), phantom.labels)
+    settings = RunSettings(histories=2000, threads=1)
+    first, second = (simulate(p, OrganSource({"core": 1.0}), [LINE], settings) for p in (phantom, longer))
+    for one, two in zip(first.organs, second.organs, strict=True):
+        assert one.dose_Gy == pytest.approx(two.dose_Gy, rel=1e-6)
+
+
 def test_a_point_lands_where_it_should_in_an_oblique_phantom():
     position = OBLIQUE.to_ras((4.0, 9.0, 6.0))
     result = simulate(
