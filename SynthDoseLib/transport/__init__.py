@@ -1,4 +1,13 @@
-"""Dose engines: the voxel Monte Carlo."""
+"""Dose engines: the voxel Monte Carlo.
+
+Photons from 1 keV to 20 MeV: photoelectric effect (K and L fluorescence above 5 keV is followed, other binding energy goes with
+the electron), Compton scattering with the incoherent scattering function (no Doppler broadening), Rayleigh scattering with form
+factors, pair and triplet production (as pairs) with the positron followed. Electrons and positrons: see `electrons`. Alphas:
+straight lines with the stopping power of the voxel's material.
+
+Kernels: `photons`, `electrons`, `alphas`, `geometry`, `random`, `sampling`, `histories`. Drivers, which hold no physics:
+`sources`, `emission_groups`, `locality`, `problem`, `allotment`, `batches`, `engine`.
+"""
 
 from __future__ import annotations
 
