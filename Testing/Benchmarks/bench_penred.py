@@ -37,7 +37,8 @@ SETTINGS = {"reference": (0.05, 1e4), "fast": (0.1, 5e4)}
 PENRED_RATE = {"f_gamma": 25_000, "f_beta": 20_000, "c_beta": 6_000}  # histories/s expected: sets the length of its runs only
 SEEDS = (1, 2, 3)
 HEADING = "Speed: the engine beside PenRed"
-HEADER = """One thread each. Ratios of 1 / (sigma^2 CPU time) of the engine to those of PenRed 1.15.2, with the settings of the reference cases and with its fast ones (C1 = C2 = 0.1, electrons down to 50 keV).
+HEADER = """One thread each. Ratios of 1 / (sigma^2 CPU time) of the engine to those of PenRed 1.15.2, with the settings of the
+reference cases and with its fast ones (C1 = C2 = 0.1, electrons down to 50 keV).
 Histories per second are of the engine / PenRed / PenRed fast.
 
 | case | quantity | histories/s | engine, seconds for 1 % | ratio | ratio, PenRed fast |

@@ -21,8 +21,8 @@ from .reference_cases import (
 from .results import RESULTS, write_section
 
 HEADING = "Accuracy: the engine beside PenRed"
-HEADER = """Values and tolerances of PenRed 1.15.2 (PENELOPE 2018 physics) from the reference cases; a quantity passes when it differs
-by no more than its tolerance or three standard errors of the difference. Engine settings: those of the case files
+HEADER = """Values and tolerances of PenRed 1.15.2 (PENELOPE 2018 physics) from the reference cases; a quantity passes when it
+differs by no more than its tolerance or three standard errors of the difference. Engine settings: those of the case files
 (`estimator = "{estimator}"`, {share:g} times their histories).
 
 """
