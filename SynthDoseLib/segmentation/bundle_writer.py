@@ -232,10 +232,11 @@ def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
 
 MONAI UNet of {", ".join(map(str, settings.channels))} channels, {parameters} parameters; {settings.spacing_mm:g} mm isotropic,
 {settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1, windows of {window} voxels. {settings.steps} steps
-of one window, Dice loss plus cross entropy, AdamW with a one-cycle schedule up to {settings.learning_rate:g}, running mean of
-the weights (decay {settings.average:g}), {trained.seconds / 60:.0f} min on {settings.threads} CPU thread(s), seed
-{settings.seed}; last loss {float(trained.loss[-20:].mean()):.3f}. Random rotation, scale, shift, bending, cuts, noise, blur
-and CT number offsets (`SynthDoseLib/segmentation/augmentation.py`). {pieces}
+of one window, Dice loss plus cross entropy (class balance {settings.class_balance:.2f} at the end), AdamW with a one-cycle
+schedule up to {settings.learning_rate:g}, running mean of the weights (decay {settings.average:g}), {trained.seconds / 60:.0f}
+min on {settings.threads} CPU thread(s), seed {settings.seed}; last loss {float(trained.loss[-20:].mean()):.3f}. Random
+rotation, scale, shift, bending, cuts, noise, blur and CT number offsets (`SynthDoseLib/segmentation/augmentation.py`).
+{pieces}
 
 ## Measured
 
