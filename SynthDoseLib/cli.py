@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb: Verb = parsed.verb
         return verb(parsed, progress)
     except (KeyboardInterrupt, Cancelled):
-        return _stop("Stopped. What is finished is kept; the same command with --resume goes on from there.", INTERRUPTED)
+        again = (
+            "What is finished is kept; the same command with --resume goes on from there." if hasattr(parsed, "resume") else ""
+        )
+        return _stop(f"Stopped. {again}".rstrip(), INTERRUPTED)
     except MissingPackageError as error:
         return _stop(str(error), FAILURE)
     except SynthDoseError as error:

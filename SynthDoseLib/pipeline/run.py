@@ -49,7 +49,7 @@ from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
 from ..transport import RunSettings, SimulationResult, VolumeSource, simulate
 from .nuclides import emissions_of
-from .plan import RunPlan, write_plan
+from .plan import SCHEMA, RunPlan, write_plan
 from .report import write_report
 from .run_folder import CHECKPOINT, FINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
@@ -154,8 +154,7 @@ def run_patient(
             therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d
         )
     open_folder(folder, phantom.grid.size)
-    if not resume:
-        clear_results(folder)
+    clear_results(folder, keep_checkpoint=resume)
     with clock.stage("results"):
         _write_inputs(folder, plan, dose_ct, phantom, tia)
     with clock.stage("transport"):
@@ -277,7 +276,8 @@ def _transport_key(plan: RunPlan, phantom: VoxelPhantom, tia: TimeIntegratedActi
     digest = hashlib.sha256()
     text = {
         "version": __version__,
-        "therapy": [plan.therapy.nuclide, plan.therapy.progeny],
+        "therapy": [plan.therapy.nuclide, plan.therapy.progeny, plan.therapy.progeny_max_half_life_d],
+        "organs": [[organ.index, organ.name] for organ in phantom.labels.organs],
         "dose": dataclasses.asdict(dataclasses.replace(plan.dose, threads=0)),
         "materials": [[m.name, m.density_g_cm3, dict(m.mass_fractions)] for m in phantom.materials],
         "grid": phantom.grid.ijk_to_ras.tolist(),
@@ -324,6 +324,7 @@ def _provenance(
     nuclide = get_nuclide(plan.therapy.nuclide)
     transport = {f.name: getattr(simulated, f.name) for f in dataclasses.fields(simulated) if f.name not in ("dose", "organs")}
     return {
+        "schema": SCHEMA,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "computer": computer(),

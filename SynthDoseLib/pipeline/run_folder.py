@@ -83,9 +83,11 @@ def open_folder(folder: Path, voxels: int) -> None:
     (folder / FINISHED).unlink(missing_ok=True)
 
 
-def clear_results(folder: Path) -> None:
+def clear_results(folder: Path, *, keep_checkpoint: bool = False) -> None:
     """Remove what an earlier run left, and nothing else, so that no old table stands beside new ones."""
     for name in RESULTS:
+        if keep_checkpoint and name in CHECKPOINT:
+            continue
         (folder / name).unlink(missing_ok=True)
     if (folder / "dicom").is_dir() and not any((folder / "dicom").iterdir()):
         (folder / "dicom").rmdir()

@@ -37,6 +37,7 @@ from ..segmentation import apply_table, label_table, match_organs, organ_group, 
 from .plan import ActivityPlan, DosePlan, ImagePlan, OverridePlan, PhantomPlan, RunPlan, SegmentationPlan
 
 AIR_HU = -1000.0
+MOST_VOXELS_ALONG = 2000  # of the shortest side: more is a wrong unit
 NOMINAL_START = datetime(2000, 1, 1)
 
 
@@ -107,6 +108,12 @@ def to_dose_grid(plan: DosePlan, ct: ImageVolume, labels: LabelMap) -> tuple[Ima
     """Bring CT (mean over the new voxel) and labels to the voxels that the dose is wanted in."""
     if plan.voxel_mm is None:
         return ct, labels
+    extent = min(n * spacing for n, spacing in zip(ct.grid.shape[::-1], ct.grid.spacing_mm, strict=True))
+    if not (extent / MOST_VOXELS_ALONG <= plan.voxel_mm <= extent):
+        raise SynthDoseError(
+            f"[dose] voxel_mm = {plan.voxel_mm:g} does not suit the CT, whose shortest side is {extent:g} mm. "
+            f"Its own voxels are {' x '.join(f'{s:g}' for s in ct.grid.spacing_mm)} mm; 2 to 5 mm is usual."
+        )
     grid = ct.grid.with_spacing((plan.voxel_mm,) * 3)
     values = resample_mean(ct.values, ct.grid, grid, fill=AIR_HU)
     return dataclasses.replace(ct, grid=grid, values=values), resample_labels(labels, grid)

@@ -151,6 +151,7 @@ def test_ctrl_c_ends_with_130_and_resume_takes_over_the_transported_dose(tmp_pat
         run_patient(read_plan(plan), out, progress=stop_at_report)
     assert (out / "organ_doses.csv").exists()
     assert not (out / "provenance.json").exists()
+    (out / "radiomics.csv").write_text("of an earlier run", encoding="utf-8")
     transported: list[str] = []
     run_patient(read_plan(plan), out, resume=True, progress=lambda s: transported.append(s.message))
     assert not any("histories" in message for message in transported)
@@ -164,6 +165,45 @@ def test_a_keyboard_interrupt_becomes_exit_130(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("SynthDoseLib.pipeline.run.run_patient", interrupted)
     assert main(["run", str(write_patient(tmp_path)), "--out", str(tmp_path / "out")]) == INTERRUPTED
     assert "--resume" in capsys.readouterr().err
+
+
+def test_a_verb_without_resume_does_not_offer_it(tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("SynthDoseLib.pipeline.case.run_case", interrupted)
+    assert main(["simulate", "case.toml", "--out", str(tmp_path / "out")]) == INTERRUPTED
+    assert "--resume" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("voxel_mm", [0.001, 10000.0])
+def test_voxels_that_do_not_suit_the_image_are_refused(tmp_path, capsys, voxel_mm):
+    plan = write_patient(tmp_path, PLAN.replace("threads = 1", f"threads = 1\nvoxel_mm = {voxel_mm}"))
+    assert main(["run", str(plan), "--out", str(tmp_path / "out")]) == BAD_INPUT
+    assert "shortest side" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_provenance_states_its_schema(finished):
+    assert json.loads((finished / "provenance.json").read_text(encoding="utf-8"))["schema"] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('nuclide = "Lu-177"', 'nuclide = "Lu-177"\nprogeny_max_half_life_d = 99.0'), ("threads = 1", "threads = 1\nseed = 2")],
+)
+def test_resume_does_not_take_the_dose_of_another_plan(tmp_path, old, new):
+    def stop_at_report(state: ProgressReport) -> None:
+        if state.stage == "report":
+            raise KeyboardInterrupt
+
+    assert old in PLAN
+    with pytest.raises(KeyboardInterrupt):
+        run_patient(read_plan(write_patient(tmp_path)), tmp_path / "out", progress=stop_at_report)
+    changed = write_patient(tmp_path, PLAN.replace(old, new))
+    messages: list[str] = []
+    run_patient(read_plan(changed), tmp_path / "out", resume=True, progress=lambda s: messages.append(s.message))
+    assert any("histories" in message for message in messages)
 
 
 def test_progress_as_json_lines(tmp_path, capsys):
