@@ -248,7 +248,7 @@ def _check_range(
         raise CalibrationRangeError(
             f"{count} voxels of the body ({count * ct.grid.voxel_volume_ml:.1f} ml) are above the highest knot of "
             f"{curve.name}, {curve.highest_hu:g} HU: up to {highest:g} HU, at RAS {ras} mm. Name the metal they are made of "
-            '(metal = "titanium_grade5", "stainless_steel_316l", "gold" …) or add a knot to the calibration.'
+            '([phantom] metal_material = "titanium_grade5", "stainless_steel_316l", "gold" …) or add a knot to the calibration.'
         )
     notes.append(
         f"{count} voxels ({count * ct.grid.voxel_volume_ml:.1f} ml) above {curve.highest_hu:g} HU (up to {highest:g} HU) are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
@@ -61,5 +62,5 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
 
 
 def _organ_lines(folder: Path) -> list[tuple[str, ...]]:
-    text = (folder / "organ_doses.csv").read_text(encoding="utf-8").splitlines()
-    return [tuple(line.split(",")[:5]) for line in text[1:]]
+    with open(folder / "organ_doses.csv", newline="", encoding="utf-8") as stream:
+        return [tuple(row[:5]) for row in list(csv.reader(stream))[1:]]

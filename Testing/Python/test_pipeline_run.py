@@ -16,6 +16,7 @@ from SynthDoseLib.cli import BAD_INPUT, INTERRUPTED, main
 from SynthDoseLib.core import ImageVolume, ProgressReport
 from SynthDoseLib.io import read_volume, write_dicom_series
 from SynthDoseLib.pipeline import read_plan
+from SynthDoseLib.pipeline.batch import _organ_lines
 from SynthDoseLib.pipeline.run import run_patient
 
 RUN_FOLDER = {
@@ -182,6 +183,12 @@ def test_voxels_that_do_not_suit_the_image_are_refused(tmp_path, capsys, voxel_m
     assert main(["run", str(plan), "--out", str(tmp_path / "out")]) == BAD_INPUT
     assert "shortest side" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_table_of_a_batch_keeps_names_with_commas_whole(tmp_path):
+    row = '"kidney, left",1,2,3,4,5,6,7,8,9'
+    (tmp_path / "organ_doses.csv").write_text(f"{HEADER}\n{row}\n", encoding="utf-8")
+    assert _organ_lines(tmp_path) == [("kidney, left", "1", "2", "3", "4")]
 
 
 def test_the_provenance_states_its_schema(finished):
