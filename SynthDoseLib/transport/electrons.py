@@ -1,16 +1,16 @@
-"""Electrons and positrons through the voxels: condensed history of class II with a random hinge.
+"""Electrons and positrons through the voxels: condensed history of class II with hinges.
 
-A step is a straight flight, one deflection at a uniformly distributed point of it (the hinge), and another straight flight; the
-deflection stands for all elastic and soft inelastic scattering of the step, so that the mean displacement comes out right
-without a special sampling. Its length is a mass per area: it runs through voxels of any density and is only broken off where
-the material changes or a hard event comes. A broken step keeps the first moments, because the hinge has then been passed with
-the probability that is the share of the step flown. Soft losses are deposited evenly along the step.
+An electron flies straight from hinge to hinge and is turned at each by all the elastic and soft inelastic scattering of one
+step. The first hinge lies anywhere in the first step, the others one step apart: evenly spaced hinges give the right spread of
+depth and width after several steps without any sampling of displacements, and no moment of the flight is special. The way to
+the next hinge is counted in scattering strength (K1), not in cm, so that voxels of any density and material can be crossed on
+the way; only a new material or a hard event calls for a new row of the tables. Soft losses are deposited along the flight.
 
 Hard events are Moller or Bhabha collisions and bremsstrahlung photons above the cut-offs of `ElectronTables`. An electron whose
 range ends before the nearest face of its voxel is deposited there, and the photons it would still have emitted are sampled
-from the yield of its remaining range.
+from the yield of its remaining range. Positrons annihilate at rest only: the 1 or 2 % that do so in flight are not told apart.
 
-Symbols: E energy, m electron rest energy (MeV), lengths cm, u, v, w direction.
+Symbols: E energy, m electron rest energy (MeV), lengths cm (g/cm2 along a step), u, v, w direction.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
     smallest = min(geometry.dx, geometry.dy, geometry.dz)
     flights = -math.log(next_uniform(state))
     to_hinge = next_uniform(state)
-    sets = -1
+    length_set = -1
     hinge_mu = -1.0
     hinge_set = hinge_row = 0
     voxel = voxel_index(geometry, i, j, k)
@@ -70,7 +70,8 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         if energy < tables.absorption:
             break
         material = geometry.material[voxel]
-        rows = tables.rows[2 * material + sign + max(sets, 0)]
+        base = 2 * material + sign
+        rows = tables.rows[base]
         place = (math.log(energy) - tables.log_first) * tables.rows_per_log
         n = min(int(place), rows.shape[0] - 2)
         part = place - n
@@ -79,9 +80,9 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
             reach < tables.stop_share * smallest or reach < nearest_face(geometry, x, y, z, i, j, k)
         ):
             break
-        if sets < 0:
-            sets = tables.photons.shape[0] if reach > RESOLVED * smallest else 0
-            rows = tables.rows[2 * material + sign + sets]
+        if length_set < 0:
+            length_set = tables.photons.shape[0] if reach > RESOLVED * smallest else 0
+        rows = tables.rows[base + length_set]
         step = rows[n, STEP] + part * (rows[n + 1, STEP] - rows[n, STEP])
         spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
         mu = rows[n, MU] + part * (rows[n + 1, MU] - rows[n, MU])
@@ -91,11 +92,13 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         hard_rise = rows[n, HARD_RISE] + part * (rows[n + 1, HARD_RISE] - rows[n, HARD_RISE])
         if hinge_mu < 0.0:
             hinge_mu = mu
-            hinge_set = 2 * material + sign + sets
+            hinge_set = base + length_set
             hinge_row = (n + ROWS_PER_SHAPE // 2) // ROWS_PER_SHAPE
         turn = rows[n, TURN] + part * (rows[n + 1, TURN] - rows[n, TURN])
         turn_rise = rows[n, TURN_RISE] + part * (rows[n + 1, TURN_RISE] - rows[n, TURN_RISE])
-        goal = step if to_hinge == 1.0 else where(turn, turn_rise, min(to_hinge * hinge_mu / mu, 1.5))
+        share = to_hinge * hinge_mu / mu
+        is_short = share > 1.5
+        goal = step if share == 1.0 else where(turn, turn_rise, min(share, 1.5))
         is_event = flights < goal * (hard + hard_rise * goal)
         if is_event:
             goal = min(goal, where(hard, hard_rise, flights))
@@ -130,11 +133,15 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
             density = geometry.density[voxel]
             is_left = density <= 0.0 or geometry.material[voxel] != material
         energy -= flown * (rate + rate_rise * flown)
-        if is_left:
+        if is_left or is_event or is_short:
+            to_hinge = max(1e-9, to_hinge - flown * (turn + turn_rise * flown) * mu / hinge_mu)
+        else:
+            u, v, w = deflect(u, v, w, hinge_mu, tables.shapes[hinge_set, hinge_row], state)
+            to_hinge = 1.0
+            hinge_mu = -1.0
+        if is_left or not is_event:
             flights = max(1e-12, flights - flown * (hard + hard_rise * flown))
-            to_hinge = max(1e-9, to_hinge - flown * (turn + turn_rise * flown) * mu / hinge_mu)
-        elif is_event:
-            to_hinge = max(1e-9, to_hinge - flown * (turn + turn_rise * flown) * mu / hinge_mu)
+        else:
             flights = -math.log(next_uniform(state))
             brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
             if next_uniform(state) < brems:
@@ -145,11 +152,6 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 energy, u, v, w = collide(
                     kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state
                 )
-        else:
-            flights = max(1e-12, flights - flown * (hard + hard_rise * flown))
-            to_hinge = 1.0
-            u, v, w = deflect(u, v, w, hinge_mu, tables.shapes[hinge_set, hinge_row], state)
-            hinge_mu = -1.0
     stop(kind, energy, x, y, z, weight, i, j, k, voxel, 2 * material + sign, tables, tally, stack, count, state)
     return 0.0
 

@@ -3,8 +3,8 @@
 The transport is a condensed history of class II: inelastic collisions that lose more than a cut-off and bremsstrahlung
 photons above a cut-off are simulated one by one, the rest is grouped into steps. A step is fixed by material and energy
 alone, so one row of the table holds it ready to use: how long it is (mass per area, so that it serves any density), what it
-loses on average and with what spread, and the two numbers of a distribution of the deflection that has the first and second
-moment of multiple elastic scattering. Both moments are integrals along the slowing down of the step:
+loses on average and with what spread, and the deflection of multiple scattering, whose first and second moment are integrals
+along the slowing down of the step:
 
     <cos theta> = exp(-K1),  <P2(cos theta)> = exp(-K2),  Kl = integral of (coefficient l) / (restricted stopping power) dE
 
@@ -57,7 +57,7 @@ _KAPPA_POINTS = 65
 class ElectronTables(NamedTuple):
     """Tables of the electron kernels; index ``2 * material`` is for electrons, ``2 * material + 1`` for positrons.
 
-    `rows` and `shapes` have all of them twice: ordinary steps first, then short ones for tracks that the voxels resolve.
+    `rows` and `shapes` have all of them twice: for ordinary steps first, then for short ones.
 
     Attributes
     ----------
@@ -114,7 +114,8 @@ def build_electron_tables(
     hard_most_MeV: float = 0.2,
     photon_cut_MeV: float = 0.010,
     absorption_MeV: float = 0.002,
-    stop_share: float = 0.015,
+    stop_share: float = 0.008,
+    mean_excitation_eV: Sequence[float] | None = None,
 ) -> ElectronTables:
     """Tables for `transport_electron`.
 
@@ -125,9 +126,9 @@ def build_electron_tables(
     max_energy_MeV : float
         Largest kinetic energy that can occur, at most 20 MeV (the end of the data).
     first_moment : tuple of float
-        Largest K1 of an ordinary and of a short step.
+        Largest K1 of an ordinary step and of a short one for tracks that the voxels resolve.
     energy_share : tuple of float
-        Largest mean loss of an ordinary and of a short step as a share of the energy.
+        Largest mean loss of these steps as a share of the energy.
     hard_share, hard_least_MeV, hard_most_MeV : float
         Collisions that lose more than ``hard_share * E``, kept between the two limits, are simulated one by one.
     photon_cut_MeV : float
@@ -136,6 +137,8 @@ def build_electron_tables(
         Electrons below are deposited at once.
     stop_share : float
         See `ElectronTables`.
+    mean_excitation_eV : sequence of float, optional
+        Mean excitation energies instead of those of the physics package, to compare with a code that takes others.
 
     Returns
     -------
@@ -143,8 +146,7 @@ def build_electron_tables(
 
     References
     ----------
-    Berger, in Methods in Computational Physics 1 (1963) 135 (classes of condensed histories); Salvat, PENELOPE-2018 (NEA 2019)
-    for the two-interval distribution of the deflection.
+    Berger, in Methods in Computational Physics 1 (1963) 135 (classes of condensed histories).
     """
     first, last = np.log(_LOWEST_ENERGY), np.log(max(max_energy_MeV, 10 * _LOWEST_ENERGY)) + 1e-6
     points = int(np.ceil((last - first) * _POINTS_PER_E_FOLD)) + 2
@@ -162,9 +164,10 @@ def build_electron_tables(
         spectrum[index] = scaled / scaled.max(axis=1, keepdims=True)
         electron_number, electron_energy = _bremsstrahlung_integrals(energy, kappa, scaled, photon_cut_MeV)
         electron_radiative = stopping_powers(material, energy).radiative
+        excitation = None if mean_excitation_eV is None else mean_excitation_eV[index]
         for positron in (False, True):
             collisions = _collision_integrals(material, energy, cut, positron)
-            powers = stopping_powers(material, energy, positron=positron)
+            powers = stopping_powers(material, energy, positron=positron, mean_excitation_eV=excitation)
             total_power = powers.total
             # Positrons radiate less; the shape of the spectrum is taken to be the same.
             less = powers.radiative / electron_radiative

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from numba import njit
 
 import SynthDoseLib.transport  # noqa: F401  (sets the folder of compiled kernels before the first one is defined)
@@ -17,6 +20,9 @@ from SynthDoseLib.transport.electrons_deflection import SHAPE_POINTS, SHAPE_STEP
 from SynthDoseLib.transport.electrons_tables import HARD, RANGE, REST_ENERGY, build_electron_tables
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV, Geometry
 from SynthDoseLib.transport.random import next_uniform, seed_history
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 
 WATER = get_material("water")
 ALUMINIUM = Material("aluminium", 2.699, {"Al": 1.0})
@@ -214,7 +220,7 @@ def test_bhabha_secondaries_follow_the_cross_section():
 
 def test_collisions_above_the_cut_off_are_as_many_as_moller_says():
     energy = 0.5
-    tables = build_electron_tables([WATER], 1.0, photon_cut_MeV=0.9, first_moment=(1e-4, 1e-4), energy_share=(1e-3, 1e-3))
+    tables = build_electron_tables([WATER], 1.0, photon_cut_MeV=0.9, first_moment=(1e-4,) * 2, energy_share=(1e-3,) * 2)
     place = (math.log(energy) - tables.log_first) * tables.rows_per_log
     hard = np.interp(place, np.arange(tables.rows.shape[1]), tables.rows[0, :, HARD])
     gamma = 1 + energy / REST_ENERGY
@@ -266,7 +272,7 @@ def test_mean_loss_in_a_foil_is_the_stopping_power_times_its_thickness(water_tab
 def test_straggling_in_a_foil_has_the_variance_of_moller_collisions(energy_share):
     # In a foil much thinner than a step only the mean is right: steps are made shorter than it.
     energy, thickness, histories = 10.0, 0.1, 100_000
-    tables = build_electron_tables([WATER], 12.0, energy_share=(energy_share, energy_share))
+    tables = build_electron_tables([WATER], 12.0, energy_share=(energy_share,) * 2)
     geometry = block((1, 1, 1), (50.0, 50.0, thickness))
     _, result = run(
         ELECTRON, energy, geometry, tables, position=(25.0, 25.0, 0.0), direction=(0, 0, 1), histories=histories, primaries=True
@@ -346,3 +352,59 @@ def test_a_positron_ends_in_two_quanta_back_to_back(water_tables):
     np.testing.assert_array_equal(stack[:2, KIND], PHOTON)
     np.testing.assert_array_equal(stack[:2, ENERGY], REST_ENERGY)
     np.testing.assert_allclose(stack[0, 5:8], -stack[1, 5:8])
+
+
+PENRED_WATER_EV = 68.999
+"""Mean excitation energy that PenRed's material file has for H 0.111894, O 0.888106 (from those of the gases; ICRU: 75)."""
+
+
+@needs_shared
+@pytest.mark.shared
+def test_dose_around_a_point_source_is_that_of_penred_with_its_mean_excitation_energy():
+    folder = SHARED / "reference" / "cases" / "a_electron_1MeV_voxels"
+    image = SimpleITK.ReadImage(str(folder / "organs.nrrd"))
+    labels = SimpleITK.GetArrayFromImage(image).ravel()
+    water = Material("water", 1.0, {"H": 0.111894, "O": 0.888106})
+    tables = build_electron_tables([water], 1.0, mean_excitation_eV=[PENRED_WATER_EV])
+    size = image.GetSpacing()[0] / 10
+    geometry = block(image.GetSize()[::-1], (size,) * 3)
+    batches, histories = 10, 5000
+    rings = np.array(
+        [
+            np.bincount(
+                labels, run(ELECTRON, 1.0, geometry, tables, position=(25.5 * size,) * 3, histories=histories, seed=n)[0]
+            )
+            for n in range(batches)
+        ]
+    )
+    for ring in json.loads((folder / "expected.json").read_text())["quantities"]:
+        own = rings[:, ring["label"]] / histories * 1.602176634e-13 / (ring["mass_g"] * 1e-3)
+        error = math.hypot(own.std(ddof=1) / math.sqrt(batches), ring["sigma_Gy"])
+        assert abs(own.mean() - ring["dose_Gy"]) < max(ring["tolerance"] * ring["dose_Gy"], 3 * error), ring["organ"]
+
+
+@needs_shared
+@pytest.mark.shared
+def test_voxel_s_values_of_y90_are_those_of_penred():
+    reference = np.load(SHARED / "reference" / "c_Svalue_3mm_Y-90_beta.npz")
+    tissue = Material("soft tissue", 1.0, {"H": 0.101172, "C": 0.111, "N": 0.026, "O": 0.761828})
+    edges = reference["spec_edges_eV"] * 1e-6
+    voxels, batches, lines = 15, 10, 200
+    tables = build_electron_tables([tissue], edges[-1])
+    quantiles = np.interp((np.arange(lines) + 0.5) / lines, np.concatenate(([0.0], np.cumsum(reference["spec_prob"]))), edges)
+    numbers = np.random.default_rng(7)
+    geometry = block((voxels,) * 3, (0.3,) * 3)
+    doses = np.zeros((batches, voxels**3))
+    for batch in range(batches):
+        for energy in quantiles:
+            for _ in range(3):
+                position = (voxels // 2 + numbers.random(3)) * 0.3
+                doses[batch] += run(
+                    ELECTRON, energy, geometry, tables, position=position, histories=20, seed=int(numbers.integers(2**31))
+                )[0]
+    doses *= 1.602176634e-13 / 0.027e-3 * 1e9 / (lines * 60)  # mGy per MBq s
+    offset = np.sort(np.abs(np.indices((voxels,) * 3).reshape(3, -1) - voxels // 2), axis=0)[::-1]
+    for key, tolerance in (((0, 0, 0), 0.01), ((1, 0, 0), 0.02), ((1, 1, 0), 0.02), ((1, 1, 1), 0.03), ((2, 0, 0), 0.04)):
+        own = doses[:, np.all(np.array(key) == offset.T, axis=1)].mean(axis=1)
+        value, error = own.mean(), math.hypot(own.std(ddof=1) / math.sqrt(batches), reference["sigma"][key])
+        assert abs(value - reference["S"][key]) < max(tolerance * reference["S"][key], 3 * error), key
