@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..core import SynthDoseError
 from .geometry import LPS_TO_RAS, matrix_from
+from .nifti import require_finite_floats
 
 # deflate cannot compress better than 1032 to 1, so a file that declares more is damaged or hostile
 _DEFLATE_LIMIT = 1100
@@ -75,6 +76,8 @@ def read_plain(path: Path, *, components: bool = False) -> PlainImage:
     size = _require_volume(reader, path, components)
     item = np.dtype(_NUMPY_TYPE.get(reader.GetPixelID(), np.float64)).itemsize
     _require_data(path, data_file, int(np.prod(size)) * item * reader.GetNumberOfComponents(), header)
+    if path.name.lower().endswith((".nii", ".nii.gz", ".hdr")):
+        require_finite_floats(path, data_file, int(np.prod(size)))
     image = _execute(reader, path)
     values = SimpleITK.GetArrayFromImage(image)
     if reader.GetDimension() > 3:

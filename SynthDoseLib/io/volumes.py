@@ -73,6 +73,18 @@ def read_volume(path: str | os.PathLike[str]) -> tuple[NDArray[Any], VoxelGrid, 
     return values, grid, clean_text((image.header or {}).get(UNIT_KEY, ""))
 
 
+def file_grid(path: str | os.PathLike[str]) -> VoxelGrid:
+    """Grid of an NRRD, NIfTI or MetaImage file in the file's own voxel order, which may be left-handed.
+
+    `read_volume` hands out right-handed grids; results that have to line up with the file voxel by voxel go back to this one
+    (`core.resample` between the two only re-orders).
+    """
+    source = require_path(path)
+    image = read_plain(source)
+    matrix, _ = place(source, image, None, None)
+    return grid_of(source, image.values, matrix)
+
+
 def itk_image(values: NDArray[Any], grid: VoxelGrid) -> SimpleITK.Image:
     """SimpleITK image (LPS) of an array (nk, nj, ni); float64 becomes float32, bool uint8."""
     require_shape("The volume to write", values, grid.shape)

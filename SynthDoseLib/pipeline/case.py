@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Organ, Progress, ProgressReport, SynthDoseError, computer, sha256_of, silent, versions
+from ..core import Organ, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
 from ..io import write_volume
 from ..physics import decay_data_edition
 from ..transport import OrganSource, SimulationResult, simulate
@@ -100,8 +100,9 @@ def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[li
 
 
 def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
-    write_volume(folder / "dose_Gy.nrrd", np.asarray(result.dose.dose_Gy), result.dose.grid, unit="Gy")
-    write_volume(folder / "sigma_Gy.nrrd", np.asarray(result.dose.sigma_Gy), result.dose.grid, unit="Gy")
+    for name, values in (("dose_Gy", result.dose.dose_Gy), ("sigma_Gy", result.dose.sigma_Gy)):
+        ordered = resample(np.asarray(values), result.dose.grid, case.file_grid, linear=False)
+        write_volume(folder / f"{name}.nrrd", ordered, case.file_grid, unit="Gy")
     rows = [[row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
     _write_csv(folder / "organs.csv", ["organ", "mass_g", "dose_Gy", "sigma_Gy"], rows)
     if case.s_values:

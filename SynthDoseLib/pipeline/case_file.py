@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom, resample_labels
 from ..io import read_volume
+from ..io.volumes import file_grid
 from ..transport import BeamSource, OrganSource, PointSource, RunSettings, Source, SphereSource, VolumeSource
 from .nuclides import emissions_of
 from .toml_tables import nearest, read_table
@@ -130,6 +131,8 @@ class Case:
     inputs : tuple of Path
         Files that were read.
     notes : tuple of str
+    file_grid : VoxelGrid
+        Of the file of materials in its own voxel order, which the results are written in.
     """
 
     phantom: VoxelPhantom
@@ -139,6 +142,7 @@ class Case:
     s_values: bool
     inputs: tuple[Path, ...]
     notes: tuple[str, ...]
+    file_grid: VoxelGrid
 
 
 def read_case(path: str | Path) -> Case:
@@ -177,7 +181,8 @@ def read_case(path: str | Path) -> Case:
     inputs = (path, *(folder / file for file in files if file is not None))
     if table.run.s_values and not phantom.labels.organs:
         raise SynthDoseError("s_values = true needs [phantom] organs and [[phantom.organ]] entries.")
-    return Case(phantom, source, emissions, settings, table.run.s_values, inputs, (*notes, *phantom.labels.notes))
+    own_order = file_grid(folder / table.phantom.materials)
+    return Case(phantom, source, emissions, settings, table.run.s_values, inputs, (*notes, *phantom.labels.notes), own_order)
 
 
 def _check_source(source: SourceTable, given: Mapping[str, object]) -> None:

@@ -232,3 +232,27 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_the_work(case
         run_case(case, tmp_path / "file")
     with pytest.raises(SynthDoseError, match="it is a file"):
         run_case(case, tmp_path / "file" / "out")
+
+
+def test_the_dose_keeps_the_voxel_order_of_a_left_handed_file(case, tmp_path):
+    """Slices from head to feet: read by another program, dose and materials still line up voxel by voxel."""
+    import SimpleITK
+
+    for name in ("materials", "organs"):
+        image = SimpleITK.ReadImage(str(tmp_path / f"{name}.nrrd"))
+        array = SimpleITK.GetArrayFromImage(image)[::-1]
+        turned = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
+        direction = np.asarray(image.GetDirection()).reshape(3, 3) @ np.diag([1, 1, -1])
+        turned.SetOrigin(image.TransformIndexToPhysicalPoint((0, 0, image.GetSize()[2] - 1)))
+        turned.SetSpacing(image.GetSpacing())
+        turned.SetDirection(direction.ravel().tolist())
+        SimpleITK.WriteImage(turned, str(tmp_path / f"{name}.nrrd"))
+    assert main(["simulate", str(case), "--out", str(tmp_path / "out")]) == 0
+    organs = SimpleITK.ReadImage(str(tmp_path / "organs.nrrd"))
+    dose = SimpleITK.ReadImage(str(tmp_path / "out" / "dose_Gy.nrrd"))
+    assert dose.GetDirection() == pytest.approx(organs.GetDirection())
+    assert dose.GetOrigin() == pytest.approx(organs.GetOrigin())
+    kidneys = SimpleITK.GetArrayFromImage(dose)[SimpleITK.GetArrayFromImage(organs) == 2].mean()
+    with (tmp_path / "out" / "organs.csv").open(newline="") as stream:
+        rows = {row["organ"]: row for row in csv.DictReader(stream)}
+    assert float(rows["kidneys"]["dose_Gy"]) == pytest.approx(float(kidneys), rel=1e-5)

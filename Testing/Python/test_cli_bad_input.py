@@ -107,6 +107,18 @@ def test_negative_or_missing_activity(tmp_path, capsys, value):
     assert ("negative" if value < 0 else "finite") in message or "not a number" in message
 
 
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_nifti_file_that_holds_no_number_somewhere(tmp_path, capsys, suffix, value):
+    """ITK reads such a voxel as 0: it has to be seen before."""
+    plan = with_change(tmp_path, "spect.nrrd", f"spect.{suffix}")
+    values, where, _ = read_volume(tmp_path / "spect.nrrd")
+    values = values.copy()
+    values[12, 12, 12] = value
+    nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), where.ijk_to_ras), tmp_path / f"spect.{suffix}")
+    assert "1 of 13824 values are not finite" in refused(plan, capsys)
+
+
 def test_metal_without_a_material(tmp_path, capsys):
     plan = write_patient(tmp_path)
     values, where, unit = read_volume(tmp_path / "ct.nrrd")
