@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
 from ..io.folder import write_csv
-from .plan import read_plan
+from .plan import RunPlan, read_plan, resolved_text
 from .run import run_patient
 from .run_folder import FINISHED
 
@@ -15,7 +15,7 @@ HEADER = ("patient", "state", "message", "organ", "volume_ml", "mass_g", "mean_d
 
 
 def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silent) -> int:
-    """Run `plan` on every folder in `folder`; patients that are finished in `out` are left as they are.
+    """Run `plan` on every folder in `folder`; those finished in `out` with the same plan are left as they are.
 
     Parameters
     ----------
@@ -48,8 +48,9 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
     for patient in patients:
         target = out / patient.name
         try:
-            if not (target / FINISHED).exists():
-                run_patient(read_plan(plan, patient), target, resume=True, progress=progress)
+            own = read_plan(plan, patient)
+            if not _is_finished(target, own):
+                run_patient(own, target, resume=True, progress=progress)
             rows += [(patient.name, "finished", "", *line) for line in _organ_lines(target)]
         except SynthDoseError as error:
             failed += 1
@@ -59,6 +60,13 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
             rows.append((patient.name, "failed", f"{type(error).__name__}: {error}", "", "", "", "", ""))
         write_csv(out / "batch.csv", HEADER, rows)
     return failed
+
+
+def _is_finished(target: Path, plan: RunPlan) -> bool:
+    """Whether the folder holds a finished run of just this plan."""
+    if not (target / FINISHED).exists():
+        return False
+    return (target / "plan.toml").read_text(encoding="utf-8") == resolved_text(plan)
 
 
 def _organ_lines(folder: Path) -> list[tuple[str, ...]]:

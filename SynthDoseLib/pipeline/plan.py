@@ -217,9 +217,14 @@ def plan_from_values(values: Mapping[str, Any], data_folder: Path) -> RunPlan:
     return _with_base(read_table(RunPlan, values, "The plan"), data_folder)
 
 
+def resolved_text(plan: RunPlan) -> str:
+    """TOML of a plan with all its defaults, paths absolute: what it takes to repeat the run."""
+    return f"{RESOLVED}\n{tomlkit.dumps(_to_toml(dataclasses.asdict(plan)))}"
+
+
 def write_plan(plan: RunPlan, path: Path) -> None:
-    """Write a plan as TOML with all its defaults, paths absolute: what `provenance` needs to repeat the run."""
-    path.write_text(f"{RESOLVED}\n{tomlkit.dumps(_to_toml(dataclasses.asdict(plan)))}", encoding="utf-8")
+    """Write `resolved_text` to a file."""
+    path.write_text(resolved_text(plan), encoding="utf-8")
 
 
 def _to_toml(value: Any) -> Any:

@@ -252,6 +252,14 @@ def test_a_batch_goes_on_after_a_bad_patient(tmp_path, capsys):
     assert [r["patient"] for r in rows if r["state"] == "failed"] == ["b_bad"]
     assert {r["patient"] for r in rows if r["organ"] == "liver"} == {"a_good", "c_good"}
     assert "1 failed" in capsys.readouterr().out
+    stamps = {name: (tmp_path / "runs" / name / "provenance.json").stat().st_mtime_ns for name in ("a_good", "c_good")}
+    main(["batch", str(cohort), "--plan", str(plan), "--out", str(tmp_path / "runs")])
+    for name, stamp in stamps.items():  # the same plan: left alone
+        assert (tmp_path / "runs" / name / "provenance.json").stat().st_mtime_ns == stamp
+    plan.write_text(PLAN.replace("60.0", "30.0"), encoding="utf-8")
+    main(["batch", str(cohort), "--plan", str(plan), "--out", str(tmp_path / "runs")])
+    for name, stamp in stamps.items():  # another plan: another result
+        assert (tmp_path / "runs" / name / "provenance.json").stat().st_mtime_ns > stamp
 
 
 @pytest.mark.parametrize("verb", ["demo", "run", "batch", "segment", "phantom", "simulate", "check"])
