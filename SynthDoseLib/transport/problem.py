@@ -16,11 +16,11 @@ from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
 from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions
-from .geometry import STACK_SIZE, TALLY_PER_MEV, Geometry, build_geometry
+from .geometry import POSITRON, STACK_SIZE, TALLY_PER_MEV, Geometry, build_geometry
 from .histories import ALPHA, run_histories
 from .locality import local_range_classes
 from .sources import Source, SourceTables, build_source
-from .tables import PhotonTables, build_photon_tables
+from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
 
 CHUNK_SECONDS = 0.1  # how long a kernel runs before it looks up: cancelling has to feel immediate
 
@@ -92,7 +92,10 @@ def build_problem(
     groups = group_emissions(emissions)
     source_tables = build_source(source, phantom)
     geometry = build_geometry(phantom)
-    most = max(group.max_energy_MeV for group in groups if group.kind != ALPHA) if any(g.kind != ALPHA for g in groups) else 0.1
+    energies = [group.max_energy_MeV for group in groups if group.kind != ALPHA]
+    if any(group.kind == POSITRON for group in groups):
+        energies.append(REST_ENERGY)  # of the annihilation quanta
+    most = max(energies, default=0.0)
     kerma = estimator == "auto"
     with_alphas = any(group.kind == ALPHA for group in groups)
     return Problem(
@@ -126,7 +129,8 @@ def _tables(
     """Tables of all particles; kept for the next run with the same materials, as S values need it."""
     return (
         build_photon_tables(materials, max_energy_MeV),
-        build_electron_tables(materials, max_energy_MeV),
+        # these tables end a little above the energy asked for, and the data at 20 MeV
+        build_electron_tables(materials, min(max_energy_MeV, E_HIGHEST * (1 - 2e-6))),
         build_alpha_tables(materials, with_alphas),
     )
 

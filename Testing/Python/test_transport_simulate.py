@@ -53,6 +53,30 @@ def test_analog_runs_conserve_energy(particle):
     assert result.energy_deposited_MeV + result.energy_escaped_MeV == pytest.approx(result.energy_emitted_MeV, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("particle", "energy_MeV"),
+    [
+        ("photon", 0.0005), ("photon", 20.0), ("electron", 1e-5), ("electron", 20.0), ("positron", 1e-5), ("positron", 0.1),
+        ("alpha", 1e-4), ("alpha", 10.0),
+    ],
+)  # fmt: skip
+def test_the_ends_of_the_energy_range_are_transported(particle, energy_MeV):
+    settings = RunSettings(histories=300, threads=1)
+    result = simulate(phantom_of(CUBE), PointSource((1.0, 1.0, 1.0)), [Emission.line(particle, energy_MeV, 1.0)], settings)
+    emitted = energy_MeV + (1.02199790 if particle == "positron" else 0)
+    assert result.energy_deposited_MeV + result.energy_escaped_MeV == pytest.approx(emitted, rel=1e-6)
+
+
+def test_a_run_without_organs_gives_the_dose_map_alone():
+    nothing = LabelMap(CUBE, np.zeros(CUBE.shape, np.uint16), ())
+    full = phantom_of(CUBE)
+    phantom = VoxelPhantom(CUBE, full.material_index, full.density_g_cm3, full.materials, nothing)
+    emissions = [LINE, Emission.line("electron", 0.5, 1.0)]
+    result = simulate(phantom, PointSource((0.0, 0.0, 0.0)), emissions, RunSettings(histories=1000, threads=1))
+    assert result.organs == ()
+    assert result.dose.dose_Gy.max() > 0
+
+
 def test_dose_map_organs_and_energy_agree():
     phantom = phantom_of(CUBE)
     result = simulate(phantom, OrganSource({"core": 1.0}), [LINE], RunSettings(histories=5000, threads=1))
