@@ -100,10 +100,21 @@ class BatchRunner:
         self._deadline = deadline
         self._stop = threading.Event()
         self._turn = threading.Condition()
+        self._works: list[Work] = []
         self._next = 0
         self._last = 0
 
-    def run(self, last: int, watch: Callable[[Statistics], None]) -> None:
+    @property
+    def followed(self) -> int:
+        """Histories so far, those of batches that are not finished included."""
+        return int(self.statistics.counts.sum() + sum(work.counts.sum() for work in self._works))
+
+    @property
+    def per_batch(self) -> float:
+        """Histories of a batch."""
+        return float(self._per_batch.sum())
+
+    def run(self, last: int, watch: Callable[[BatchRunner], None]) -> None:
         """Run batches until `last` of them are done or the time is over; `watch` is called several times a second.
 
         Whatever `watch` raises (and Ctrl-C) stops the threads within a fraction of a second and goes on to the caller.
@@ -116,16 +127,18 @@ class BatchRunner:
                     finished, waiting = wait(waiting, timeout=WAKE_SECONDS, return_when=FIRST_EXCEPTION)
                     for future in finished:
                         future.result()
-                    watch(self.statistics)
+                    watch(self)
                     if time.monotonic() > self._deadline and self.statistics.done >= min(MIN_BATCHES, last):
                         self.expired = True
                         self._stop.set()
             except BaseException:
                 self._stop.set()
                 raise
+        self._works.clear()
 
     def _work(self) -> None:
         work = new_work(self._problem)
+        self._works.append(work)
         try:
             while (batch := self._take()) is not None:
                 for group, (rate, weight) in enumerate(zip(self._per_batch, self._weights, strict=True)):
@@ -133,7 +146,7 @@ class BatchRunner:
                     follow(self._problem, work, group, first, end, float(weight), group, self._stop)
                 self._hand_in(batch, work)
         except Stopped:
-            return
+            work.counts[:] = 0
         except BaseException:
             self._stop.set()
             raise

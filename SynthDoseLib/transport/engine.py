@@ -66,15 +66,18 @@ def simulate(
     wall, cpu = time.monotonic(), time.process_time()
     organs = _organ_indices(phantom, settings)
     threads = _threads(phantom.grid.size, settings.threads)
-    progress(ProgressReport("transport", 0.0, None, "Preparing cross sections and electron tables"))
+    needed = (_BYTES_PER_VOXEL + _BYTES_PER_VOXEL_AND_THREAD * threads) * phantom.grid.size / 2**30
+    message = f"Preparing cross sections and electron tables; {threads} threads will need {needed:.2g} GiB"
+    progress(ProgressReport("transport", 0.0, None, message))
     problem = build_problem(phantom, source, emissions, seed=settings.seed, estimator=settings.estimator)
     progress(ProgressReport("transport", 0.0, None, "Loading the engine (compiled once per installation, about half a minute)"))
     warm_up(problem)
     pilot = _pilot(problem, organs, settings)
     runner, planned, scale = _plan(problem, pilot, settings, threads)
     runner.statistics.cpu_s = pilot.cpu_s
-    report = _reporter(progress, phantom, organs, planned)
+    report = _reporter(progress, phantom, organs)
     while True:
+        report.planned = planned
         runner.run(planned, report)
         planned = _extension(runner.statistics, organs, settings, planned)
         if runner.expired or planned <= runner.statistics.done:
@@ -197,24 +200,27 @@ def _extension(statistics: Statistics, organs: NDArray[np.int64], settings: RunS
     return max(limit, planned)
 
 
-def _reporter(progress: Progress, phantom: VoxelPhantom, organs: NDArray[np.int64], planned: int) -> _Reporter:
+def _reporter(progress: Progress, phantom: VoxelPhantom, organs: NDArray[np.int64]) -> _Reporter:
     names = {organ.index: organ.name for organ in phantom.labels.organs}
-    return _Reporter(progress, [names[int(index)] for index in organs], organs, planned)
+    return _Reporter(progress, [names[int(index)] for index in organs], organs)
 
 
 class _Reporter:
-    """Says how far the run is, and how sure the organs are."""
+    """Says how far the run is, and how sure the organs are; `planned` is the number of batches to come to."""
 
-    def __init__(self, progress: Progress, names: list[str], organs: NDArray[np.int64], planned: int) -> None:
-        self._progress, self._names, self._organs, self._planned = progress, names, organs, planned
+    planned = 1
+
+    def __init__(self, progress: Progress, names: list[str], organs: NDArray[np.int64]) -> None:
+        self._progress, self._names, self._organs = progress, names, organs
         self._begun = time.monotonic()
 
-    def __call__(self, statistics: Statistics) -> None:
-        done = statistics.done
-        fraction = min(1.0, done / max(self._planned, done, 1))
+    def __call__(self, runner: BatchRunner) -> None:
+        statistics = runner.statistics
+        done, followed = statistics.done, runner.followed
+        fraction = min(1.0, followed / (max(self.planned, done) * runner.per_batch))
         elapsed = time.monotonic() - self._begun
         left = elapsed * (1 - fraction) / fraction if fraction > 0 else None
-        message = f"{int(statistics.counts.sum())} histories"
+        message = f"{followed} histories"
         if done > 2 and self._organs.size:
             errors = statistics.relative_errors(self._organs)
             known = [(f"{name} {100 * e:.2g} %") for name, e in zip(self._names, errors, strict=True) if np.isfinite(e)]
