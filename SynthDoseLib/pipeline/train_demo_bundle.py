@@ -35,9 +35,10 @@ REQUIRED_DICE = {"lung_right": 0.85, "lung_left": 0.85, "liver": 0.85, "kidney_r
 _DESCRIPTION = "Fourteen organs of the torso on CT, so that the demonstration of SynthDose segments with a network."
 _LIMITS = (
     "Trained on computer-made, stylised people only; it has never seen a patient. On a real CT it may miss organs or put them "
-    "in the wrong place: use a bundle trained on patients there, such as the Model Zoo's wholeBody_ct_segmentation. On one real "
-    "CT (abdomen and pelvis, 3 mm; example_ct of TotalSegmentator, whose labels were taken as the truth) the Dice overlap was "
-    "0.8 for the liver, 0.7 for left kidney and spleen, 0.5 for right kidney and bladder, 0.1 for the pancreas. Adults, supine, head first or feet first, from the neck to the thighs; children, arms beside the body, implants, resections and "
+    "in the wrong place: use a bundle trained on patients there, such as the Model Zoo's wholeBody_ct_segmentation. On one "
+    "real CT (abdomen and pelvis, 3 mm; example_ct of TotalSegmentator, whose labels were taken as the truth) the Dice overlap "
+    "was 0.8 for the liver, 0.7 for left kidney and spleen, 0.5 for right kidney and bladder, 0.1 for the pancreas. Adults, "
+    "supine, head first or feet first, from the neck to the thighs; children, arms beside the body, implants, resections and "
     "contrast phases outside the simulated ones were not seen."
 )
 
