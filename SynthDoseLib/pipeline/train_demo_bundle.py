@@ -30,7 +30,8 @@ ONE_PIECE = ORGANS[:9]
 ROUNDS = ((0.25, 1 / 3), (0.41, 0.15), (0.34, 0.1))  # share of the steps, class balance: small organs count most at first
 FIRST_TRAINING_SEED = 10_000
 UNSEEN_SEEDS = (101, 102, 103, 104, 105)
-REQUIRED_DICE = {"lung_right": 0.85, "lung_left": 0.85, "liver": 0.85, "kidney_right": 0.85, "kidney_left": 0.85}
+MEASURED = (*ORGANS, "lungs", "kidneys")
+REQUIRED_DICE = {"lungs": 0.85, "liver": 0.85, "kidneys": 0.85}  # both sides together, as the demonstration needs them
 
 _DESCRIPTION = "Fourteen organs of the torso on CT, so that the demonstration of SynthDose segments with a network."
 _LIMITS = (
@@ -78,13 +79,13 @@ def measure(bundle: str | Path, seeds: Sequence[int] = UNSEEN_SEEDS, **patient: 
     Returns
     -------
     dict of str to list of float
-        Dice overlap per organ and seed, on the CT's own grid.
+        Dice overlap per organ (and for both lungs, both kidneys) and seed, on the CT's own grid.
     """
-    scores: dict[str, list[float]] = {organ: [] for organ in ORGANS}
+    scores: dict[str, list[float]] = {organ: [] for organ in MEASURED}
     for seed in seeds:
         person = synthetic_patient(seed, **patient)
         found = segment_with_bundle(person.ct, bundle, progress=silent)
-        for organ, score in dice_scores(found, person.organ_labels, ORGANS).items():
+        for organ, score in dice_scores(found, person.organ_labels, MEASURED).items():
             scores[organ].append(score)
     return scores
 

@@ -124,10 +124,10 @@ def test_the_training_script_writes_a_bundle_with_what_it_measured(tmp_path, mon
     from SynthDoseLib.pipeline import train_demo_bundle as script
 
     monkeypatch.setattr(script, "training_pairs", lambda number: (pair(seed) for seed in range(number)))
-    monkeypatch.setattr(script, "measure", lambda bundle: {organ: [0.5, 0.9] for organ in script.ORGANS})
+    monkeypatch.setattr(script, "measure", lambda bundle: {organ: [0.5, 0.9] for organ in script.MEASURED})
     out = tmp_path / "bundle"
     assert script.main(["--out", str(out), "--patients", "1", "--steps", "2", "--checkpoint-every", "1"]) == 1
-    assert "Below the required mean Dice: lung_right" in capsys.readouterr().out
+    assert "Below the required mean Dice: lungs" in capsys.readouterr().out
     assert [organ.name for organ in read_bundle(out).organs] == list(script.ORGANS)
     assert "| Dice liver | 0.700 |" in (out / "docs" / "README.md").read_text(encoding="utf-8")
     with pytest.raises(SystemExit):
