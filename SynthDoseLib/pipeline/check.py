@@ -51,6 +51,7 @@ _PACKAGES = (
     ("Jinja2", "jinja2", "report", True, "pip install Jinja2"),
     ("torch", "torch", "segmentation by networks", False, "pip install torch==2.13.0 (in Slicer: the PyTorch extension)"),
     ("monai", "monai", "segmentation by networks", False, "pip install monai"),
+    ("nibabel", "nibabel", "image axes in MONAI", False, "pip install nibabel"),
     (
         "pyradiomics",
         "radiomics",
