@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -72,8 +73,10 @@ def write_bundle(folder: str | os.PathLike[str], trained: TrainedNetwork, card: 
     except OSError as error:
         raise SynthDoseError(f"Cannot write the bundle {root}: {error.strerror}. Choose a folder you may write to.") from error
     versions = {"monai_version": monai.__version__, "pytorch_version": torch.__version__, "numpy_version": np.__version__}
+    content = io.BytesIO()  # in a file, torch would store the temporary name, and equal weights would give unequal files
+    torch.save(trained.weights, content)
     with atomic_path(root / "models" / "model.pt") as path:
-        torch.save(trained.weights, path)
+        path.write_bytes(content.getvalue())
     hashes = {"weights_sha256": sha256_of(root / "models" / "model.pt")}
     _write_json(root / "configs" / "inference.json", _inference(trained))
     _write_json(root / "configs" / "metadata.json", {**_metadata(settings, card, versions), **hashes})
