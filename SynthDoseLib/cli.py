@@ -123,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     segment.add_argument(
         "--bundle", help="MONAI bundle: a folder, a name shipped, or a Model Zoo name; without it: tissues by HU"
     )
+    segment.add_argument("--download", action="store_true", help="fetch the bundle from the Model Zoo if it is not here")
     segment.add_argument("--organs", nargs="*", default=(), help="keep only these")
     segment.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     segment.add_argument("--out", type=Path, required=True, help="labels.seg.nrrd to write")
@@ -204,6 +205,7 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
             bundle=arguments.bundle or "",
             organs=tuple(arguments.organs),
             device=arguments.device,
+            download=arguments.download,
             progress=progress,
         )
     )

@@ -52,6 +52,7 @@ class SegmentationPlan:
     spacing_mm: tuple[float, float, float] | None = None
     orientation: str = ""
     bundle: str = ""
+    download: bool = False
     method: str = ""
     organs: tuple[str, ...] = ()
     box: tuple[BoxPlan, ...] = ()

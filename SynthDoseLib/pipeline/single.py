@@ -13,7 +13,14 @@ from .stations import describe_masses, make_phantom, mass_rows, read_ct, report_
 
 
 def segment_file(
-    image: Path, out: Path, *, bundle: str = "", organs: tuple[str, ...] = (), device: str = "auto", progress: Progress = silent
+    image: Path,
+    out: Path,
+    *,
+    bundle: str = "",
+    organs: tuple[str, ...] = (),
+    device: str = "auto",
+    download: bool = False,
+    progress: Progress = silent,
 ) -> str:
     """Segment an image by a MONAI bundle, or by HU without one, and write ``.seg.nrrd``.
 
@@ -28,7 +35,7 @@ def segment_file(
         raise SynthDoseError(f"The folder {out.absolute().parent} does not exist. Make it first.")
     report_stage(progress, "read", 0.0)
     ct = read_ct(ImagePlan(image))
-    plan = SegmentationPlan(bundle=bundle, organs=organs) if bundle else SegmentationPlan(method="tissue")
+    plan = SegmentationPlan(bundle=bundle, organs=organs, download=download) if bundle else SegmentationPlan(method="tissue")
     labels = segment(plan, ct, device=device, progress=progress)
     write_segmentation(out, labels)
     lines = [f"{'organ':<28}{'volume / ml':>14}"]

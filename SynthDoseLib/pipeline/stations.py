@@ -70,9 +70,11 @@ def segment(plan: SegmentationPlan, ct: ImageVolume, *, device: str = "auto", pr
     if plan.path is not None:
         labels = read_segmentation(plan, ct)
     elif plan.bundle:
-        labels = segment_with_bundle(ct, plan.bundle, organs=plan.organs or None, device=device, progress=progress)
+        labels = segment_with_bundle(
+            ct, plan.bundle, organs=plan.organs or None, device=device, progress=progress, download=plan.download
+        )
     else:
-        labels = segment_tissue(ct)
+        labels = segment_tissue(ct, progress=progress)
     for box in plan.box:
         labels = add_box(labels, box.name, box.lower_ras_mm, box.upper_ras_mm)
     return labels
