@@ -51,8 +51,8 @@ def writeScene(run: str | Path, out: str | Path | None = None, *, title: str = "
             raise
         raise MissingPackageError("slicer-core", "A Slicer scene", 'pip install "slicer-core>=5.12,<5.13"') from error
     vtk.vtkOutputWindow.GetInstance().SetDisplayModeToAlwaysStdErr()  # not a window, as on Windows
-    folder = Path(run)
-    target = Path(out) if out is not None else folder / "scene.mrb"
+    folder = Path(run).absolute()  # Slicer's writer does not take relative paths
+    target = Path(out).absolute() if out is not None else folder / "scene.mrb"
     core = HeadlessScene()
     nodes = loadRun(folder, core.scene, title=title)
     showDoseOverImage(core.scene, nodes.dose, nodes.image)

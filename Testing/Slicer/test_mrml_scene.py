@@ -65,14 +65,21 @@ def makeRun(folder: Path, directions: np.ndarray | None = None) -> tuple[VoxelGr
     return grid, dose, labels
 
 
-def writeByCommand(*arguments: object) -> subprocess.CompletedProcess[str]:
+def writeByCommand(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "SynthDoseLib.mrml.scene", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=folder)
 
 
 def tilted() -> np.ndarray:
     angle = np.radians(10)
     return np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+
+
+def test_a_relative_run_folder_is_taken(tmp_path):
+    makeRun(tmp_path / "run", tilted())
+    done = writeByCommand(Path("run"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "scene.mrb").exists()
 
 
 def test_the_scene_written_by_the_command_opens_with_everything_in_place(host, scene, tmp_path, screenshots):
