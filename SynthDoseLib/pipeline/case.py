@@ -18,6 +18,7 @@ from ..io import write_volume
 from ..physics import decay_data_edition
 from ..transport import OrganSource, SimulationResult, simulate
 from .case_file import SCHEMA, Case, read_case
+from .run_folder import require_writable
 
 __all__ = ["Case", "read_case", "run_case"]
 
@@ -44,7 +45,7 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent)
         See `read_case` and `transport.simulate`; or the results cannot be written.
     """
     folder = Path(out_dir)
-    _require_writable(folder)
+    require_writable(folder)
     progress(ProgressReport("read", 0.0, None, f"Reading {path}"))
     case = read_case(path)
     result = simulate(case.phantom, case.source, case.emissions, case.settings, progress)
@@ -68,19 +69,6 @@ def _s_values(case: Case, progress: Progress) -> list[list[Any]]:
         result = simulate(case.phantom, OrganSource({organ.name: 1.0}), case.emissions, case.settings, report)
         rows += [[organ.name, row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
     return rows
-
-
-def _require_writable(folder: Path) -> None:
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    probe = existing / f".synthdose-{uuid.uuid4().hex[:8]}"
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        reason = "it is a file" if existing.is_file() else error.strerror
-        raise SynthDoseError(f"Cannot write to {existing}: {reason}. Choose another folder for --out.") from error
 
 
 def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:

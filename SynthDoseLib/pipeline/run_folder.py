@@ -50,6 +50,12 @@ def claim_folder(path: str | os.PathLike[str], *, resume: bool = False, overwrit
             raise SynthDoseError(
                 f"{folder} holds an earlier run. Choose another folder, --resume to go on with it, or --overwrite."
             )
+    require_writable(folder)
+    return folder
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `SynthDoseError` unless `folder`, which need not exist, can be written to; it is not created."""
     existing = folder
     while not existing.exists():
         existing = existing.parent
@@ -58,8 +64,8 @@ def claim_folder(path: str | os.PathLike[str], *, resume: bool = False, overwrit
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise SynthDoseError(f"Cannot write to {existing}: {error.strerror}. Choose another folder for --out.") from error
-    return folder
+        reason = "it is a file" if existing.is_file() else error.strerror
+        raise SynthDoseError(f"Cannot write to {existing}: {reason}. Choose another folder for --out.") from error
 
 
 def _is_a_run(folder: Path) -> bool:
