@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from Testing.Benchmarks.reference_cases import CASES, REFERENCE, compare_case, compare_photon_kernel
+from Testing.Benchmarks.point_kernels import compare_photon_kernel
+from Testing.Benchmarks.precision import Effort
+from Testing.Benchmarks.reference_cases import CASES, REFERENCE, compare_case
 
 pytestmark = [pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared"), pytest.mark.shared]
 
@@ -25,5 +27,5 @@ def test_organ_doses_are_those_of_penred(name):
 
 
 def test_a_photon_kernel_in_water_is_that_of_penred():
-    for row in compare_photon_kernel("b_photon_kernel_0.14MeV", share=0.1, threads=1):
+    for row in compare_photon_kernel("b_photon_kernel_0.14MeV", Effort(0.05, threads=1), voxel_cm=1.0, shell_cm=2.0):
         assert row.passes, row

@@ -1,0 +1,135 @@
+"""Energy around points in water beside PenRed and EGSnrc: shells and integrals for photons, R50 and R90 for electrons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SynthDoseLib.core import Emission, LabelMap, Material, Organ, VoxelGrid, VoxelPhantom
+from SynthDoseLib.transport import PointSource, RunSettings, simulate
+
+from .comparison import Comparison, compare
+from .precision import Effort, precise_run
+from .reference_cases import REFERENCE
+from .shells import fold, shell_labels
+
+WATER = Material("water", 1.0, {"H": 0.111894, "O": 0.888106})
+PHOTON_KERNELS = ("b_photon_kernel_0.14MeV", "b_photon_kernel_0.662MeV")
+ELECTRON_KERNELS = ("a_electron_kernel_0.1MeV", "a_electron_kernel_1MeV")
+GRAY_GRAM_IN_MEV = 1 / 1.602176634e-10
+SEEDS = 8
+
+
+def water_phantom(labels: NDArray[np.uint16], inside: NDArray[np.bool_], voxel_cm: float, names: list[str]) -> VoxelPhantom:
+    """Water where `inside`, vacuum elsewhere."""
+    grid = VoxelGrid.from_spacing((labels.shape[0], labels.shape[1], labels.shape[2]), (10 * voxel_cm,) * 3)
+    organs = tuple(Organ(n, name) for n, name in enumerate(names, start=1))
+    return VoxelPhantom(
+        grid, np.zeros(grid.shape, np.uint8), inside.astype(np.float32), (WATER,), LabelMap(grid, labels, organs)
+    )
+
+
+def compare_photon_kernel(
+    name: str, effort: Effort, *, voxel_cm: float = 0.5, shell_cm: float = 1.0, outer_cm: float = 50.0
+) -> list[Comparison]:
+    """Energy in shells of voxels around a point in a sphere of water, and within 20 cm."""
+    data, second = np.load(REFERENCE / f"{name}.npz"), _second(name)
+    edges = np.arange(0, 20 + shell_cm / 2, shell_cm)
+    labels, inside = shell_labels(2 * round(outer_cm / voxel_cm) + 1, voxel_cm, edges, outer_cm)
+    names = [f"{low:g} to {low + shell_cm:g} cm" for low in edges[:-1]]
+    phantom = water_phantom(labels, inside, voxel_cm, names)
+    energy_MeV = float(name.split("_")[-1].removesuffix("MeV"))
+    emissions = [Emission.line("photon", energy_MeV, 1.0)]
+    source = PointSource((0.0, 0.0, 0.0))
+    result = precise_run(phantom, source, emissions, dict.fromkeys(names, 0.01), effort, seed=31)
+    own = np.array([[organ.dose_Gy, organ.sigma_Gy] for organ in result.organs]).T * [organ.mass_g for organ in result.organs]
+    own *= GRAY_GRAM_IN_MEV / energy_MeV
+    values = []
+    for found in [data] if second is None else [data, second]:
+        frac, sigma, bins = _with_tail(found["frac"], found["sigma"], data["edges_cm"])
+        energy, shares = fold(frac, bins, labels, voxel_cm)
+        values.append((energy, np.sqrt(shares**2 @ sigma**2)))
+    (expected, error), other = values[0], values[1] if len(values) > 1 else None
+    rows = [
+        compare(name, names[n], (own[0, n], own[1, n]), (expected[n + 1], error[n + 1]), 0.02, share=effort.share,
+                second=None if other is None else (other[0][n + 1], other[1][n + 1]))
+        for n in range(len(names))
+    ]  # fmt: skip
+    # neighbouring shells share histories: the error of the integral is taken as if they shared all of them
+    total = own[0].sum(), own[1].sum()
+    reference = expected[1:].sum(), float(np.sqrt((data["sigma"] ** 2).sum()))
+    return [*rows, compare(name, "within 20 cm", total, reference, 0.01, share=effort.share, second=_sum(other))]
+
+
+def _with_tail(
+    frac: NDArray[np.float64], sigma: NDArray[np.float64], edges: NDArray[np.float64], bins: int = 2, fit: int = 8
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Continue a kernel by two shells: voxels of the last shell reach a little beyond its edge."""
+    middles = (edges[1:] + edges[:-1]) / 2
+    slope, offset = np.polyfit(middles[-fit:], np.log(frac[-fit:]), 1)
+    width = edges[-1] - edges[-2]
+    beyond = middles[-1] + width * np.arange(1, bins + 1)
+    tail = np.exp(offset + slope * beyond)
+    more = np.append(edges, edges[-1] + width * np.arange(1, bins + 1))
+    return np.append(frac, tail), np.append(sigma, tail * sigma[-fit:].mean() / frac[-fit:].mean()), more
+
+
+def _sum(other: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> tuple[float, float] | None:
+    return None if other is None else (float(other[0][1:].sum()), float(np.sqrt((other[1][1:] ** 2).sum())))
+
+
+def _second(name: str) -> Any:
+    path = REFERENCE / f"{name}_EGSnrc.npz"
+    return np.load(path) if path.exists() else None
+
+
+def compare_electron_kernel(name: str, effort: Effort) -> list[Comparison]:
+    """Radii within which 50 % and 90 % of the energy is deposited, in voxels of 0.025 CSDA ranges.
+
+    The shells of the references are folded into those of voxels, so that all radii come from the same kind of shells.
+    """
+    data, second = np.load(REFERENCE / f"{name}.npz"), _second(name)
+    edges = data["edges_cm"]
+    voxel_cm = float(edges[1])
+    labels, inside = shell_labels(2 * edges.size + 1, voxel_cm, edges, np.inf)
+    phantom = water_phantom(labels, inside, voxel_cm, [str(n) for n in range(edges.size - 1)])
+    emission = Emission.line("electron", float(name.split("_")[-1].removesuffix("MeV")), 1.0)
+    radii = []
+    for seed in range(SEEDS):
+        settings = RunSettings(
+            histories=int(20_000 * effort.share), seed=41 + seed, threads=effort.threads, estimator=effort.estimator
+        )
+        result = simulate(phantom, PointSource((0.0, 0.0, 0.0)), [emission], settings)
+        energy = np.array([organ.dose_Gy * organ.mass_g for organ in result.organs])
+        radii.append([_radius(energy, edges, part) for part in (0.5, 0.9)])
+    own, own_error = np.mean(radii, axis=0), np.std(radii, axis=0, ddof=1) / np.sqrt(SEEDS)
+    rows = []
+    for n, part in enumerate((0.5, 0.9)):
+        values = [_reference_radius(found, labels, voxel_cm, part) for found in (data, second) if found is not None]
+        other = values[1] if len(values) > 1 else None
+        rows.append(
+            compare(name, f"R{round(100 * part)}", (own[n], own_error[n]), values[0], 0.01, share=effort.share, second=other)
+        )
+    return rows
+
+
+def _reference_radius(data: Any, labels: NDArray[np.uint16], voxel_cm: float, part: float) -> tuple[float, float]:
+    """Radius and its standard error: that of the energy inside over the energy per cm there."""
+    edges = data["edges_cm"]
+    energy, _ = fold(data["frac"], edges, labels, voxel_cm)
+    radius = _radius(energy[1:], edges, part)
+    inner, outer = edges[1:] <= radius, edges[1:] > radius
+    total = energy[1:].sum()
+    # share inside = I / (I + O): errors of both parts
+    within, beyond = (np.sqrt((data["sigma"][chosen] ** 2).sum()) for chosen in (inner, outer))
+    error = np.hypot((1 - part) * within, part * beyond) / total
+    slope = np.interp(radius, (edges[1:] + edges[:-1]) / 2, energy[1:] / np.diff(edges)) / total
+    return radius, float(error / slope)
+
+
+def _radius(energy: NDArray[np.float64], edges: NDArray[np.float64], part: float) -> float:
+    """Radius within which `part` of the energy of shells (n,) lies."""
+    inside = np.concatenate([[0.0], np.cumsum(energy)]) / energy.sum()
+    return float(np.interp(part, inside, edges))
