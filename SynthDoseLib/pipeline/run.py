@@ -35,10 +35,12 @@ from ..core import (
     versions,
 )
 from ..dosimetry import (
+    MarrowDoses,
     OrganDoseRow,
     absolute_dose,
     absolute_organ_doses,
     dose_volume_histograms,
+    marrow_doses,
     noise_notes,
     organ_dose_table,
     write_dvh_csv,
@@ -170,6 +172,10 @@ def run_patient(
         wanted = [*plan.dose.organs, *(row.organ for row in plan.organ_activity), *plan.kinetics.effective_half_life_h]
         groups = groups_of(phantom.labels, wanted)
         rows = organ_dose_table(dose, phantom, organ_doses, groups=groups)
+        marrow = marrow_doses(dose, phantom, emissions, organ_sigma=organ_doses)
+        if marrow is not None:
+            named = {row.organ for row in rows}
+            rows = (*rows, *(row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named))
         _write_doses(folder, dose, rows, phantom, organ_doses)
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
@@ -187,6 +193,7 @@ def run_patient(
         "phantom": tuple(note for note in phantom.notes if note not in labels.notes),
         "activity": tia.notes,
         "transport": (*progeny_notes, *simulated.notes),
+        "dosimetry": _marrow_notes(marrow),
     }
     with clock.stage("report"):
         record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, [*warnings, *sum(notes.values(), ())])
@@ -215,6 +222,19 @@ def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
         threads=plan.dose.threads,
         estimator=plan.dose.estimator,
     )
+
+
+def _marrow_notes(marrow: MarrowDoses | None) -> tuple[str, ...]:
+    if marrow is None:
+        return ()
+    doses = " and ".join(
+        f"{row.organ} {row.mean_dose_Gy:.3g} Gy ± {sigma:.2g} Gy"
+        for row, sigma in (
+            (marrow.red_marrow, marrow.red_marrow_model_sigma_Gy),
+            (marrow.endosteum, marrow.endosteum_model_sigma_Gy),
+        )
+    )
+    return (*marrow.notes, f"Uncertainty of the spongiosa method (one standard uncertainty): {doses}.")
 
 
 def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> None:
