@@ -1,7 +1,10 @@
-"""Alpha particles: straight lines, continuous slowing down.
+"""Alpha particles and recoil nuclei: straight lines, continuous slowing down.
 
-Range straggling (about 1 %) and deflection are left out: an alpha's whole range is 0.05 to 0.1 mm of tissue, so that they
-matter only where voxels are that small.
+An alpha's range is 0.04 to 0.09 mm of tissue, and still a voxel of edge a that holds all activity loses about 0.9 R / a of its
+energy to its neighbours: 0.5 % is reached in voxels of 8 mm (in lung 30 mm), not before. Alphas are therefore followed from voxel
+to voxel; those that cannot reach a face, nearly all, are deposited where they start. Range straggling (1 %) and deflection
+are left out: what crosses a face is proportional to the mean range as long as that is short of the voxel, whatever its spread.
+Recoils are given as alphas of their energy (0.1 MeV), which reach 1 µm: local in any voxel.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..core import Material
 from ..physics import alpha_stopping_power
-from .geometry import deposit, distance_to_face, voxel_index
+from .electrons import cross_voxel, is_outside, nearest_face
+from .geometry import deposit, voxel_index
 
 _POINTS = 400
 _LOWEST, _HIGHEST = 1e-3, 10.0
@@ -54,29 +58,22 @@ def transport_alpha(energy, x, y, z, u, v, w, weight, i, j, k, geometry, alphas,
     while True:
         voxel = voxel_index(geometry, i, j, k)
         density = np.float64(geometry.density[voxel])
-        to_i = distance_to_face(x, u, i, geometry.dx)
-        to_j = distance_to_face(y, v, j, geometry.dy)
-        to_k = distance_to_face(z, w, k, geometry.dz)
-        length = min(to_i, to_j, to_k)
+        ranges = alphas.range[geometry.material[voxel]]
+        reach = interpolate(energy, alphas.energy, ranges) if density > 0.0 else 0.0
+        if density > 0.0 and reach < density * nearest_face(geometry, x, y, z, i, j, k):
+            deposit(tally, voxel, weight * energy)
+            return 0.0
+        old_x, old_y, old_z = x, y, z
+        x, y, z, i, j, k = cross_voxel(geometry, x, y, z, u, v, w, i, j, k)
         if density > 0.0:
-            ranges = alphas.range[geometry.material[voxel]]
-            left = interpolate(energy, alphas.energy, ranges) - length * density
+            left = reach - density * ((x - old_x) * u + (y - old_y) * v + (z - old_z) * w)
             if left <= 0.0 or energy <= alphas.energy[0]:
                 deposit(tally, voxel, weight * energy)
                 return 0.0
             rest = min(energy, interpolate(left, ranges, alphas.energy))
             deposit(tally, voxel, weight * (energy - rest))
             energy = rest
-        x += u * length
-        y += v * length
-        z += w * length
-        if to_i <= to_j and to_i <= to_k:
-            i += 1 if u > 0.0 else -1
-        elif to_j <= to_k:
-            j += 1 if v > 0.0 else -1
-        else:
-            k += 1 if w > 0.0 else -1
-        if i < 0 or j < 0 or k < 0 or i >= geometry.ni or j >= geometry.nj or k >= geometry.nk:
+        if is_outside(geometry, i, j, k):
             return weight * energy
 
 

@@ -8,7 +8,7 @@ the way; only a new material or a hard event calls for a new row of the tables. 
 
 Hard events are Moller or Bhabha collisions and bremsstrahlung photons above the cut-offs of `ElectronTables`. An electron whose
 range ends before the nearest face of its voxel is deposited there, and the photons it would still have emitted are sampled
-from the yield of its remaining range. Positrons annihilate at rest only: the 1 or 2 % that do so in flight are not told apart.
+from the yield of its remaining range. Positrons annihilate at rest or, as one more hard event, in flight (`annihilation`).
 
 Symbols: E energy, m electron rest energy (MeV), lengths cm (g/cm2 along a step), u, v, w direction.
 """
@@ -19,8 +19,10 @@ import math
 
 from numba import njit
 
+from .annihilation import annihilate
 from .electrons_deflection import SHAPE_POINTS, SHAPE_STEP
 from .electrons_tables import (
+    ANNIHILATION,
     BREMS,
     HARD,
     HARD_RISE,
@@ -143,11 +145,14 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
             flights = max(1e-12, flights - flown * (hard + hard_rise * flown))
         else:
             flights = -math.log(next_uniform(state))
-            brems = rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS])
-            if next_uniform(state) < brems:
+            number = next_uniform(state)
+            if number < rows[n, BREMS] + part * (rows[n + 1, BREMS] - rows[n, BREMS]):
                 energy = emit_photon(
                     energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, tables, tally, stack, count, state
                 )
+            elif number < rows[n, ANNIHILATION] + part * (rows[n + 1, ANNIHILATION] - rows[n, ANNIHILATION]):
+                annihilate(energy, x, y, z, u, v, w, weight, i, j, k, voxel, tally, stack, count, state)
+                return 0.0
             else:
                 energy, u, v, w = collide(
                     kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state
@@ -238,9 +243,10 @@ def nearest_face(geometry, x, y, z, i, j, k):
 
 @njit
 def stop(kind, energy, x, y, z, weight, i, j, k, voxel, place, tables, tally, stack, count, state):
-    """End a particle here: bremsstrahlung of its remaining range, annihilation of a positron, the rest deposited."""
-    rest = energy
-    if energy > tables.photon_cut:
+    """End a particle here: bremsstrahlung or annihilation on its remaining range, annihilation at rest, the rest deposited."""
+    flying = sample_annihilation_energy(energy, place // 2, tables, state) if kind == POSITRON else 0.0
+    rest = energy - flying
+    if flying <= 0.0 and energy > tables.photon_cut:
         number = next_uniform(state)
         rows = tables.photons[place]
         row = (math.log(energy) - tables.log_first) * tables.rows_per_log
@@ -258,10 +264,30 @@ def stop(kind, energy, x, y, z, weight, i, j, k, voxel, place, tables, tally, st
                     rest -= photon
     if kind == POSITRON:
         u, v, w = isotropic(state)
-        for side in (-1.0, 1.0):
-            if not push_particle(stack, count, PHOTON, REST_ENERGY, x, y, z, side * u, side * v, side * w, weight, i, j, k):
-                rest += REST_ENERGY
+        annihilate(flying, x, y, z, u, v, w, weight, i, j, k, voxel, tally, stack, count, state)
     deposit(tally, voxel, rest * weight)
+
+
+@njit
+def sample_annihilation_energy(energy, material, tables, state):
+    """Sample the energy at which a positron that slows down from `energy` annihilates; 0 if that happens at rest."""
+    if energy <= tables.absorption:
+        return 0.0
+    numbers = tables.annihilations[material]
+    row = (math.log(energy) - tables.log_first) * tables.rows_per_log
+    n = min(int(row), numbers.size - 2)
+    left = numbers[n] + (row - n) * (numbers[n + 1] - numbers[n]) + math.log(next_uniform(state))
+    if left <= 0.0:
+        return 0.0
+    low, high = 0, n + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if numbers[middle] > left:
+            high = middle
+        else:
+            low = middle
+    share = (left - numbers[low]) / (numbers[high] - numbers[low])
+    return min(energy, math.exp(tables.log_first + (low + share) / tables.rows_per_log))
 
 
 @njit

@@ -30,21 +30,19 @@ from ..physics import (
     mean_excitation_energy,
     stopping_powers,
 )
+from .annihilation import REST_ENERGY, annihilation_cross_section
 from .electrons_deflection import SHAPE_POINTS, sampling_shapes
-
-REST_ENERGY = 0.51099895
-"""Electron rest energy, MeV (CODATA 2018)."""
 
 _CLASSICAL_RADIUS_CM = 2.8179403262e-13
 _COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
 """2 pi r_e^2 m, MeV cm2 per electron: the common factor of Moller's and Bhabha's cross sections."""
 
-RANGE, STEP, SPREAD, MU, TURN, TURN_RISE, RATE, RATE_RISE, HARD, HARD_RISE, BREMS = range(11)
+RANGE, STEP, SPREAD, MU, TURN, TURN_RISE, RATE, RATE_RISE, HARD, HARD_RISE, BREMS, ANNIHILATION = range(12)
 """Columns of a row.
 
 CSDA range; length of a step, sqrt(3) times the standard deviation of its loss, its mean deflection; three quantities that grow
 along the step as ``t * (first + rise * t)``: the share of its K1 (1 at the end), the mean soft loss, the number of hard events;
-share of bremsstrahlung in these.
+share of bremsstrahlung in these, and of bremsstrahlung and annihilation together.
 """
 
 ROWS_PER_SHAPE = 4
@@ -63,12 +61,14 @@ class ElectronTables(NamedTuple):
     ----------
     log_first, rows_per_log : float
         Rows are uniform in ln E: row = (ln E - log_first) * rows_per_log.
-    rows : ndarray of float32, (4 * materials, points, 11)
-        Columns RANGE .. BREMS.
+    rows : ndarray of float32, (4 * materials, points, 12)
+        Columns RANGE .. ANNIHILATION.
     shapes : ndarray of float32, (4 * materials, points / ROWS_PER_SHAPE, SHAPE_POINTS)
         Deflection mu(t) over its mean at every ROWS_PER_SHAPE-th energy.
     photons : ndarray of float32, (2 * materials, points)
         Mean number of hard bremsstrahlung photons emitted while slowing down from E to rest.
+    annihilations : ndarray of float32, (materials, points)
+        Mean number of annihilations of a positron that slows down from E to rest.
     spectrum : ndarray of float32, (materials, points, kappa)
         k dsigma/dk over its largest value at this energy, k = kappa E, kappa uniform from 0 to 1.
     absorption : float
@@ -86,6 +86,7 @@ class ElectronTables(NamedTuple):
     rows: NDArray[np.float32]
     shapes: NDArray[np.float32]
     photons: NDArray[np.float32]
+    annihilations: NDArray[np.float32]
     spectrum: NDArray[np.float32]
     absorption: float
     hard_share: float
@@ -154,9 +155,10 @@ def build_electron_tables(
     energy = np.exp(log_energy)
     kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
     sets = 2 * len(materials)
-    rows = np.zeros((2 * sets, points, 11), np.float32)
+    rows = np.zeros((2 * sets, points, 12), np.float32)
     shapes = np.zeros((2 * sets, len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
     photons = np.zeros((sets, points), np.float32)
+    annihilations = np.zeros((len(materials), points), np.float32)
     spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
     cut = np.clip(hard_share * energy, hard_least_MeV, hard_most_MeV)
     for index, material in enumerate(materials):
@@ -174,20 +176,25 @@ def build_electron_tables(
             brems_number = electron_number * less
             soft_power = total_power - collisions.hard_energy - electron_energy * less
             moments = _scattering_moments(material, energy, cut, positron)
+            met = electrons_per_gram(material) * annihilation_cross_section(energy) * positron
             first_range = float(csda_range(material, np.array([_LOWEST_ENERGY]), positron=positron)[0])
             place = 2 * index + positron
             csda = first_range + _integral(log_energy, energy / total_power)
             for length, (moment, share) in enumerate(zip(first_moment, energy_share, strict=True)):
                 row = place + length * sets
                 rows[row, :, RANGE] = csda
-                _fill_steps(rows[row], shapes[row], log_energy, soft_power, moments, collisions, brems_number, moment, share)
+                events = collisions.hard_number, brems_number, met
+                _fill_steps(rows[row], shapes[row], log_energy, soft_power, moments, collisions, events, moment, share)
             photons[place] = _integral(log_energy, energy * brems_number / total_power)
+            if positron:
+                annihilations[index] = _integral(log_energy, energy * met / total_power)
     return ElectronTables(
         float(first),
         float((points - 1) / (last - first)),
         rows,
         shapes,
         photons,
+        annihilations,
         spectrum,
         absorption_MeV,
         hard_share,
@@ -211,14 +218,17 @@ def _fill_steps(
     soft_power: NDArray[np.float64],
     moments: tuple[NDArray[np.float64], NDArray[np.float64]],
     collisions: _Collisions,
-    brems_number: NDArray[np.float64],
+    events: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     first_moment: float,
     energy_share: float,
 ) -> None:
-    """Fill the columns of one material and kind: the step that starts at each energy."""
+    """Fill the columns of one material and kind: the step that starts at each energy.
+
+    `moments` are the first and second transport coefficient, `events` the numbers of hard collisions, photons, annihilations.
+    """
     energy = np.exp(log_energy)
     k1 = _integral(log_energy, energy * moments[0] / soft_power)
-    hard = collisions.hard_number + brems_number
+    hard = events[0] + events[1] + events[2]
     final = np.maximum(np.interp(k1 - first_moment, k1, log_energy), np.log(energy * (1 - energy_share)))
     # Below the first point of the table the coefficients are those of that point: electrons end there anyway.
     final = np.clip(final, log_energy[0] - 0.1, log_energy - 0.01)
@@ -235,15 +245,16 @@ def _fill_steps(
     row[:, SPREAD] = np.sqrt(3 * over_step(collisions.soft_variance))
     row[:, MU] = 0.5 * -np.expm1(-k1_step)
     shape[:] = sampling_shapes(k1_step[::ROWS_PER_SHAPE], k2_step[::ROWS_PER_SHAPE])
-    events = over_step(hard)
+    number = over_step(hard)
     for column, start, total in (
         (TURN, moments[0] / k1_step, 1.0),
         (RATE, soft_power, energy - np.exp(final)),
-        (HARD, hard, events),
+        (HARD, hard, number),
     ):
         row[:, column] = start
         row[:, column + 1] = (total / step - start) / step
-    row[:, BREMS] = over_step(brems_number) / np.maximum(events, 1e-30)
+    row[:, BREMS] = over_step(events[1]) / np.maximum(number, 1e-30)
+    row[:, ANNIHILATION] = over_step(events[1] + events[2]) / np.maximum(number, 1e-30)
 
 
 def _beta_squared(energy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ _ENERGY_STEPS_MEV = {
     "photon": (0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6),
     "electron": (0.01, 0.05, 0.2),
     "positron": (),
-    "alpha": (),
+    "alpha": (1.0, 6.5),  # recoil nuclei below
 }
 ALPHA_HIGHEST_MEV = 10.0
 

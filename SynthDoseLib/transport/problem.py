@@ -93,8 +93,8 @@ def build_problem(
     source_tables = build_source(source, phantom)
     geometry = build_geometry(phantom)
     energies = [group.max_energy_MeV for group in groups if group.kind != ALPHA]
-    if any(group.kind == POSITRON for group in groups):
-        energies.append(REST_ENERGY)  # of the annihilation quanta
+    # the quanta of annihilation in flight, and the electrons that they set free
+    energies += [min(group.max_energy_MeV + 2 * REST_ENERGY, E_HIGHEST) for group in groups if group.kind == POSITRON]
     most = max(energies, default=0.0)
     kerma = estimator == "auto"
     with_alphas = any(group.kind == ALPHA for group in groups)
