@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import numpy as np
 from numpy.typing import NDArray
 
-from .histories import EMITTED, ESCAPED, EXCESS
+from .histories import EMITTED, ESCAPED, EXCESS, TOTALS_PER_MEV
 from .problem import Problem, Stopped, Work, close_batch, follow, new_work
 
 WAKE_SECONDS = 0.25
@@ -52,9 +52,9 @@ class Statistics:
         close_batch(work.tally, problem.labels, sums, self.energy, self.energy_squared)
         self.organ_energy.append(sums)
         self.counts += work.counts
-        self.emitted += float(work.totals[EMITTED])
-        self.escaped += float(work.totals[ESCAPED])
-        self.excess += float(work.totals[EXCESS])
+        self.emitted += float(work.totals[EMITTED]) / TOTALS_PER_MEV
+        self.escaped += float(work.totals[ESCAPED]) / TOTALS_PER_MEV
+        self.excess += float(work.totals[EXCESS]) / TOTALS_PER_MEV
         self.cpu_s += work.cpu_s
         work.counts[:] = 0
         work.totals[:] = 0

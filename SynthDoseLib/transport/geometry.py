@@ -125,6 +125,12 @@ def push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k)
 
 
 @njit(inline="always")
+def add_whole(array, place, number):
+    """Add a whole number to an element of an int64 array: the only function that has another body on a GPU (`cuda_kernels`)."""
+    array[place] += number
+
+
+@njit(inline="always")
 def deposit(tally, voxel, energy):
     """Add an energy (already times the weight), MeV, to a voxel of an int64 tally in units of 1 / TALLY_PER_MEV."""
-    tally[voxel] += np.int64(energy * TALLY_PER_MEV + 0.5)
+    add_whole(tally, voxel, np.int64(energy * TALLY_PER_MEV + 0.5))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from .alphas import transport_alpha
+from .alphas import AlphaTables, transport_alpha
 from .electrons import transport_electron
+from .electrons_tables import ElectronTables
 from .geometry import (
     ELECTRON,
     ENERGY,
@@ -19,22 +22,46 @@ from .geometry import (
     VOXEL_J,
     VOXEL_K,
     WEIGHT,
+    Geometry,
     U,
     V,
     W,
     X,
     Y,
     Z,
+    add_whole,
     push_particle,
 )
 from .photons import transport_photon
 from .random import seed_history
 from .sampling import sample_energy, sample_start
-from .tables import REST_ENERGY
+from .sources import SourceTables
+from .tables import REST_ENERGY, PhotonTables
 
 ALPHA = 3
 EMITTED, ESCAPED, EXCESS = range(3)
-"""Totals of a run of histories, energies times weight, MeV; for the last see `transport_photon`."""
+"""Totals of a run of histories, energies times weight; for the last see `transport_photon`."""
+
+TOTALS_PER_MEV = float(2**28)
+"""Totals are int64 in fixed point, as tallies are: 4 meV steps, 3.4e10 MeV at most."""
+
+
+class Tables(NamedTuple):
+    """Everything that kernels read and histories do not change, beside the spectrum.
+
+    Attributes
+    ----------
+    voxel_class, kerma
+        See `transport_photon`.
+    """
+
+    source: SourceTables
+    geometry: Geometry
+    photons: PhotonTables
+    electrons: ElectronTables
+    alphas: AlphaTables
+    voxel_class: NDArray[np.uint8]
+    kerma: bool
 
 
 @njit
@@ -69,16 +96,24 @@ def slab_hits(position, direction, size, near, far):
     return max(near, min(first, second)), min(far, max(first, second))
 
 
+@njit(inline="always")
+def fixed_total(energy):
+    """Energy, MeV, in steps of the totals; of either sign."""
+    return np.int64(math.floor(energy * TOTALS_PER_MEV + 0.5))
+
+
 @njit(nogil=True, cache=True)
 def run_histories(
-    first, last, seed, stream, kind, weight, spectrum, source, geometry, photons, electrons, alphas, voxel_class, kerma, tally,
-    stack, counts, totals,
+    first, last, step, seed, stream, kind, weight, spectrum, tables, tally, stack, count, state, counts, totals
 ):  # fmt: skip
-    """Follow the histories `first` to `last` (excluded) of one group of emissions.
+    """Follow every `step`-th history from `first` to `last` (excluded) of one group of emissions, one after the other.
+
+    A thread of the CPU follows all of a range, one of a GPU those that its number and `step` give it; what they add to is the
+    same `tally`, `counts` and `totals`, and what belongs to a thread is passed in.
 
     Parameters
     ----------
-    first, last : int64
+    first, last, step : int64
         Numbers of histories; the number fixes the random stream.
     seed, stream : uint64
         Of the run, and of the group.
@@ -86,32 +121,35 @@ def run_histories(
         PHOTON, ELECTRON, POSITRON or ALPHA.
     weight : float
         Of each history.
-    spectrum, source, geometry, photons, electrons, alphas : NamedTuple
-        Tables.
-    voxel_class, kerma
-        See `transport_photon`.
+    spectrum : Spectrum
+    tables : Tables
     tally : ndarray of int64, (voxels,)
+        See `deposit`.
     stack : ndarray of float64, (STACK_SIZE, 12)
+    count : ndarray of int64, (1,)
+        Particles on the stack: 0 between histories.
+    state : ndarray of uint64, (2,)
     counts : ndarray of int64, (emissions,)
         Histories per emission are added.
-    totals : ndarray of float64, (3,)
-        EMITTED, ESCAPED, EXCESS are added.
+    totals : ndarray of int64, (3,)
+        EMITTED, ESCAPED, EXCESS are added, in units of 1 / TOTALS_PER_MEV.
     """
-    state = np.zeros(2, np.uint64)
-    count = np.zeros(1, np.int64)
+    source, geometry, photons, electrons, alphas, voxel_class, kerma = tables
     rest = 2.0 * REST_ENERGY if kind == POSITRON else 0.0
-    for history in range(first, last):
+    all_emitted, all_escaped, all_excess = np.int64(0), np.int64(0), np.int64(0)
+    for history in range(first, last, step):
         seed_history(state, seed, stream, np.uint64(history))
         energy, emission = sample_energy(spectrum, state)
-        counts[emission] += 1
-        totals[EMITTED] += weight * (energy + rest)
+        add_whole(counts, emission, 1)
+        emitted = weight * (energy + rest)
+        all_emitted += fixed_total(emitted)
         x, y, z, u, v, w = sample_start(source, state)
         inside, x, y, z, i, j, k = enter_grid(x, y, z, u, v, w, geometry)
         if not inside:
-            totals[ESCAPED] += weight * (energy + rest)
+            all_escaped += fixed_total(emitted)
             continue
         if kind == ALPHA:
-            totals[ESCAPED] += transport_alpha(energy, x, y, z, u, v, w, weight, i, j, k, geometry, alphas, tally)
+            all_escaped += fixed_total(transport_alpha(energy, x, y, z, u, v, w, weight, i, j, k, geometry, alphas, tally))
             continue
         push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k)
         while count[0] > 0:
@@ -124,12 +162,16 @@ def run_histories(
                 left, excess = transport_photon(
                     energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, voxel_class, kerma, tally, stack, count, state
                 )
-                totals[ESCAPED] += left
-                totals[EXCESS] += excess
+                all_escaped += fixed_total(left)
+                all_excess += fixed_total(excess)
             else:
-                totals[ESCAPED] += transport_electron(
+                left = transport_electron(
                     which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state
                 )
+                all_escaped += fixed_total(left)
+    add_whole(totals, EMITTED, all_emitted)
+    add_whole(totals, ESCAPED, all_escaped)
+    add_whole(totals, EXCESS, all_excess)
 
 
 KINDS = {"photon": PHOTON, "electron": ELECTRON, "positron": POSITRON, "alpha": ALPHA}

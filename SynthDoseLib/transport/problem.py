@@ -16,10 +16,10 @@ from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
 from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions
-from .geometry import POSITRON, STACK_SIZE, TALLY_PER_MEV, Geometry, build_geometry
-from .histories import ALPHA, run_histories
+from .geometry import POSITRON, STACK_SIZE, TALLY_PER_MEV, build_geometry
+from .histories import ALPHA, Tables, run_histories
 from .locality import local_range_classes
-from .sources import Source, SourceTables, build_source
+from .sources import Source, build_source
 from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
 
 CHUNK_SECONDS = 0.1  # how long a kernel runs before it looks up: cancelling has to feel immediate
@@ -31,21 +31,15 @@ class Problem:
 
     Attributes
     ----------
+    tables : Tables
+        All that kernels read, beside the spectra of the groups.
     labels : ndarray of uint16, (voxels,)
         Organ index per voxel, 0 elsewhere.
-    voxel_class : ndarray of uint8, (voxels,)
-        See `transport_photon`.
     """
 
     groups: tuple[EmissionGroup, ...]
-    geometry: Geometry
-    source: SourceTables
-    photons: PhotonTables
-    electrons: ElectronTables
-    alphas: AlphaTables
+    tables: Tables
     labels: NDArray[np.uint16]
-    voxel_class: NDArray[np.uint8]
-    kerma: bool
     emission_count: int
     seed: int
 
@@ -58,8 +52,7 @@ class Work:
     ----------
     tally : ndarray of int64, (voxels,)
         All zero between batches.
-    counts : ndarray of int64, (emissions,)
-    totals : ndarray of float64, (3,)
+    stack, count, state, counts, totals
         See `run_histories`.
     cpu_s : float
         Time spent in histories.
@@ -67,8 +60,10 @@ class Work:
 
     tally: NDArray[np.int64]
     stack: NDArray[np.float64]
+    count: NDArray[np.int64]
+    state: NDArray[np.uint64]
     counts: NDArray[np.int64]
-    totals: NDArray[np.float64]
+    totals: NDArray[np.int64]
     cpu_s: float = 0.0
 
 
@@ -98,17 +93,14 @@ def build_problem(
     most = max(energies, default=0.0)
     kerma = estimator == "auto"
     with_alphas = any(group.kind == ALPHA for group in groups)
-    return Problem(
-        groups,
-        geometry,
+    tables = Tables(
         source_tables,
+        geometry,
         *_tables(phantom.materials, max(most, 0.1), with_alphas),
-        phantom.labels.labels.ravel(),
         local_range_classes(phantom, source) if kerma else np.zeros(1, np.uint8),
         kerma,
-        len(emissions),
-        seed,
     )
+    return Problem(groups, tables, phantom.labels.labels.ravel(), len(emissions), seed)
 
 
 def _with_used_materials(phantom: VoxelPhantom) -> VoxelPhantom:
@@ -140,8 +132,10 @@ def new_work(problem: Problem) -> Work:
     return Work(
         np.zeros(problem.labels.size, np.int64),
         np.zeros((STACK_SIZE, 12)),
+        np.zeros(1, np.int64),
+        np.zeros(2, np.uint64),
         np.zeros(problem.emission_count, np.int64),
-        np.zeros(3),
+        np.zeros(3, np.int64),
     )
 
 
@@ -156,9 +150,8 @@ def warm_up(problem: Problem) -> None:
 def _run(problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int) -> None:
     own = problem.groups[group]
     run_histories(
-        first, last, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.source,
-        problem.geometry, problem.photons, problem.electrons, problem.alphas, problem.voxel_class, problem.kerma,
-        work.tally, work.stack, work.counts, work.totals,
+        first, last, 1, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.tables, work.tally,
+        work.stack, work.count, work.state, work.counts, work.totals,
     )  # fmt: skip
 
 
