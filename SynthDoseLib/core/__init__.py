@@ -5,6 +5,7 @@ from .errors import Cancelled, MissingPackageError, SynthDoseError
 from .files import atomic_path, resource_path, sha256_of
 from .grid import VoxelGrid
 from .materials import SYMBOLS, Material, atomic_number
+from .particles import ParticleList
 from .progress import Progress, ProgressReport, silent
 from .provenance import computer, versions
 from .resample import overlap_fraction, resample, resample_labels, resample_mean
@@ -22,6 +23,7 @@ __all__ = [
     "MissingPackageError",
     "Organ",
     "OrganDose",
+    "ParticleList",
     "Progress",
     "ProgressReport",
     "SynthDoseError",

@@ -5,6 +5,7 @@ from .dicom_write import DicomStudy, write_dicom_series
 from .folder import atomic_folder, prepare_output_folder, write_csv
 from .images import read_image
 from .labels import read_labels
+from .phase_space import read_phase_space
 from .rtdose import read_rtdose, write_rtdose
 from .rtstruct_write import write_rtstruct
 from .seg_nrrd import write_segmentation
@@ -16,6 +17,7 @@ __all__ = [
     "prepare_output_folder",
     "read_image",
     "read_labels",
+    "read_phase_space",
     "read_rtdose",
     "read_volume",
     "write_csv",

@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom, resample_labels
-from ..io import read_volume
+from ..io import read_phase_space, read_volume
 from ..io.volumes import file_grid
-from ..transport import BeamSource, OrganSource, PointSource, RunSettings, Source, SphereSource, VolumeSource
+from ..transport import (
+    BeamSource,
+    OrganSource,
+    ParticleListSource,
+    PointSource,
+    RunSettings,
+    Source,
+    SphereSource,
+    VolumeSource,
+)
 from .nuclides import emissions_of
 from .toml_tables import nearest, read_table
 
@@ -25,8 +34,9 @@ SOURCE_KEYS = {
     "point": ("position_mm_ras",),
     "sphere": ("centre_mm_ras", "radius_mm"),
     "beam": ("centre_mm_ras", "direction_ras", "size_mm", "up_ras", "source_distance_mm"),
+    "phase-space": ("path", "origin_mm_ras", "x_axis_ras", "z_axis_ras", "original_histories", "exact"),
 }
-_OPTIONAL_KEYS = ("up_ras", "source_distance_mm")
+_OPTIONAL_KEYS = ("up_ras", "source_distance_mm", "original_histories", "exact")
 _COMMON_KEYS = ("kind", "nuclide", "progeny", "progeny_max_half_life_d", "emission")
 
 Vector = tuple[float, float, float]
@@ -73,7 +83,11 @@ class EmissionTable:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """``[source]``: the keys of its kind, and either a nuclide or emissions."""
+    """``[source]``: the keys of its kind, and either a nuclide or emissions (a phase space brings its own energies).
+
+    A phase space lies with its origin at `origin_mm_ras` and its x and z axes along `x_axis_ras` and `z_axis_ras`; see
+    `io.read_phase_space` and `transport.ParticleListSource` for the files, `original_histories` and `exact`.
+    """
 
     kind: str
     distribution: Path | None = None
@@ -85,6 +99,12 @@ class SourceTable:
     up_ras: Vector | None = None
     size_mm: tuple[float, float] | None = None
     source_distance_mm: float | None = None
+    path: Path | None = None
+    origin_mm_ras: Vector | None = None
+    x_axis_ras: Vector | None = None
+    z_axis_ras: Vector | None = None
+    original_histories: float | None = None
+    exact: bool = False
     nuclide: str = ""
     progeny: str | Mapping[str, float] | None = None
     progeny_max_half_life_d: float = 10.0
@@ -176,18 +196,18 @@ def read_case(path: str | Path) -> Case:
     emissions, notes = _emissions(table.source, folder)
     phantom = _phantom(table.phantom, folder)
     source = _source(table.source, folder)
-    files = [table.phantom.materials, table.phantom.density, table.phantom.organs, table.source.distribution]
+    files = [table.phantom.materials, table.phantom.density, table.phantom.organs, table.source.distribution, table.source.path]
     files += [e.spectrum for e in table.source.emission]
     inputs = (path, *(folder / file for file in files if file is not None))
     if table.run.s_values and not phantom.labels.organs:
         raise SynthDoseError("s_values = true needs [phantom] organs and [[phantom.organ]] entries.")
+    if table.run.s_values and isinstance(source, ParticleListSource):
+        raise SynthDoseError("s_values = true needs a nuclide or emissions, which a phase space does not have.")
     own_order = file_grid(folder / table.phantom.materials)
     return Case(phantom, source, emissions, settings, table.run.s_values, inputs, (*notes, *phantom.labels.notes), own_order)
 
 
 def _check_source(source: SourceTable, given: Mapping[str, object]) -> None:
-    if source.kind == "phase-space":
-        raise SynthDoseError("[source] kind 'phase-space' is not in this version of SynthDose. Use a beam with a spectrum.")
     if source.kind not in SOURCE_KEYS:
         raise SynthDoseError(
             f"[source] kind '{source.kind}' is not known.{nearest(source.kind, SOURCE_KEYS)} Allowed: {', '.join(SOURCE_KEYS)}."
@@ -199,6 +219,11 @@ def _check_source(source: SourceTable, given: Mapping[str, object]) -> None:
     for key in keys:
         if key not in given and key not in _OPTIONAL_KEYS:
             raise SynthDoseError(f"[source] of kind '{source.kind}' lacks the key '{key}'.")
+    if source.kind == "phase-space":
+        extra = [name for name in _COMMON_KEYS[1:] if name in given]
+        if extra:
+            raise SynthDoseError(f"[source] {extra[0]} does not go with a phase space, which brings its own energies.")
+        return
     if bool(source.nuclide) == bool(source.emission):
         found = "both" if source.nuclide else "neither"
         raise SynthDoseError(f"[source] takes either nuclide or [[source.emission]] entries; found {found}.")
@@ -313,8 +338,17 @@ def _source(table: SourceTable, folder: Path) -> Source:
         return OrganSource(dict(table.weights))
     if table.kind == "point" and table.position_mm_ras is not None:
         return PointSource(table.position_mm_ras)
+    if table.path is not None:
+        return _particle_list(table, folder / table.path)
     if table.centre_mm_ras is not None and table.radius_mm is not None:
         return SphereSource(table.centre_mm_ras, table.radius_mm)
     if table.centre_mm_ras is not None and table.direction_ras is not None and table.size_mm is not None:
         return BeamSource(table.centre_mm_ras, table.direction_ras, table.size_mm, table.up_ras, table.source_distance_mm)
     raise SynthDoseError(f"[source] of kind '{table.kind}' is incomplete.")
+
+
+def _particle_list(table: SourceTable, path: Path) -> Source:
+    if table.origin_mm_ras is None or table.x_axis_ras is None or table.z_axis_ras is None:
+        raise SynthDoseError("[source] of kind 'phase-space' is incomplete.")
+    particles = read_phase_space(path, original_histories=table.original_histories)
+    return ParticleListSource(particles, table.origin_mm_ras, table.x_axis_ras, table.z_axis_ras, table.exact)

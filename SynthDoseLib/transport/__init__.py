@@ -15,12 +15,14 @@ from collections.abc import Sequence
 
 from ..core import Emission, Progress, VoxelPhantom, silent
 from .cache import prepare_kernel_cache
+from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
 from .values import RunSettings, SimulationResult
 
 __all__ = [
     "BeamSource",
     "OrganSource",
+    "ParticleListSource",
     "PointSource",
     "RunSettings",
     "SimulationResult",

@@ -86,11 +86,20 @@ class BatchRunner:
     threads : int
     deadline : float
         Value of ``time.monotonic`` when batches that run are given up, inf for none.
+    most : int
+        Batches that there may be: a list of particles ends.
     """
 
     def __init__(
-        self, problem: Problem, per_batch: NDArray[np.float64], weights: NDArray[np.float64], threads: int, deadline: float
+        self,
+        problem: Problem,
+        per_batch: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        threads: int,
+        deadline: float,
+        most: int,
     ) -> None:
+        self.most = most
         self.statistics = Statistics(problem)
         self.expired = False
         self._problem = problem

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import Emission, SynthDoseError
+from ..core import Emission, ParticleList, SynthDoseError
+from .geometry import PHOTON, POSITRON
 from .histories import ALPHA, KINDS
 from .sampling import Spectrum, build_spectrum
-from .tables import E_HIGHEST
+from .tables import E_HIGHEST, REST_ENERGY
 
 MOST_SINGLE = 10  # up to so many emissions each is a group of its own
 _ENERGY_STEPS_MEV = {
@@ -70,6 +71,31 @@ def group_emissions(emissions: Sequence[Emission]) -> tuple[EmissionGroup, ...]:
         step = int(np.searchsorted(_ENERGY_STEPS_MEV[emission.particle], emission.mean_energy_MeV))
         members.setdefault((emission.particle, step), []).append(place)
     return tuple(_group(emissions, members[key]) for key in sorted(members))
+
+
+def list_group(particles: ParticleList) -> EmissionGroup:
+    """The histories of a list of particles as one group; its spectrum is not used.
+
+    Raises
+    ------
+    SynthDoseError
+        If a particle has more energy than the tables.
+    """
+    highest = float(particles.energy_MeV.max())
+    if highest > E_HIGHEST:
+        count = int(np.count_nonzero(particles.energy_MeV > E_HIGHEST))
+        raise SynthDoseError(
+            f"{count} of {particles.energy_MeV.size} particles of the list have more than {E_HIGHEST:g} MeV (up to "
+            f"{highest:g}), where the engine's tables end."
+        )
+    mean = float(np.average(particles.energy_MeV, weights=particles.weight))
+    per_history = particles.histories / particles.original_histories
+    positrons = particles.energy_MeV[particles.particle == POSITRON]
+    if positrons.size:
+        # the quanta of annihilation in flight, and the electrons that they set free
+        highest = max(highest, min(float(positrons.max()) + 2 * REST_ENERGY, E_HIGHEST))
+    spectrum = build_spectrum([Emission.line("photon", mean, 1.0)], [0])
+    return EmissionGroup(PHOTON, "particle list", per_history, mean, highest, spectrum)
 
 
 def _group(emissions: Sequence[Emission], places: list[int]) -> EmissionGroup:

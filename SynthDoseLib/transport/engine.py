@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from ..core import DoseMap, Emission, OrganDose, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
 from .allotment import Allotment, allot
 from .batches import BatchRunner, Statistics
-from .problem import Problem, build_problem, warm_up
-from .sources import BeamSource, Source
+from .particle_lists import ParticleListSource, plan_uses
+from .problem import Problem, build_problem, warm_up, with_uses
+from .sources import LIST, BeamSource, Source
 from .values import RunSettings, SimulationResult
 
 MEV_PER_G_IN_GY = 1.602176634e-10
 HOPELESS_HISTORIES = 2_000_000
-BATCHES = 64
+BATCHES, MOST_BATCHES = 64, 1 << 40
 PILOT_HISTORIES, MOST_PILOT_HISTORIES = 4000, 100_000  # of each group of emissions
 _OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
 _BYTES_PER_VOXEL, _BYTES_PER_VOXEL_AND_THREAD = 40, 8
@@ -43,10 +44,10 @@ def simulate(
     ----------
     phantom : VoxelPhantom
         Outside its grid and where its density is 0 is vacuum.
-    source : VolumeSource, OrganSource, PointSource, SphereSource or BeamSource
-        All its decays have to happen in matter (a beam may start anywhere).
+    source : VolumeSource, OrganSource, PointSource, SphereSource, BeamSource or ParticleListSource
+        All its decays have to happen in matter (a beam or list may start anywhere).
     emissions : sequence of Emission
-        Per decay.
+        Per decay; none with a list of particles, which brings its own energies.
     settings : RunSettings
     progress : callable
         Gets `ProgressReport` of stage "transport"; may raise `Cancelled`, which stops the threads within a second.
@@ -79,12 +80,13 @@ def simulate(
     while True:
         report.planned = planned
         runner.run(planned, report)
-        planned = _extension(runner.statistics, organs, settings, planned)
+        planned = min(runner.most, _extension(runner.statistics, organs, settings, planned))
         if runner.expired or planned <= runner.statistics.done:
             break
-    per = "particle" if isinstance(source, BeamSource) else "decay"
+    per = "history" if isinstance(source, ParticleListSource) else "particle" if isinstance(source, BeamSource) else "decay"
     times = time.monotonic() - wall, time.process_time() - cpu
     result = _result(phantom, runner.statistics, scale, settings, threads, per, *times)
+    result = replace(result, notes=(*problem.notes, *result.notes, *_used_up(runner, organs, settings)))
     progress(ProgressReport("transport", 1.0, 0.0, f"{result.histories} histories in {result.wall_s:.1f} s"))
     return result
 
@@ -154,13 +156,32 @@ def _plan(problem: Problem, pilot: Allotment, settings: RunSettings, threads: in
             limits.append((int(max(1000, affordable)), _OPEN_BATCHES))
     total, batches = min(limits)
     batches = min(batches, max(10, total // (10 * len(problem.groups))))
+    most = MOST_BATCHES
+    listed = problem.tables.source
+    if listed.kind == LIST and listed.shape[1]:
+        fixed = settings.histories == total
+        uses, whole, batches, most = plan_uses(int(listed.shape[0]), total, batches, fixed=fixed)
+        problem, total = with_uses(problem, uses), whole * batches
     per_group = _largest_remainder(pilot.share, total)
     per_batch = per_group / batches
     yields = np.array([group.yield_per_decay for group in problem.groups])
     weights = yields / per_batch
     deadline = np.inf if settings.max_seconds is None else now + settings.max_seconds
-    runner = BatchRunner(problem, per_batch, weights / weights.max(), threads, deadline)
+    runner = BatchRunner(problem, per_batch, weights / weights.max(), threads, deadline, most)
     return runner, batches, float(weights.max())
+
+
+def _used_up(runner: BatchRunner, organs: NDArray[np.int64], settings: RunSettings) -> tuple[str, ...]:
+    """Note on a relative sigma that a list of particles does not suffice for."""
+    if settings.relative_sigma is None or runner.statistics.done < runner.most:
+        return ()
+    worst = float(np.nanmax(runner.statistics.relative_errors(organs), initial=0.0))
+    if worst <= settings.relative_sigma:
+        return ()
+    return (
+        f"The list of particles is used up at a relative sigma of {100 * worst:.2g} %, more than the "
+        f"{100 * settings.relative_sigma:.2g} % asked for; what is left is its own noise. A longer list is needed.",
+    )
 
 
 def _largest_remainder(share: NDArray[np.float64], total: int) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ from .geometry import (
 )
 from .photons import transport_photon
 from .random import seed_history
-from .sampling import sample_energy, sample_start
+from .sampling import entry_of, start_particle
 from .sources import SourceTables
 from .tables import REST_ENERGY, PhotonTables
 
@@ -135,40 +135,43 @@ def run_histories(
         EMITTED, ESCAPED, EXCESS are added, in units of 1 / TOTALS_PER_MEV.
     """
     source, geometry, photons, electrons, alphas, voxel_class, kerma = tables
-    rest = 2.0 * REST_ENERGY if kind == POSITRON else 0.0
     all_emitted, all_escaped, all_excess = np.int64(0), np.int64(0), np.int64(0)
     for history in range(first, last, step):
         seed_history(state, seed, stream, np.uint64(history))
-        energy, emission = sample_energy(spectrum, state)
-        add_whole(counts, emission, 1)
-        emitted = weight * (energy + rest)
-        all_emitted += fixed_total(emitted)
-        x, y, z, u, v, w = sample_start(source, state)
-        inside, x, y, z, i, j, k = enter_grid(x, y, z, u, v, w, geometry)
-        if not inside:
-            all_escaped += fixed_total(emitted)
-            continue
-        if kind == ALPHA:
-            all_escaped += fixed_total(transport_alpha(energy, x, y, z, u, v, w, weight, i, j, k, geometry, alphas, tally))
-            continue
-        push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k)
-        while count[0] > 0:
-            count[0] -= 1
-            p = stack[count[0]]
-            which, energy, own = int(p[KIND]), p[ENERGY], p[WEIGHT]
-            x, y, z, u, v, w = p[X], p[Y], p[Z], p[U], p[V], p[W]
-            i, j, k = int(p[VOXEL_I]), int(p[VOXEL_J]), int(p[VOXEL_K])
-            if which == PHOTON:
-                left, excess = transport_photon(
-                    energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, voxel_class, kerma, tally, stack, count, state
-                )
-                all_escaped += fixed_total(left)
-                all_excess += fixed_total(excess)
-            else:
-                left = transport_electron(
-                    which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state
-                )
-                all_escaped += fixed_total(left)
+        begin, end = entry_of(source, history)
+        for row in range(begin, end):
+            which, energy, emission, share, x, y, z, u, v, w = start_particle(row, kind, spectrum, source, state)
+            if row == begin:
+                add_whole(counts, emission, 1)
+            own = weight * share
+            emitted = own * (energy + 2.0 * REST_ENERGY) if which == POSITRON else own * energy
+            all_emitted += fixed_total(emitted)
+            inside, x, y, z, i, j, k = enter_grid(x, y, z, u, v, w, geometry)
+            if not inside:
+                all_escaped += fixed_total(emitted)
+                continue
+            if which == ALPHA:
+                all_escaped += fixed_total(transport_alpha(energy, x, y, z, u, v, w, own, i, j, k, geometry, alphas, tally))
+                continue
+            push_particle(stack, count, which, energy, x, y, z, u, v, w, own, i, j, k)
+            while count[0] > 0:
+                count[0] -= 1
+                p = stack[count[0]]
+                which, energy, own = int(p[KIND]), p[ENERGY], p[WEIGHT]
+                x, y, z, u, v, w = p[X], p[Y], p[Z], p[U], p[V], p[W]
+                i, j, k = int(p[VOXEL_I]), int(p[VOXEL_J]), int(p[VOXEL_K])
+                if which == PHOTON:
+                    left, excess = transport_photon(
+                        energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, voxel_class, kerma, tally, stack, count,
+                        state,
+                    )  # fmt: skip
+                    all_escaped += fixed_total(left)
+                    all_excess += fixed_total(excess)
+                else:
+                    left = transport_electron(
+                        which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state
+                    )
+                    all_escaped += fixed_total(left)
     add_whole(totals, EMITTED, all_emitted)
     add_whole(totals, ESCAPED, all_escaped)
     add_whole(totals, EXCESS, all_excess)

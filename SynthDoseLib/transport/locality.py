@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..core import VoxelPhantom, resample_mean
+from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
 from .tables import range_classes
 
@@ -53,7 +54,7 @@ def _activity(phantom: VoxelPhantom, source: Source) -> NDArray[np.float32]:
             return source.weights
         return resample_mean(source.weights, source.grid, grid)
     activity = np.zeros(grid.shape, np.float32)
-    if isinstance(source, BeamSource):
+    if isinstance(source, BeamSource | ParticleListSource):
         return activity
     centre = source.position_mm_ras if isinstance(source, PointSource) else source.centre_mm_ras
     radius = source.radius_mm if isinstance(source, SphereSource) else 0.0

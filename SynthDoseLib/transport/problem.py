@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
 from .electrons_tables import ElectronTables, build_electron_tables
-from .emission_groups import EmissionGroup, group_emissions
+from .emission_groups import EmissionGroup, group_emissions, list_group
 from .geometry import POSITRON, STACK_SIZE, TALLY_PER_MEV, build_geometry
 from .histories import ALPHA, Tables, run_histories
 from .locality import local_range_classes
+from .particle_lists import ParticleListSource, list_notes
 from .sources import Source, build_source
 from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
 
@@ -42,6 +43,7 @@ class Problem:
     labels: NDArray[np.uint16]
     emission_count: int
     seed: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -84,8 +86,10 @@ def build_problem(
     if not phantom.density_g_cm3.any():
         raise SynthDoseError("The phantom is empty: the density is 0 everywhere.")
     phantom = _with_used_materials(phantom)
-    groups = group_emissions(emissions)
-    source_tables = build_source(source, phantom)
+    if isinstance(source, ParticleListSource) and emissions:
+        raise SynthDoseError("A list of particles brings its own energies: leave the emissions out.")
+    groups = (list_group(source.particles),) if isinstance(source, ParticleListSource) else group_emissions(emissions)
+    source_tables = build_source(source, phantom, seed)
     geometry = build_geometry(phantom)
     energies = [group.max_energy_MeV for group in groups if group.kind != ALPHA]
     # the quanta of annihilation in flight, and the electrons that they set free
@@ -100,7 +104,15 @@ def build_problem(
         local_range_classes(phantom, source) if kerma else np.zeros(1, np.uint8),
         kerma,
     )
-    return Problem(groups, tables, phantom.labels.labels.ravel(), len(emissions), seed)
+    notes = list_notes(source) if isinstance(source, ParticleListSource) else ()
+    return Problem(groups, tables, phantom.labels.labels.ravel(), max(1, len(emissions)), seed, notes)
+
+
+def with_uses(problem: Problem, uses: int) -> Problem:
+    """The same problem with every entry of its list of particles used so often."""
+    source = problem.tables.source
+    shape = np.array([source.shape[0], uses], np.int64)
+    return replace(problem, tables=problem.tables._replace(source=source._replace(shape=shape)))
 
 
 def _with_used_materials(phantom: VoxelPhantom) -> VoxelPhantom:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..core import Emission
 from .random import next_uniform
-from .sources import BEAM, POINT, VOLUME
+from .sources import BEAM, LIST, POINT, VOLUME
 
 
 class Spectrum(NamedTuple):
@@ -106,6 +106,31 @@ def sample_isotropic(state):
     across = math.sqrt(max(0.0, 1.0 - w * w))
     azimuth = 2.0 * math.pi * next_uniform(state)
     return across * math.cos(azimuth), across * math.sin(azimuth), w
+
+
+@njit
+def entry_of(source, history):
+    """First row and the one past the last of what a history follows: of a list of particles its entry, else one particle."""
+    if source.kind != LIST:
+        return 0, 1
+    entries, uses = source.shape[0], source.shape[1]
+    turn = history // uses if uses > 0 else history
+    entry = source.alias[turn % entries]
+    return int(source.cell[entry]), int(source.cell[entry + 1])
+
+
+@njit
+def start_particle(row, kind, spectrum, source, state):
+    """Kind, energy (MeV), number of the emission, share of the weight, position and direction of a particle that sets out."""
+    if source.kind == LIST:
+        p = source.particles[row]
+        return (
+            int(p[0]), np.float64(p[1]), np.int32(0), np.float64(p[8]), np.float64(p[2]), np.float64(p[3]), np.float64(p[4]),
+            np.float64(p[5]), np.float64(p[6]), np.float64(p[7]),
+        )  # fmt: skip
+    energy, emission = sample_energy(spectrum, state)
+    x, y, z, u, v, w = sample_start(source, state)
+    return int(kind), energy, emission, 1.0, x, y, z, u, v, w
 
 
 @njit

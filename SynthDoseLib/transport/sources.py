@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linprog
 
 from ..core import LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom
+from .particle_lists import COLUMNS, ParticleListSource, build_list, rays_meet_box
 
-VOLUME, POINT, SPHERE, BEAM = 0, 1, 2, 3
+VOLUME, POINT, SPHERE, BEAM, LIST = 0, 1, 2, 3, 4
 _OUTSIDE_TOLERANCE = 1e-6  # share of the activity that float32 maps may leave outside by their tails
 
 
@@ -123,11 +125,11 @@ class BeamSource:
     source_distance_mm: float | None = None
 
 
-Source = VolumeSource | OrganSource | PointSource | SphereSource | BeamSource
+Source = VolumeSource | OrganSource | PointSource | SphereSource | BeamSource | ParticleListSource
 
 
 class SourceTables(NamedTuple):
-    """A source as the kernels see it; see `sampling.sample_start`.
+    """A source as the kernels see it; see `sampling.start_particle`.
 
     Attributes
     ----------
@@ -136,9 +138,11 @@ class SourceTables(NamedTuple):
         Frame of the grid, cm. Volume: 3 x 3 matrix of the cell axes (rows x, y, z) and the corner of cell 0. Point and sphere:
         position, radius. Beam: centre, direction, up, across (unit vectors), half sizes, focus distance (0: parallel).
     shape : ndarray of int64, (2,)
-        ni, nj of the activity grid.
+        ni, nj of the activity grid. List: number of entries and how often each is used (0: in a circle).
     cell, alias : ndarray of int32; keep : ndarray of float32
-        Cells that hold activity, and the alias table to choose among them.
+        Cells that hold activity, and the alias table to choose among them. List: `ListTables.first_row` and `order`.
+    particles : ndarray of float32, (n, COLUMNS)
+        `ListTables.rows`.
     """
 
     kind: int
@@ -147,16 +151,22 @@ class SourceTables(NamedTuple):
     cell: NDArray[np.int32]
     keep: NDArray[np.float32]
     alias: NDArray[np.int32]
+    particles: NDArray[np.float32]
 
 
-def build_source(source: Source, phantom: VoxelPhantom) -> SourceTables:
-    """Check a source against its phantom and turn it into tables for the kernels.
+def build_source(source: Source, phantom: VoxelPhantom, seed: int = 0) -> SourceTables:
+    """Check a source against its phantom and turn it into tables for the kernels; the seed shuffles a list of particles.
 
     Raises
     ------
     SynthDoseError
-        If decays would happen outside the phantom's grid or in vacuum, or the source is not a source.
+        If decays would happen outside the phantom's grid or in vacuum, a beam or list misses the grid, or the source is not a
+        source.
     """
+    if isinstance(source, ParticleListSource):
+        built = build_list(source, phantom, seed)
+        shape = np.array([built.order.size, 0 if source.cyclic else 1], np.int64)
+        return SourceTables(LIST, np.zeros(1), shape, built.first_row, np.ones(1, np.float32), built.order, built.rows)
     if isinstance(source, OrganSource):
         source = source.as_volume(phantom.labels)
     if isinstance(source, VolumeSource):
@@ -177,7 +187,12 @@ def build_source(source: Source, phantom: VoxelPhantom) -> SourceTables:
 
 def _tables(kind: int, numbers: list[float]) -> SourceTables:
     none = np.zeros(1, np.int32)
-    return SourceTables(kind, np.array(numbers, np.float64), np.ones(2, np.int64), none, np.ones(1, np.float32), none)
+    shape, keep = np.ones(2, np.int64), np.ones(1, np.float32)
+    return SourceTables(kind, np.array(numbers, np.float64), shape, none, keep, none, _no_particles())
+
+
+def _no_particles() -> NDArray[np.float32]:
+    return np.zeros((1, COLUMNS), np.float32)
 
 
 def _vector(name: str, value: ArrayLike) -> NDArray[np.float64]:
@@ -237,7 +252,7 @@ def _build_volume(source: VolumeSource, phantom: VoxelPhantom) -> SourceTables:
     axes = target.directions.T @ grid.ijk_to_ras[:3, :3] / 10
     corner = _to_frame(target, grid.to_ras((-0.5, -0.5, -0.5)))
     numbers = np.concatenate([axes.ravel(), corner])
-    return SourceTables(VOLUME, numbers, np.array([ni, nj], np.int64), cell.astype(np.int32), keep, alias)
+    return SourceTables(VOLUME, numbers, np.array([ni, nj], np.int64), cell.astype(np.int32), keep, alias, _no_particles())
 
 
 def _build_beam(source: BeamSource, grid: VoxelGrid) -> SourceTables:
@@ -263,4 +278,30 @@ def _build_beam(source: BeamSource, grid: VoxelGrid) -> SourceTables:
         raise SynthDoseError(f"source_distance_mm has to be positive; found {distance}. Leave it out for a parallel beam.")
     turn = grid.directions.T
     vectors = [_to_frame(grid, centre), turn @ direction, turn @ up, turn @ np.cross(direction, up)]
+    _require_hit(vectors, size / 20, (distance or 0.0) / 10, np.asarray(grid.shape[::-1]) * grid.spacing_mm / 10)
     return _tables(BEAM, [*np.concatenate(vectors), *(size / 20), (distance or 0.0) / 10])
+
+
+def _require_hit(
+    vectors: list[NDArray[np.float64]], half: NDArray[np.float64], focus_cm: float, grid_cm: NDArray[np.float64]
+) -> None:
+    """Raise `SynthDoseError` unless a beam (centre, direction, up, across; cm, frame of the grid) meets the grid."""
+    centre, direction, up, across = vectors
+    field = np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]]) * half
+    start = centre + field[:, :1] * up + field[:, 1:] * across
+    rays = np.broadcast_to(direction, start.shape) if focus_cm <= 0 else start - (centre - focus_cm * direction)
+    if rays_meet_box(start, rays, grid_cm).any():
+        return
+    # the grid may still lie between the rays of centre and corners: is there a point in the grid and in the beam?
+    widening = half / focus_cm if focus_cm > 0 else np.zeros(2)
+    rows, limits = [-direction], [-direction @ centre]
+    for axis, width, slope in ((up, half[0], widening[0]), (across, half[1], widening[1])):
+        for sign in (1.0, -1.0):
+            normal = sign * axis - slope * direction
+            rows.append(normal)
+            limits.append(width + normal @ centre)
+    found = linprog(np.zeros(3), A_ub=np.array(rows), b_ub=np.array(limits), bounds=[(0.0, edge) for edge in grid_cm])
+    if found.status == 2:
+        raise SynthDoseError(
+            "The beam misses the phantom: no ray of its field meets the grid. Check centre_mm_ras, direction_ras and size_mm."
+        )

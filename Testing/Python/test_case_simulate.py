@@ -109,6 +109,48 @@ def test_simulate_writes_what_the_design_promises(case, tmp_path):
     assert record["energy_emitted_MeV"] == pytest.approx(0.2 + 0.5 * (0.75 * 0.15 + 0.25 * 0.3), rel=0.03)
 
 
+PHASE_SPACE = """kind = "phase-space"
+path = "beam.csv"
+origin_mm_ras = [0, 0, 100]
+x_axis_ras = [1, 0, 0]
+z_axis_ras = [0, 0, -1]
+"""
+
+
+def as_phase_space(case: Path) -> None:
+    text = case.read_text()
+    begin, end = text.index('kind = "organs"'), text.index("[run]")
+    case.write_text(text[:begin] + PHASE_SPACE + text[end:])
+    rows = [f"photon,0.5,{x},0,0,0,0,1" for x in range(-10, 10)] + [f"electron,1.0,{x},5,0,0,0,1" for x in range(-10, 10)]
+    (case.parent / "beam.csv").write_text("\n".join(["particle,energy_MeV,x_mm,y_mm,z_mm,u,v,w", *rows]))
+
+
+def test_a_phase_space_is_a_source(case, tmp_path):
+    as_phase_space(case)
+    result = run_case(case, tmp_path / "out")
+    assert result.energy_emitted_MeV == pytest.approx(0.75)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["emissions"] == []
+    assert "beam.csv" in record["inputs"]
+    assert any("per original history" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("z_axis_ras = [0, 0, -1]", "", "lacks the key 'z_axis_ras'"), ("beam.csv", "no.csv", "no.csv"),
+        ("origin_mm_ras", 'nuclide = "Lu-177"\norigin_mm_ras', "brings its own energies"),
+        ("threads = 1", "threads = 1\ns_values = true", "needs a nuclide"),
+        ("origin_mm_ras", "original_histories = 3\norigin_mm_ras", "more than the 3 original"),
+    ],
+)  # fmt: skip
+def test_a_bad_phase_space_case_is_refused(case, old, new, message):
+    as_phase_space(case)
+    rewrite(case, old, new)
+    with pytest.raises(SynthDoseError, match=message):
+        read_case(case)
+
+
 def test_s_values_are_a_matrix_of_organs(case, tmp_path):
     rewrite(case, "threads = 1", "threads = 1\ns_values = true")
     run_case(case, tmp_path / "out")
@@ -145,7 +187,7 @@ def test_a_nuclide_brings_its_emissions_and_asks_about_its_progeny(case):
         ("O = 0.888106", "Ox = 0.888106", "'Ox'"),
         ("density_g_cm3 = 0.26", "density_g_cm3 = -1.0", "positive"),
         ('kind = "organs"', 'kind = "organ"', "Did you mean 'organs'"),
-        ('kind = "organs"', 'kind = "phase-space"', "phase-space"),
+        ('kind = "organs"', 'kind = "phase-space"', "does not belong"),
         ('kind = "organs"', 'kind = "point"', "does not belong"),
         ("weights = { kidneys = 3, liver = 1 }", "weights = { kidney = 3 }", "kidneys, liver"),
         ('particle = "photon"', 'particle = "neutron"', "neutron"),
