@@ -1,5 +1,6 @@
 """From dose per voxel to what a physicist reads: organ doses and dose-volume histograms."""
 
+from .contours import ContourBody
 from .histogram import DoseVolumeHistogram, dose_volume_histogram, dose_volume_histograms, write_dvh_csv
 from .marrow import MarrowDoses, active_marrow_distribution, bones_of, marrow_cellularity, marrow_doses
 from .organs import OrganDoseRow, noise_notes, organ_dose_table, write_organ_doses_csv
@@ -12,8 +13,10 @@ from .spongiosa import (
     stopping_ratio,
     trabecula_thickness_cm,
 )
+from .structures import contour_histogram, label_histogram, label_histograms
 
 __all__ = [
+    "ContourBody",
     "DoseVolumeHistogram",
     "MarrowDoses",
     "OrganDoseRow",
@@ -23,8 +26,11 @@ __all__ = [
     "absorbed_fractions",
     "active_marrow_distribution",
     "bones_of",
+    "contour_histogram",
     "dose_volume_histogram",
     "dose_volume_histograms",
+    "label_histogram",
+    "label_histograms",
     "marrow_cellularity",
     "marrow_doses",
     "marrow_enhancement",

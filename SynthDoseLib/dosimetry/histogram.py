@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from ..core import DoseMap, LabelMap, SynthDoseError, atomic_path
 
@@ -61,6 +63,114 @@ class DoseVolumeHistogram:
         if fraction.size and not (fraction.min() >= 0 and fraction.max() <= 1):
             raise SynthDoseError(f"A volume fraction lies between 0 and 1; found {fraction.tolist()}.")
         return np.asarray(np.quantile(self.sorted_dose_Gy, 1.0 - fraction, method="hazen"))
+
+    @property
+    def mean_Gy(self) -> float:
+        """Mean over the volume (not the mass)."""
+        return float(self.sorted_dose_Gy.mean())
+
+    @property
+    def min_Gy(self) -> float:
+        """Lowest dose of a voxel or sample."""
+        return float(self.sorted_dose_Gy[0])
+
+    @property
+    def max_Gy(self) -> float:
+        """Highest dose of a voxel or sample."""
+        return float(self.sorted_dose_Gy[-1])
+
+    def dose_at_volume(self, volume_ml: float) -> float:
+        """Dose (D_cc) that the hottest `volume_ml` receive at least, Gy.
+
+        Raises
+        ------
+        SynthDoseError
+            If the organ is smaller.
+        """
+        if not 0 <= volume_ml <= self.volume_ml * (1 + 1e-9):
+            raise SynthDoseError(
+                f"'{self.organ}' has {self.volume_ml:.3g} ml; there is no dose to its hottest {volume_ml:g} ml."
+            )
+        return float(self.dose_at(min(1.0, volume_ml / self.volume_ml)))
+
+    def volume_at(self, dose_Gy: float) -> float:
+        """Volume that receives at least `dose_Gy`, ml."""
+        return float(self.volume_fraction_at(dose_Gy)) * self.volume_ml
+
+    def generalised_eud(self, exponent: float) -> float:
+        """Generalised equivalent uniform dose, Gy: the power mean of the doses.
+
+        Parameters
+        ----------
+        exponent : float
+            `a`: 1 is the mean, large values go to the maximum (organs in series), negative ones to the minimum (tumours).
+
+        References
+        ----------
+        A. Niemierko, Med. Phys. 26 (1999) 1100.
+
+        Examples
+        --------
+        >>> DoseVolumeHistogram("liver", 2.0, np.array([1.0, 3.0])).generalised_eud(2)
+        2.23606797749979
+        """
+        if exponent == 0 or not math.isfinite(exponent):
+            raise SynthDoseError(f"The exponent of the generalised EUD has to be finite and not 0; found {exponent}.")
+        dose = self.sorted_dose_Gy
+        if exponent < 0 and dose[0] <= 0:
+            return 0.0
+        largest = dose[-1] if exponent > 0 else dose[0]
+        if largest <= 0:
+            return 0.0
+        return float(largest * np.mean((dose / largest) ** exponent) ** (1 / exponent))
+
+    def survival_eud(self, alpha_per_Gy: float) -> float:
+        """Uniform dose that leaves as many cells as these doses do, Gy, for survival exp(-alpha D).
+
+        Give biologically effective doses for the linear-quadratic model.
+
+        References
+        ----------
+        A. Niemierko, Med. Phys. 24 (1997) 103.
+        """
+        if not (math.isfinite(alpha_per_Gy) and alpha_per_Gy > 0):
+            raise SynthDoseError(f"alpha has to be above 0; found {alpha_per_Gy} 1/Gy.")
+        lowest = self.sorted_dose_Gy[0]
+        return float(lowest - np.log(np.mean(np.exp(-alpha_per_Gy * (self.sorted_dose_Gy - lowest)))) / alpha_per_Gy)
+
+    def uncertainty(
+        self, dose_Gy: ArrayLike, *, voxel_sigma_Gy: ArrayLike | None = None, relative_sigma: float = 0.0
+    ) -> NDArray[np.float64]:
+        """One standard uncertainty of the volume fraction at `dose_Gy`.
+
+        What moves all doses together (the error of the mean dose, and `relative_sigma` of calibration, recovery and the like)
+        shifts the curve; statistical noise of single voxels makes each of them fall to either side by chance.
+
+        Parameters
+        ----------
+        dose_Gy : array_like, (n,)
+        voxel_sigma_Gy : array_like, (m,), optional
+            Standard errors of the voxels, in the order of `sorted_dose_Gy`, independent of each other.
+        relative_sigma : float
+            Of all doses together.
+
+        Returns
+        -------
+        ndarray of float64, (n,)
+        """
+        levels = np.atleast_1d(np.asarray(dose_Gy, dtype=np.float64))
+        mean_sigma = self.mean_sigma_Gy if math.isfinite(self.mean_sigma_Gy) else 0.0
+        shift = np.hypot(relative_sigma * levels, mean_sigma * levels / max(self.mean_Gy, 1e-300))
+        half = (self.volume_fraction_at(levels - shift) - self.volume_fraction_at(levels + shift)) / 2
+        variance = half**2
+        if voxel_sigma_Gy is not None:
+            sigma = np.maximum(np.asarray(voxel_sigma_Gy, dtype=np.float64), 1e-300)
+            if sigma.shape != self.sorted_dose_Gy.shape:
+                raise SynthDoseError(f"{sigma.size} standard errors were given for {self.sorted_dose_Gy.size} doses.")
+            for n, level in enumerate(levels):
+                above = ndtr((self.sorted_dose_Gy - level) / sigma)
+                variance[n] += float((above * (1 - above)).sum()) / sigma.size**2
+        return np.sqrt(variance)
 
     def curve(self, points: int = 200) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return dose, Gy, from 0 to just past the maximum and the volume fraction there, `points` of each."""

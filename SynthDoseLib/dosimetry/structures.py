@@ -1,0 +1,179 @@
+"""Dose-volume histograms sampled finer than voxels, from contours or from labels on any grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..core import DoseMap, LabelMap, SynthDoseError, VoxelGrid
+from .contours import ContourBody, evenly_spread
+from .histogram import DoseVolumeHistogram
+
+STEPS = 20_000  # equal-volume steps that a histogram keeps: its bins are narrow where the dose changes slowly with volume
+SAMPLE_MM = 0.75  # wanted distance of samples in a label
+MOST_SAMPLES = 20_000_000
+MOST_PER_VOXEL = 5  # along each side
+SMOOTH_INTERIOR = 0.15  # share of voxels without a face at the surface, from which a label is given a smooth surface
+OUTSIDE_ALLOWED = 1e-3
+
+
+def contour_histogram(
+    dose: DoseMap,
+    contours: Sequence[NDArray[np.float64]],
+    name: str,
+    *,
+    slab_mm: float | None = None,
+    sigma_Gy: float = float("nan"),
+) -> DoseVolumeHistogram:
+    """Return the histogram of a structure drawn as contours, which need not know the grid of the dose.
+
+    Parameters
+    ----------
+    dose : DoseMap
+        Read by trilinear interpolation between voxel centres.
+    contours : sequence of ndarray, (n, 3)
+        Closed planar contours, RAS mm, as `io.read_structures` gives them; see `ContourBody` for what is between them.
+    name : str
+    slab_mm : float, optional
+        Distance of planes, needed if there is only one.
+    sigma_Gy : float
+        One standard error of the mean dose, if known.
+
+    Returns
+    -------
+    DoseVolumeHistogram
+
+    Raises
+    ------
+    SynthDoseError
+        If the structure is empty, damaged, or reaches out of the dose grid by more than 0.1 % of its volume.
+    """
+    body = ContourBody(contours, slab_mm, name)
+    values, volumes, outside = [], [], 0.0
+    for places, volume in body.pieces():
+        sampled, inside = _dose_at(dose, dose.grid.to_ijk(places))
+        outside += float((~inside).sum()) * volume
+        values.append(sampled[inside])
+        volumes.append(np.full(int(inside.sum()), volume))
+    total = sum(float(v.sum()) for v in volumes) + outside
+    _require_inside(name, outside, total)
+    return _histogram(name, np.concatenate(values), np.concatenate(volumes), sigma_Gy)
+
+
+def label_histogram(
+    dose: DoseMap, labels: LabelMap, organ: str, *, smooth: bool = True, sigma_Gy: float = float("nan")
+) -> DoseVolumeHistogram:
+    """Return the histogram of a label, sampled several times per voxel; labels may be on another grid than the dose.
+
+    Parameters
+    ----------
+    dose : DoseMap
+        Read by trilinear interpolation between voxel centres.
+    labels : LabelMap
+    organ : str
+    smooth : bool
+        Give the label a smooth surface of the same volume, unless it is so small or thin (a spinal cord of a few voxels across)
+        that hardly a voxel lies inside it; otherwise it is made of blocks.
+    sigma_Gy : float
+        One standard error of the mean dose, if known.
+
+    Raises
+    ------
+    SynthDoseError
+        If the label is unknown or empty, or reaches out of the dose grid.
+    """
+    mask = labels.mask(organ)
+    count = int(np.count_nonzero(mask))
+    if count == 0:
+        raise SynthDoseError(f"The structure '{organ}' is empty: it has no voxel, and so no dose-volume histogram.")
+    places, volume_ml = _label_samples(mask, labels.grid, count, smooth=smooth)
+    sampled, inside = _dose_at(dose, dose.grid.to_ijk(places))
+    _require_inside(organ, float((~inside).sum()), float(inside.size))
+    share = np.full(int(inside.sum()), volume_ml / inside.size)
+    return _histogram(organ, sampled[inside], share * 1000.0, sigma_Gy)
+
+
+def label_histograms(
+    dose: DoseMap,
+    labels: LabelMap,
+    *,
+    organs: Iterable[str] | None = None,
+    smooth: bool = True,
+    sigma_Gy: dict[str, float] | None = None,
+) -> tuple[DoseVolumeHistogram, ...]:
+    """Return the sub-voxel histograms of `organs`, or of every label that has voxels, in the order of the table."""
+    counts = labels.voxel_counts()
+    names = [name for name, count in counts.items() if count] if organs is None else list(organs)
+    known = sigma_Gy or {}
+    return tuple(label_histogram(dose, labels, name, smooth=smooth, sigma_Gy=known.get(name, float("nan"))) for name in names)
+
+
+def _require_inside(name: str, outside: float, total: float) -> None:
+    if total > 0 and outside > OUTSIDE_ALLOWED * total:
+        raise SynthDoseError(
+            f"{outside / total:.1%} of the structure '{name}' lie outside the dose grid, where no dose is known. "
+            "Use a dose that covers the structure, or crop the structure to it."
+        )
+
+
+def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Dose at voxel coordinates (n, 3), and which of them are inside the grid (up to the outer faces of its voxels)."""
+    kji = ijk[:, ::-1].T
+    upper = np.asarray(dose.grid.shape)[:, None] - 0.5
+    inside = np.asarray(((kji >= -0.5) & (kji <= upper)).all(axis=0))
+    values = np.empty(ijk.shape[0], np.float64)
+    ndimage.map_coordinates(dose.dose_Gy, kji, output=values, order=1, mode="nearest")
+    return values, inside
+
+
+def _label_samples(mask: NDArray[np.bool_], grid: VoxelGrid, count: int, *, smooth: bool) -> tuple[NDArray[np.float64], float]:
+    """Positions (n, 3), RAS mm, of evenly spread samples inside a label, and its volume, ml."""
+    where = np.nonzero(mask)
+    lower = np.array([int(axis.min()) for axis in where]) - 2
+    upper = np.array([int(axis.max()) for axis in where]) + 3
+    box = np.zeros(tuple(upper - lower), np.float32)
+    box[tuple(axis - low for axis, low in zip(where, lower, strict=True))] = 1
+    spacing_kji = np.array(grid.spacing_mm[::-1])
+    most = max(1, int((MOST_SAMPLES / box.size) ** (1 / 3)))
+    per_voxel = np.clip(np.ceil(spacing_kji / SAMPLE_MM), 2, MOST_PER_VOXEL).astype(int)
+    per_voxel = np.maximum(1, np.minimum(per_voxel, most))
+    fine = [(np.arange(n * s) + 0.5) / s - 0.5 for n, s in zip(box.shape, per_voxel, strict=True)]
+    wanted = count * int(per_voxel.prod())
+    interior = int(np.count_nonzero(ndimage.binary_erosion(box > 0)))
+    if smooth and interior >= SMOOTH_INTERIOR * count:
+        field = ndimage.gaussian_filter(box, 0.7, mode="constant")
+        for axis, places in enumerate(fine):
+            field = _interpolate(field, places, axis)
+        inside = np.argpartition(field.ravel(), -wanted)[-wanted:]
+        kji = np.stack([fine[axis][index] for axis, index in enumerate(np.unravel_index(inside, field.shape))], axis=1)
+    else:
+        offsets = np.stack(np.meshgrid(*((np.arange(s) + 0.5) / s - 0.5 for s in per_voxel), indexing="ij"), axis=-1)
+        voxels = np.stack(where, axis=1) - lower
+        kji = (voxels[:, None, :] + offsets.reshape(-1, 3)[None]).reshape(-1, 3)
+    kji = kji + lower + evenly_spread(len(kji)) / per_voxel
+    return grid.to_ras(kji[:, ::-1]), count * grid.voxel_volume_ml
+
+
+def _interpolate(field: NDArray[np.float32], places: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+    """Linear interpolation along one axis."""
+    lower = np.clip(np.floor(places).astype(int), 0, max(field.shape[axis] - 2, 0))
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    part = np.clip(places - lower, 0, 1).astype(np.float32).reshape(shape)
+    upper = np.minimum(lower + 1, field.shape[axis] - 1)
+    return np.asarray(np.take(field, lower, axis) * (1 - part) + np.take(field, upper, axis) * part)
+
+
+def _histogram(name: str, dose: NDArray[np.float64], volume_mm3: NDArray[np.float64], sigma_Gy: float) -> DoseVolumeHistogram:
+    """Histogram of samples of unequal volume, in steps of equal volume; the lowest and highest sample are kept."""
+    order = np.argsort(dose)
+    ordered, share = dose[order], volume_mm3[order]
+    total = float(share.sum())
+    middle = (np.cumsum(share) - share / 2) / total
+    steps = min(STEPS, max(2, dose.size))
+    levels = np.interp((np.arange(steps) + 0.5) / steps, middle, ordered)
+    levels[0], levels[-1] = ordered[0], ordered[-1]
+    return DoseVolumeHistogram(name, total / 1000.0, levels, sigma_Gy)
