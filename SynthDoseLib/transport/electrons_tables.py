@@ -115,7 +115,7 @@ def build_electron_tables(
     hard_most_MeV: float = 0.2,
     photon_cut_MeV: float = 0.010,
     absorption_MeV: float = 0.002,
-    stop_share: float = 0.008,
+    stop_share: float = 0.0005,
     mean_excitation_eV: Sequence[float] | None = None,
 ) -> ElectronTables:
     """Tables for `transport_electron`.
