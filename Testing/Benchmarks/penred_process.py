@@ -2,10 +2,12 @@
 
 Only this script imports pyPenred (AGPL-3.0), and nothing imports this script.
 
-Job: ``folder`` (empty, for PenRed's files), ``result`` (.npz to write), ``shape`` (nx, ny, nz), ``voxel_cm``, ``indices`` (.npy
-of 1-based material numbers, x fastest), ``materials`` (list of {density_g_cm3, mass_fractions_Z}), ``particle`` ("electron" or
-"gamma"), ``spectrum_eV`` (list of [energy, probability], lower edges, the last probability negative) or ``energy_eV``,
-``box_centre_cm``, ``box_size_cm``, ``source_material`` (0: the whole box), ``histories``, ``c1_c2``, ``electron_cut_eV``.
+Job: ``folder`` (empty, for PenRed's files), ``materials_folder`` (kept between runs), ``result`` (.npz to write), ``shape``
+(nx, ny, nz), ``voxel_cm`` (3), ``indices`` (.npy of 1-based material numbers, x fastest), ``density_factor`` (.npy, relative to
+the density of the material), ``materials`` (list of {key, density_g_cm3, mass_fractions_Z} or {key, listed}: PENELOPE's own
+number of a compound), ``particle`` ("electron", "positron" or "gamma"), ``spectrum_eV`` (list of [energy, probability], lower
+edges, the last probability negative), ``centre_cm``, ``size_cm`` (box), ``direction`` (null: isotropic), ``source_material``
+(0: the whole box), ``histories``, ``seed``, ``c1_c2``, ``wcc_eV``, ``wcr_eV``, ``cuts_eV`` (by particle).
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pyPenred
 
-PHOTON_CUT_EV = 2e3
 LOWEST_EV = 50.0  # PENELOPE knows no particles below
 
 
@@ -26,56 +27,22 @@ def main() -> None:
     """Configure and run; PenRed prints the time of its histories, without that of reading materials, to standard output."""
     job = json.load(sys.stdin)
     os.chdir(job["folder"])
-    nx, ny, nz = job["shape"]
-    size = job["voxel_cm"]
-    indices = np.load(job["indices"]).ravel()
-    with Path("voxels.dat").open("w") as stream:
-        stream.write(f"{nx} {ny} {nz}\n{size} {size} {size}\n")
-        stream.writelines(f"{index} 1.0\n" for index in indices)
+    write_voxels(job)
+    soft = {"C1": job["c1_c2"], "C2": job["c1_c2"], "WCC": job["wcc_eV"], "WCR": job["wcr_eV"]}
     materials = {}
-    soft = {"C1": job["c1_c2"], "C2": job["c1_c2"], "WCC": 0.5 * job["electron_cut_eV"], "WCR": 0.5 * job["electron_cut_eV"]}
-    cuts = {"electron": job["electron_cut_eV"], "positron": job["electron_cut_eV"], "gamma": PHOTON_CUT_EV}
     for number, material in enumerate(job["materials"], start=1):
-        composition = [(int(z), float(w)) for z, w in material["mass_fractions_Z"].items()]
-        pyPenred.simulation.materials.create(f"m{number}", material["density_g_cm3"], composition, f"m{number}.mat")
-        materials[f"m{number}"] = {"number": number, "filename": f"m{number}.mat", "eabs": cuts, **soft}
-    if "energy_eV" in job:
-        energy = {"type": "MONOENERGETIC", "energy": job["energy_eV"]}
-    else:
-        Path("spectrum.dat").write_text("".join(f"{max(e, LOWEST_EV):.8E} {p:.8E}\n" for e, p in job["spectrum_eV"]))
-        energy = {"type": "FILE_SPECTRUM", "filename": "spectrum.dat"}
-    centre, box = job["box_centre_cm"], job["box_size_cm"]
-    source = {
-        "nhist": float(job["histories"]),
-        "kpar": job["particle"],
-        "spatial": {
-            "type": "BOX",
-            "size": {"dx": box[0], "dy": box[1], "dz": box[2]},
-            "position": {"x": centre[0], "y": centre[1], "z": centre[2]},
-        },
-        "direction": {
-            "type": "SOLID_ANGLE", "u": 0.0, "v": 0.0, "w": 1.0, "theta0": 0.0, "theta1": 180.0, "phi0": 0.0, "dphi": 360.0
-        },
-        "energy": energy,
-    }  # fmt: skip
-    if job["source_material"]:
-        source["source-material"] = job["source_material"]
+        filename = material_file(material, Path(job["materials_folder"]))
+        materials[f"m{number}"] = {"number": number, "filename": filename, "eabs": job["cuts_eV"], **soft}
     simulation = pyPenred.simulation.create()
     simulation.configure(
         {
-            "sources": {"generic": {"src": source}},
+            "sources": {"generic": {"src": source(job)}},
             "geometry": {
                 "type": "VOXEL", "filename": "voxels.dat", "ascii": True, "enclosure-margin": 1e-3, "enclosure-material": 1
             },
-            "tallies": {
-                "dose": {
-                    "type": "SPATIAL_DOSE_DISTRIB", "xmin": 0.0, "xmax": nx * size, "nx": nx, "ymin": 0.0, "ymax": ny * size,
-                    "ny": ny, "zmin": 0.0, "zmax": nz * size, "nz": nz,
-                },
-                "mat": {"type": "EDEP_MAT", "nmat": len(materials)},
-            },
+            "tallies": tallies(job),
             "materials": materials,
-            "simulation": {"threads": 1, "seedPair": 3, "dump-interval": 1e9},
+            "simulation": {"threads": 1, "seedPair": job["seed"], "dump-interval": 1e9},
         }
     )  # fmt: skip
     simulation.simulate()
@@ -86,6 +53,53 @@ def main() -> None:
         job["result"], dose=np.asarray(dose), sigma=np.asarray(sigma), energy_eV=energy_eV,
         energy_sigma=energy_sigma,
     )  # fmt: skip
+
+
+def write_voxels(job: dict) -> None:
+    """Write the voxel file: sizes, then material and relative density of every voxel."""
+    nx, ny, nz = job["shape"]
+    indices, factors = np.load(job["indices"]).ravel(), np.load(job["density_factor"]).ravel()
+    with Path("voxels.dat").open("w") as stream:
+        stream.write(f"{nx} {ny} {nz}\n{' '.join(str(size) for size in job['voxel_cm'])}\n")
+        stream.writelines(f"{index} {factor:.7g}\n" for index, factor in zip(indices, factors, strict=True))
+
+
+def material_file(material: dict, folder: Path) -> str:
+    """Path of the material file, made if it is not there."""
+    path = folder / f"{material['key']}.mat"
+    if not path.exists():
+        if "listed" in material:
+            pyPenred.simulation.materials.createListed(material["listed"], str(path))
+        else:
+            composition = [(int(z), float(w)) for z, w in material["mass_fractions_Z"].items()]
+            pyPenred.simulation.materials.create(material["key"], material["density_g_cm3"], composition, str(path))
+    return str(path)
+
+
+def source(job: dict) -> dict:
+    """Particles from a box, isotropic or all in one direction."""
+    Path("spectrum.dat").write_text("".join(f"{max(e, LOWEST_EV):.8E} {p:.8E}\n" for e, p in job["spectrum_eV"]))
+    u, v, w = job["direction"] or (0.0, 0.0, 1.0)
+    (x, y, z), (dx, dy, dz) = job["centre_cm"], job["size_cm"]
+    result = {
+        "nhist": float(job["histories"]),
+        "kpar": job["particle"],
+        "spatial": {"type": "BOX", "size": {"dx": dx, "dy": dy, "dz": dz}, "position": {"x": x, "y": y, "z": z}},
+        "direction": {
+            "type": "SOLID_ANGLE", "u": u, "v": v, "w": w, "theta0": 0.0, "theta1": 0.0 if job["direction"] else 180.0,
+            "phi0": 0.0, "dphi": 360.0,
+        },
+        "energy": {"type": "FILE_SPECTRUM", "filename": "spectrum.dat"},
+    }  # fmt: skip
+    return result | ({"source-material": job["source_material"]} if job["source_material"] else {})
+
+
+def tallies(job: dict) -> dict:
+    """Dose per voxel, energy per material."""
+    extent = {}
+    for axis, count, size in zip("xyz", job["shape"], job["voxel_cm"], strict=True):
+        extent |= {f"{axis}min": 0.0, f"{axis}max": count * size, f"n{axis}": count}
+    return {"dose": {"type": "SPATIAL_DOSE_DISTRIB", **extent}, "mat": {"type": "EDEP_MAT", "nmat": len(job["materials"])}}
 
 
 if __name__ == "__main__":

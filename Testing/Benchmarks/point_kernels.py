@@ -103,7 +103,7 @@ def compare_electron_kernel(name: str, effort: Effort) -> list[Comparison]:
         )
         result = simulate(phantom, PointSource((0.0, 0.0, 0.0)), [emission], settings)
         energy = np.array([organ.dose_Gy * organ.mass_g for organ in result.organs])
-        radii.append([_radius(energy, edges, part) for part in (0.5, 0.9)])
+        radii.append([radius_of(energy, edges, part) for part in (0.5, 0.9)])
     own, own_error = np.mean(radii, axis=0), np.std(radii, axis=0, ddof=1) / np.sqrt(SEEDS)
     rows = []
     for n, part in enumerate((0.5, 0.9)):
@@ -119,7 +119,7 @@ def _reference_radius(data: Any, labels: NDArray[np.uint16], voxel_cm: float, pa
     """Radius and its standard error: that of the energy inside over the energy per cm there."""
     edges = data["edges_cm"]
     energy, _ = fold(data["frac"], edges, labels, voxel_cm)
-    radius = _radius(energy[1:], edges, part)
+    radius = radius_of(energy[1:], edges, part)
     inner, outer = edges[1:] <= radius, edges[1:] > radius
     total = energy[1:].sum()
     # share inside = I / (I + O): errors of both parts
@@ -129,7 +129,7 @@ def _reference_radius(data: Any, labels: NDArray[np.uint16], voxel_cm: float, pa
     return radius, float(error / slope)
 
 
-def _radius(energy: NDArray[np.float64], edges: NDArray[np.float64], part: float) -> float:
+def radius_of(energy: NDArray[np.float64], edges: NDArray[np.float64], part: float) -> float:
     """Radius within which `part` of the energy of shells (n,) lies."""
     inside = np.concatenate([[0.0], np.cumsum(energy)]) / energy.sum()
     return float(np.interp(part, inside, edges))

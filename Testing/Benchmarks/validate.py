@@ -14,6 +14,7 @@ from pathlib import Path
 from .comparison import Comparison, summary, table
 from .point_kernels import ELECTRON_KERNELS, PHOTON_KERNELS, compare_electron_kernel, compare_photon_kernel
 from .precision import Effort
+from .principles import closed_forms, energy_balance, estimators, fano, oblique_source, reciprocity
 from .reference_cases import CASES, REFERENCE, compare_precisely
 from .results import RESULTS, write_section
 from .voxel_values import compare_lanconelli, compare_mird17, compare_s_values, compare_spheres
@@ -40,6 +41,12 @@ GROUPS: dict[str, tuple[str, Group]] = {
         "Electron point kernels in water: radii of 50 % and 90 % of the energy, 1 %",
         lambda effort: [row for name in ELECTRON_KERNELS for row in compare_electron_kernel(name, effort)],
     ),
+    "closed forms": ("Absorbed fractions of cubes from point kernels: alphas CSDA, others PenRed's", closed_forms),
+    "fano": ("Fano's theorem: water of mixed densities, emission per mass; expected is the energy per mass", fano),
+    "reciprocity": ("Reciprocity in water", reciprocity),
+    "estimators": ("Estimator `auto` beside `analog`", estimators),
+    "energy": ("Energy balance: analog 1e-6, auto three standard errors", energy_balance),
+    "oblique": ("Sources off the centre of an oblique phantom: centre of the dose, mm", oblique_source),
     "s values": ("Voxel S values of Y-90 in 3 mm", compare_s_values),
     "lanconelli": ("Voxel S values of Lanconelli et al. 2012 (DOSXYZnrc)", compare_lanconelli),
     "mird 17": ("Voxel S values of MIRD pamphlet 17 (EGS4), for orientation", compare_mird17),
