@@ -6,21 +6,24 @@ factors, pair and triplet production (as pairs) with the positron followed. Elec
 straight lines with the stopping power of the voxel's material.
 
 Kernels: `photons`, `electrons`, `alphas`, `geometry`, `random`, `sampling`, `histories`. Drivers, which hold no physics:
-`sources`, `emission_groups`, `locality`, `problem`, `allotment`, `batches`, `engine`.
+`sources`, `emission_groups`, `locality`, `problem`, `crop`, `allotment`, `limits`, `tallies`, `crew`, `batches`, `checkpoint`,
+`results`, `engine`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from ..core import Emission, Progress, VoxelPhantom, silent
 from .cache import prepare_kernel_cache
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
-from .values import RunSettings, SimulationResult
+from .values import ComponentDose, RunSettings, SimulationResult
 
 __all__ = [
     "BeamSource",
+    "ComponentDose",
     "OrganSource",
     "ParticleListSource",
     "PointSource",
@@ -42,8 +45,9 @@ def simulate(
     emissions: Sequence[Emission],
     settings: RunSettings,
     progress: Progress = silent,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> SimulationResult:
     """Dose per decay in every voxel and organ of a phantom: `engine.simulate`, which loads numba only when it is called."""
     from . import engine
 
-    return engine.simulate(phantom, source, emissions, settings, progress)
+    return engine.simulate(phantom, source, emissions, settings, progress, checkpoint)

@@ -8,13 +8,16 @@ come from a pilot run, whose histories are not used again, so that the result st
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .crew import Crew
 from .emission_groups import relative_cost
-from .problem import Problem, follow, new_work, organ_energies
+from .problem import Work, follow
+from .tallies import organ_energies
 
 PILOT_STREAM = 1 << 20  # far from the numbers of the groups
 _PARTS = 8
@@ -43,33 +46,76 @@ class Allotment:
     cpu_s: float
 
 
-def allot(problem: Problem, organs: NDArray[np.int64], histories: int, stop: threading.Event) -> Allotment:
-    """Run `histories` pilot histories of each group and allot shares for the least variance in `organs` (label indices)."""
-    count = len(problem.groups)
+def allot(crew: Crew, organs: NDArray[np.int64], histories: int, watch: Callable[[int], None]) -> Allotment:
+    """Run a pilot and allot shares for the least variance.
+
+    Parameters
+    ----------
+    crew : Crew
+    organs : ndarray of int64, (organs,)
+        Label indices of the organs that matter; all the energy that is deposited if there are none.
+    histories : int
+        Of each group.
+    watch : callable
+        Called several times a second with the number of histories so far; may raise.
+    """
+    groups = crew.problem.groups
     part = max(10, histories // _PARTS)
-    width = max(1, organs.size)
-    means, variances, seconds = np.zeros((count, width)), np.zeros((count, width)), np.zeros(count)
-    work = new_work(problem)
-    length = int(problem.labels.max()) + 1
-    for group in range(count):
-        values = np.zeros((_PARTS, length))
-        before = work.cpu_s
-        for n in range(_PARTS):
-            follow(problem, work, group, n * part, (n + 1) * part, 1.0, PILOT_STREAM + group, stop)
-            organ_energies(work.tally, problem.labels, values[n])
-        seconds[group] = (work.cpu_s - before) / (_PARTS * part)
-        values = values[:, organs] if organs.size else values.sum(axis=1, keepdims=True)
-        means[group] = values.mean(axis=0) / part
-        variances[group] = values.var(axis=0, ddof=1) / part
-    yields = np.array([group.yield_per_decay for group in problem.groups])
+    length = crew.problem.label_count
+    values = np.zeros((len(groups), _PARTS, length))
+    seconds = np.zeros((len(groups), _PARTS))
+    tasks = [(group, n) for n in range(_PARTS) for group in range(len(groups))]
+    taken = threading.Lock()
+    followed = [0]
+
+    def worker(work: Work) -> None:
+        while True:
+            with taken:
+                if not tasks:
+                    return
+                group, n = tasks.pop(0)
+            follow(crew.problem, work, group, n * part, (n + 1) * part, 1.0, PILOT_STREAM + group, crew.stop)
+            sums = np.zeros((crew.components, length))
+            organ_energies(work.tallies, crew.problem.labels, sums)
+            values[group, n] = sums[0]
+            seconds[group, n] = work.cpu_s
+            followed[0] += int(work.counts.sum())
+            work.clear_sums()
+
+    crew.run(worker, lambda: watch(followed[0] + crew.followed))
+    chosen = values[:, :, organs] if organs.size else values.sum(axis=2, keepdims=True)
+    yields = np.array([group.yield_per_decay for group in groups])
+    costs = np.array([relative_cost(group) for group in groups])
+    share, variance = best_share(yields, chosen.mean(axis=1) / part, chosen.var(axis=1, ddof=1) / part, costs)
+    return Allotment(share, variance, float(share @ seconds.sum(axis=1)) / (_PARTS * part), float(seconds.sum()))
+
+
+def best_share(
+    yields: NDArray[np.float64], means: NDArray[np.float64], variances: NDArray[np.float64], costs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of the histories with the least variance in a given time.
+
+    Parameters
+    ----------
+    yields, costs : ndarray of float64, (groups,)
+        Particles per decay; time of a history in any unit.
+    means, variances : ndarray of float64, (groups, organs)
+        Of what one history scores.
+
+    Returns
+    -------
+    ndarray of float64, (groups,)
+        Sums to 1; the formula at the top of this module, and no group below a hundredth.
+    ndarray of float64, (organs,)
+        Relative variance of each organ dose times the number of histories at these shares; nan where there is no dose.
+    """
     doses = yields @ means
     seen = doses > 0
     relative = (yields**2)[:, None] * variances[:, seen] / doses[seen] ** 2
-    costs = np.array([relative_cost(group) for group in problem.groups])
     share = np.sqrt(relative.sum(axis=1) / costs)
-    share = share / share.sum() if share.any() else np.full(count, 1 / count)
+    share = share / share.sum() if share.any() else np.full(yields.size, 1 / yields.size)
     share = np.maximum(share, _LEAST_SHARE)
     share /= share.sum()
-    variance = np.full(width, np.nan)
+    variance = np.full(doses.size, np.nan)
     variance[seen] = (relative / share[:, None]).sum(axis=0)
-    return Allotment(share, variance, float(share @ seconds), work.cpu_s)
+    return share, variance

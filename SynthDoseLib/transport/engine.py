@@ -5,28 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from ..core import DoseMap, Emission, OrganDose, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
-from .allotment import Allotment, allot
+from ..core import Emission, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
+from .background import in_background
 from .batches import BatchRunner, Statistics
-from .particle_lists import ParticleListSource, plan_uses
-from .problem import Problem, build_problem, warm_up, with_uses
-from .sources import LIST, BeamSource, Source
+from .checkpoint import Checkpoint, CheckpointError, State, problem_key
+from .crew import Crew
+from .crop import Box, box_of_matter, crop_phantom, crop_source
+from .limits import extension, plan_run, run_pilot, used_up
+from .memory import affordable_threads, needed_bytes
+from .particle_lists import ParticleListSource
+from .problem import Problem, build_problem, components_of, warm_up, with_uses
+from .reporter import STAGE, Reporter
+from .results import Times, collect
+from .sources import BeamSource, Source, build_source
 from .values import RunSettings, SimulationResult
 
-MEV_PER_G_IN_GY = 1.602176634e-10
-HOPELESS_HISTORIES = 2_000_000
-BATCHES, MOST_BATCHES = 64, 1 << 40
-PILOT_HISTORIES, MOST_PILOT_HISTORIES = 4000, 100_000  # of each group of emissions
-_OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
-_BYTES_PER_VOXEL, _BYTES_PER_VOXEL_AND_THREAD = 40, 8
-_MEMORY_SHARE = 0.8
+__all__ = ["CheckpointError", "simulate"]
 
 
 def simulate(
@@ -35,6 +35,7 @@ def simulate(
     emissions: Sequence[Emission],
     settings: RunSettings,
     progress: Progress = silent,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> SimulationResult:
     """Dose per decay in every voxel and organ of a phantom.
 
@@ -51,6 +52,10 @@ def simulate(
     settings : RunSettings
     progress : callable
         Gets `ProgressReport` of stage "transport"; may raise `Cancelled`, which stops the threads within a second.
+    checkpoint : path-like, optional
+        File to keep the state in, written every 20 seconds or so, when the run is cancelled, and at its end. If it exists, the
+        run goes on from there, and gives what it would have given without the break (a limit of time apart). The caller removes
+        it when the result is safe.
 
     Returns
     -------
@@ -61,37 +66,94 @@ def simulate(
     ------
     SynthDoseError
         If the input is not usable: see `build_problem`, `build_source`, `RunSettings`; or memory does not suffice.
+    CheckpointError
+        If the checkpoint is of another simulation or damaged; it is left as it is.
     Cancelled
         From `progress`.
     """
     wall, cpu = time.monotonic(), time.process_time()
-    organs = _organ_indices(phantom, settings)
-    threads = _threads(phantom.grid.size, settings.threads)
-    needed = (_BYTES_PER_VOXEL + _BYTES_PER_VOXEL_AND_THREAD * threads) * phantom.grid.size / 2**30
-    message = f"Preparing cross sections and electron tables; {threads} threads will need {needed:.2g} GiB"
-    progress(ProgressReport("transport", 0.0, None, message))
-    problem = build_problem(phantom, source, emissions, seed=settings.seed, estimator=settings.estimator)
-    progress(ProgressReport("transport", 0.0, None, "Loading the engine (compiled once per installation, about half a minute)"))
-    warm_up(problem)
-    pilot = _pilot(problem, organs, settings)
-    runner, planned, scale = _plan(problem, pilot, settings, threads)
-    runner.statistics.cpu_s = pilot.cpu_s
-    report = _reporter(progress, phantom, organs)
-    while True:
-        report.planned = planned
-        runner.run(planned, report)
-        planned = min(runner.most, _extension(runner.statistics, organs, settings, planned))
-        if runner.expired or planned <= runner.statistics.done:
-            break
+    job = prepare(phantom, source, emissions, settings, progress)
+    kept = None
+    if checkpoint is not None:
+        key = in_background(lambda: problem_key(phantom, source, emissions, settings, "dose"), job.reporter.idle)
+        kept = Checkpoint(checkpoint, key)
+    state, earlier = run(job, settings, kept)
     per = "history" if isinstance(source, ParticleListSource) else "particle" if isinstance(source, BeamSource) else "decay"
-    times = time.monotonic() - wall, time.process_time() - cpu
-    result = _result(phantom, runner.statistics, scale, settings, threads, per, *times)
-    result = replace(result, notes=(*problem.notes, *result.notes, *_used_up(runner, organs, settings)))
-    progress(ProgressReport("transport", 1.0, 0.0, f"{result.histories} histories in {result.wall_s:.1f} s"))
+    times = Times(time.monotonic() - wall + earlier, time.process_time() - cpu)
+    result = collect(phantom, job.box, state, list(job.components), settings, job.threads, per, times)
+    failure = (kept.failure,) if kept is not None and kept.failure else ()
+    notes = (*job.problem.notes, *result.notes, *used_up(state.statistics, job.organs, settings, state.plan), *failure)
+    result = replace(result, notes=notes)
+    progress(ProgressReport(STAGE, 1.0, 0.0, f"{result.histories} histories in {time.monotonic() - wall:.1f} s"))
     return result
 
 
-def _organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.int64]:
+@dataclass(eq=False)
+class Job:
+    """A simulation that is ready to run.
+
+    Attributes
+    ----------
+    problem : Problem
+        Of the phantom without the vacuum around it, which lies in `box` of the grid.
+    components : mapping of str to tuple of int
+        Groups of emissions of each component of the dose, all of them in one if it is not split.
+    organs : ndarray of int64, (n,)
+        Label indices of the organs that matter.
+    """
+
+    problem: Problem
+    box: Box
+    components: Mapping[str, tuple[int, ...]]
+    organs: NDArray[np.int64]
+    crew: Crew
+    reporter: Reporter
+
+    @property
+    def threads(self) -> int:
+        """Threads that are used."""
+        return self.crew.threads
+
+
+def prepare(
+    phantom: VoxelPhantom,
+    source: Source,
+    emissions: Sequence[Emission],
+    settings: RunSettings,
+    progress: Progress,
+    *,
+    with_map: bool = True,
+) -> Job:
+    """Check everything, compute the tables, and load the kernels; errors as `simulate`."""
+    organs = organ_indices(phantom, settings)
+    if settings.components and isinstance(source, ParticleListSource):
+        raise SynthDoseError("components = true splits the dose by what a nuclide emits; a list of particles cannot be split.")
+    reporter = Reporter(progress, phantom, organs)
+    box = in_background(lambda: box_of_matter(phantom.density_g_cm3), reporter.idle)
+    voxels = box.size
+    split = len({emission.particle for emission in emissions}) if settings.components else 1
+    threads = affordable_threads(voxels, phantom.grid.size, settings.threads, split, with_map=with_map)
+    needed = needed_bytes(voxels, phantom.grid.size, threads, split, with_map=with_map) / 2**30
+    reporter.step(f"Preparing cross sections and electron tables; {threads} threads will need {needed:.2g} GiB")
+
+    def build() -> Problem:
+        cropped = crop_phantom(phantom, box)
+        if cropped is not phantom:
+            build_source(source, phantom, settings.seed)  # refuses what lies in the vacuum that is left out
+        own = crop_source(source, phantom, box)
+        return build_problem(cropped, own, emissions, seed=settings.seed, estimator=settings.estimator)
+
+    problem = in_background(build, reporter.idle)
+    reporter.step("Loading the engine (compiled once per installation, about half a minute)")
+    in_background(lambda: warm_up(problem), reporter.idle)
+    components: Mapping[str, tuple[int, ...]] = {"": tuple(range(len(problem.groups)))}
+    if settings.components:
+        components = components_of(problem.groups)
+    return Job(problem, box, components, organs, Crew(problem, threads, len(components)), reporter)
+
+
+def organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.int64]:
+    """Label indices of the organs of the settings, or of all that are not empty."""
     counts = phantom.labels.voxel_counts()
     if settings.relative_sigma is not None and not settings.organs:
         raise SynthDoseError('relative_sigma needs the organs it is meant for, for example organs = ["kidneys"].')
@@ -103,215 +165,75 @@ def _organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.i
     return np.array([phantom.labels.organ(name).index for name in names], np.int64)
 
 
-def _threads(voxels: int, wanted: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = wanted or cores
-    free = psutil.virtual_memory().available * _MEMORY_SHARE
-    affordable = int((free - _BYTES_PER_VOXEL * voxels) // (_BYTES_PER_VOXEL_AND_THREAD * voxels))
-    if affordable < 1:
-        needed = (_BYTES_PER_VOXEL + _BYTES_PER_VOXEL_AND_THREAD) * voxels / _MEMORY_SHARE
-        raise SynthDoseError(
-            f"The phantom of {voxels} voxels needs {needed / 2**30:.1f} GiB of free memory; "
-            f"{free / _MEMORY_SHARE / 2**30:.1f} GiB are free. Crop it to the body or use larger voxels."
+def run(job: Job, settings: RunSettings, checkpoint: Checkpoint | None, *, with_map: bool = True) -> tuple[State, float]:
+    """Run the pilot and the batches, or go on with those of a checkpoint, until a limit of the settings is met.
+
+    Returns the state at the end, and the seconds that had been spent before the break.
+    """
+    problem, crew, reporter = job.problem, job.crew, job.reporter
+    state = checkpoint.load() if checkpoint else None
+    earlier = state.wall_s if state else 0.0
+    begun = time.monotonic() - earlier
+    deadline = np.inf if settings.max_seconds is None else begun + settings.max_seconds
+    if state is None:
+        pilot = run_pilot(crew, job.organs, settings, reporter.pilot)
+        plan = plan_run(problem, pilot, settings, crew.threads, deadline - time.monotonic())
+        statistics = Statistics(
+            problem.labels.size, problem.label_count, problem.emission_count, len(job.components), with_map=with_map
         )
-    return min(threads, affordable)
+        statistics.cpu_s = pilot.cpu_s
+        state = State(plan, plan.planned, statistics, 0.0)
+    if state.plan.uses:
+        crew.problem = with_uses(problem, state.plan.uses)
+    runner = BatchRunner(crew, state.plan.batches, job.components, state.statistics, deadline)
+    keeper = _Keeper(checkpoint, runner, state, begun)
+    reporter.begin(deadline)
+
+    def watch(_: BatchRunner) -> None:
+        keeper.save_if_due()
+        reporter.running(runner, state.planned)
+
+    try:
+        while True:
+            runner.run(state.planned, watch)
+            planned = min(state.plan.most, extension(state.statistics, job.organs, settings, state.planned))
+            if runner.expired or planned <= state.statistics.done:
+                break
+            state.planned = planned
+    except BaseException:
+        keeper.save_if_quick()
+        raise
+    keeper.finish()
+    return state, earlier
 
 
-def _pilot(problem: Problem, organs: NDArray[np.int64], settings: RunSettings) -> Allotment:
-    """Run the pilot with about 5 % of the histories; twice, when only the first shows that many will be needed."""
-    if len(problem.groups) == 1 and settings.relative_sigma is None and settings.max_seconds is None:
-        return Allotment(np.ones(1), np.full(1, np.nan), np.nan, 0.0)
-    per_group = 20 * len(problem.groups)
-    first = PILOT_HISTORIES if settings.histories is None else min(PILOT_HISTORIES, settings.histories // per_group)
-    pilot = allot(problem, organs, first, threading.Event())
-    needed = _needed_histories(pilot, settings)
-    second = min(MOST_PILOT_HISTORIES, needed // per_group)
-    if second <= 2 * PILOT_HISTORIES:
-        return pilot
-    better = allot(problem, organs, second, threading.Event())
-    return replace(better, cpu_s=better.cpu_s + pilot.cpu_s)
+class _Keeper:
+    """Writes the checkpoint of a run now and then, in a thread of its own: the caller may cancel meanwhile."""
 
+    def __init__(self, checkpoint: Checkpoint | None, runner: BatchRunner, state: State, begun: float) -> None:
+        self._checkpoint, self._runner, self._state, self._begun = checkpoint, runner, state, begun
+        self._thread: threading.Thread | None = None
 
-def _needed_histories(pilot: Allotment, settings: RunSettings) -> int:
-    """Expected length of the run, as far as that does not depend on the speed of the computer; 0 if it does."""
-    totals = [] if settings.histories is None else [settings.histories]
-    if settings.relative_sigma is not None:
-        known = pilot.variance_per_history[np.isfinite(pilot.variance_per_history)]
-        worst = float(known.max()) if known.size else 1e4  # no dose seen yet: a few thousand histories will tell
-        totals.append(int(max(5000, worst / settings.relative_sigma**2)))
-    return min(totals, default=0)
+    def save_if_due(self) -> None:
+        """Begin to write if it is time and nobody is writing."""
+        if self._checkpoint is None or not self._checkpoint.due() or (self._thread and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._save, name="checkpoint", daemon=True)
+        self._thread.start()
 
+    def save_if_quick(self) -> None:
+        """Write for somebody who has cancelled and waits."""
+        if self._checkpoint is not None and self._checkpoint.worth_waiting(self._runner.statistics):
+            self._save()
 
-def _plan(problem: Problem, pilot: Allotment, settings: RunSettings, threads: int) -> tuple[BatchRunner, int, float]:
-    """Decide how many histories a batch has; return the runner, the number of batches, and what a weight of 1 stands for."""
-    now = time.monotonic()
-    limits = []
-    needed = _needed_histories(pilot, settings)
-    if needed:
-        limits.append((needed, BATCHES if needed == settings.histories else _OPEN_BATCHES))
-    if settings.max_seconds is not None:
-        affordable = settings.max_seconds * threads / pilot.seconds_per_history
-        # only a limit that is likely to end the run may shape the batches: it is not reproducible
-        if not limits or affordable < 2 * min(total for total, _ in limits):
-            limits.append((int(max(1000, affordable)), _OPEN_BATCHES))
-    total, batches = min(limits)
-    batches = min(batches, max(10, total // (10 * len(problem.groups))))
-    most = MOST_BATCHES
-    listed = problem.tables.source
-    if listed.kind == LIST and listed.shape[1]:
-        fixed = settings.histories == total
-        uses, whole, batches, most = plan_uses(int(listed.shape[0]), total, batches, fixed=fixed)
-        problem, total = with_uses(problem, uses), whole * batches
-    per_group = _largest_remainder(pilot.share, total)
-    per_batch = per_group / batches
-    yields = np.array([group.yield_per_decay for group in problem.groups])
-    weights = yields / per_batch
-    deadline = np.inf if settings.max_seconds is None else now + settings.max_seconds
-    runner = BatchRunner(problem, per_batch, weights / weights.max(), threads, deadline, most)
-    return runner, batches, float(weights.max())
+    def finish(self) -> None:
+        """Write the final state, if the run was long enough to be kept at all."""
+        self._state.wall_s = time.monotonic() - self._begun
+        if self._checkpoint is not None:
+            self._save()
 
-
-def _used_up(runner: BatchRunner, organs: NDArray[np.int64], settings: RunSettings) -> tuple[str, ...]:
-    """Note on a relative sigma that a list of particles does not suffice for."""
-    if settings.relative_sigma is None or runner.statistics.done < runner.most:
-        return ()
-    worst = float(np.nanmax(runner.statistics.relative_errors(organs), initial=0.0))
-    if worst <= settings.relative_sigma:
-        return ()
-    return (
-        f"The list of particles is used up at a relative sigma of {100 * worst:.2g} %, more than the "
-        f"{100 * settings.relative_sigma:.2g} % asked for; what is left is its own noise. A longer list is needed.",
-    )
-
-
-def _largest_remainder(share: NDArray[np.float64], total: int) -> NDArray[np.int64]:
-    """Whole numbers in proportion to `share` that sum to `total`, each at least 1."""
-    exact = share * total
-    whole = np.maximum(np.floor(exact).astype(np.int64), 1)
-    rest = total - int(whole.sum())
-    if rest > 0:
-        order = np.argsort(exact - np.floor(exact))[::-1]
-        np.add.at(whole, order[np.arange(rest) % order.size], 1)
-    return whole
-
-
-def _extension(statistics: Statistics, organs: NDArray[np.int64], settings: RunSettings, planned: int) -> int:
-    """Batches to have in total: more than were planned if sigma, or the time that is left, asks for it."""
-    limit = None
-    if settings.relative_sigma is not None:
-        errors = statistics.relative_errors(organs)
-        if not np.isfinite(errors).any():
-            if statistics.counts.sum() > HOPELESS_HISTORIES:
-                raise SynthDoseError(
-                    f"After {statistics.counts.sum()} histories {', '.join(settings.organs)} got no dose at all: their sigma "
-                    "is out of reach. Choose organs that the radiation reaches, or limit histories or max_seconds."
-                )
-            return 4 * planned
-        worst = float(np.nanmax(errors))
-        if worst <= settings.relative_sigma:
-            return planned
-        factor = min(4.0, (worst / settings.relative_sigma) ** 2 * 1.05)
-        limit = int(np.ceil(planned * factor))
-    elif settings.histories is None:
-        limit = 2 * planned
-    if limit is None:
-        return planned
-    if settings.histories is not None:
-        limit = min(limit, int(settings.histories * planned // max(1, statistics.counts.sum())))
-    return max(limit, planned)
-
-
-def _reporter(progress: Progress, phantom: VoxelPhantom, organs: NDArray[np.int64]) -> _Reporter:
-    names = {organ.index: organ.name for organ in phantom.labels.organs}
-    return _Reporter(progress, [names[int(index)] for index in organs], organs)
-
-
-class _Reporter:
-    """Says how far the run is, and how sure the organs are; `planned` is the number of batches to come to."""
-
-    planned = 1
-
-    def __init__(self, progress: Progress, names: list[str], organs: NDArray[np.int64]) -> None:
-        self._progress, self._names, self._organs = progress, names, organs
-        self._begun = time.monotonic()
-
-    def __call__(self, runner: BatchRunner) -> None:
-        statistics = runner.statistics
-        done, followed = statistics.done, runner.followed
-        fraction = min(1.0, followed / (max(self.planned, done) * runner.per_batch))
-        elapsed = time.monotonic() - self._begun
-        left = elapsed * (1 - fraction) / fraction if fraction > 0 else None
-        message = f"{followed} histories"
-        if done > 2 and self._organs.size:
-            errors = statistics.relative_errors(self._organs)
-            known = [(f"{name} {100 * e:.2g} %") for name, e in zip(self._names, errors, strict=True) if np.isfinite(e)]
-            message += "; sigma " + ", ".join(known[:4]) if known else ""
-        self._progress(ProgressReport("transport", fraction, left, message))
-
-
-def _result(
-    phantom: VoxelPhantom,
-    statistics: Statistics,
-    scale: float,
-    settings: RunSettings,
-    threads: int,
-    per: str,
-    wall_s: float,
-    cpu_s: float,
-) -> SimulationResult:
-    batches = statistics.done
-    per_batch = scale / batches
-    dose, sigma = _voxel_doses(phantom, statistics, scale)
-    scored = float(statistics.energy.sum())
-    masses = phantom.mass_g()
-    filled = [organ for organ in phantom.labels.organs if masses[organ.name] > 0]
-    energies, errors = statistics.organ_means(np.array([organ.index for organ in filled], np.int64))
-    organs = tuple(
-        OrganDose(
-            organ.name,
-            masses[organ.name],
-            float(energy * scale * MEV_PER_G_IN_GY / masses[organ.name]),
-            float(error * scale * MEV_PER_G_IN_GY / masses[organ.name]),
-        )
-        for organ, energy, error in zip(filled, energies, errors, strict=True)
-    )
-    notes = []
-    if settings.threads > threads:
-        notes.append(f"{threads} of {settings.threads} threads were used: free memory does not suffice for more tallies.")
-    dark = [organ.organ for organ in organs if organ.organ in settings.organs and organ.dose_Gy == 0]
-    if dark:
-        notes.append(f"No history reached {', '.join(dark)}; the sigma asked for does not hold there.")
-    return SimulationResult(
-        dose=DoseMap(phantom.grid, dose, sigma, per),
-        organs=organs,
-        histories=int(statistics.counts.sum()),
-        histories_per_emission=tuple(int(n) for n in statistics.counts),
-        cpu_s=cpu_s,
-        wall_s=wall_s,
-        transport_cpu_s=statistics.cpu_s,
-        device="cpu",
-        threads=threads,
-        seed=settings.seed,
-        energy_emitted_MeV=statistics.emitted * per_batch,
-        energy_deposited_MeV=(scored + statistics.excess) * per_batch,
-        energy_scored_MeV=scored * per_batch,
-        energy_escaped_MeV=statistics.escaped * per_batch,
-        batches=batches,
-        notes=tuple(notes),
-    )
-
-
-def _voxel_doses(
-    phantom: VoxelPhantom, statistics: Statistics, scale: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Dose and standard error, Gy, slice by slice to spare memory."""
-    shape, batches = phantom.grid.shape, statistics.done
-    dose, sigma = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    sums, squares = statistics.energy.reshape(shape), statistics.energy_squared.reshape(shape)
-    for k, density in enumerate(phantom.density_g_cm3):
-        mass = density * np.float64(phantom.grid.voxel_volume_ml)
-        to_gray = np.divide(scale * MEV_PER_G_IN_GY, mass, out=np.zeros_like(mass), where=mass > 0)
-        mean = sums[k] / batches
-        variance = np.maximum(squares[k] / batches - mean**2, 0.0) / max(1, batches - 1)
-        dose[k], sigma[k] = mean * to_gray, np.sqrt(variance) * to_gray
-    return dose, sigma
+    def _save(self) -> None:
+        assert self._checkpoint is not None
+        with self._runner.sums_lock:
+            self._state.wall_s = time.monotonic() - self._begun
+            self._checkpoint.save(self._state)

@@ -5,25 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
 from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions, list_group
-from .geometry import POSITRON, STACK_SIZE, TALLY_PER_MEV, build_geometry
-from .histories import ALPHA, Tables, run_histories
+from .geometry import POSITRON, STACK_SIZE, build_geometry
+from .histories import ALPHA, KINDS, Tables, run_histories
 from .locality import local_range_classes
 from .particle_lists import ParticleListSource, list_notes
 from .sources import Source, build_source
 from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
+from .tallies import add_list, add_rest, compact, organ_energies
 
-CHUNK_SECONDS = 0.1  # how long a kernel runs before it looks up: cancelling has to feel immediate
+CHUNK_SECONDS = 0.1
+"""How long a kernel runs before it looks up: cancelling has to feel immediate."""
+
+FIRST_CHUNK = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,11 @@ class Problem:
     seed: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def label_count(self) -> int:
+        """Labels there are, the background included."""
+        return int(self.labels.max()) + 1
+
 
 @dataclass(eq=False)
 class Work:
@@ -52,21 +60,30 @@ class Work:
 
     Attributes
     ----------
-    tally : ndarray of int64, (voxels,)
+    tallies : ndarray of int64, (components, voxels)
         All zero between batches.
     stack, count, state, counts, totals
         See `run_histories`.
     cpu_s : float
         Time spent in histories.
+    chunks : dict of int to int
+        Histories of each group that take about CHUNK_SECONDS, as far as known.
     """
 
-    tally: NDArray[np.int64]
+    tallies: NDArray[np.int64]
     stack: NDArray[np.float64]
     count: NDArray[np.int64]
     state: NDArray[np.uint64]
     counts: NDArray[np.int64]
     totals: NDArray[np.int64]
     cpu_s: float = 0.0
+    chunks: dict[int, int] = field(default_factory=dict)
+
+    def clear_sums(self) -> None:
+        """Forget everything but the tallies."""
+        self.counts[:] = 0
+        self.totals[:] = 0
+        self.cpu_s = 0.0
 
 
 class Stopped(Exception):
@@ -139,10 +156,19 @@ def _tables(
     )
 
 
-def new_work(problem: Problem) -> Work:
+def components_of(groups: Sequence[EmissionGroup]) -> dict[str, tuple[int, ...]]:
+    """Numbers of the groups of each kind of emitted particle; what a particle sets free counts as that particle's dose."""
+    members: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        name = next((name for name, kind in KINDS.items() if kind == group.kind), "alpha")
+        members.setdefault(name, []).append(number)
+    return {name: tuple(members[name]) for name in KINDS if name in members}
+
+
+def new_work(problem: Problem, components: int = 1) -> Work:
     """Empty tallies for one thread."""
     return Work(
-        np.zeros(problem.labels.size, np.int64),
+        np.zeros((components, problem.labels.size), np.int64),
         np.zeros((STACK_SIZE, 12)),
         np.zeros(1, np.int64),
         np.zeros(2, np.uint64),
@@ -154,57 +180,51 @@ def new_work(problem: Problem) -> Work:
 def warm_up(problem: Problem) -> None:
     """Make the kernels ready: loaded from the cache, or compiled where that is the first time."""
     work = new_work(problem)
-    _run(problem, work, 0, 0, 0, 1.0, 0)
-    organ_energies(work.tally[:1], problem.labels[:1], np.zeros(1))
-    close_batch(work.tally[:1], problem.labels[:1], np.zeros(1), np.zeros(1), np.zeros(1))
+    _run(problem, work, 0, 0, 0, 1.0, 0, 0)
+    tallies, labels, sums = work.tallies[:, :1], problem.labels[:1], np.zeros((1, int(problem.labels[0]) + 1))
+    voxels, amounts, energy = np.zeros(1, np.int32), np.zeros((1, 1), np.int64), np.zeros((1, 1))
+    tallies = np.ascontiguousarray(tallies)
+    compact(tallies, labels, sums, voxels, amounts)
+    add_list(voxels, amounts, energy, energy)
+    add_rest(0, tallies, labels, sums, energy, energy)
+    organ_energies(tallies, labels, sums)
 
 
-def _run(problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int) -> None:
+def _run(problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:
     own = problem.groups[group]
     run_histories(
-        first, last, 1, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.tables, work.tally,
-        work.stack, work.count, work.state, work.counts, work.totals,
+        first, last, 1, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.tables,
+        work.tallies[component], work.stack, work.count, work.state, work.counts, work.totals,
     )  # fmt: skip
 
 
 def follow(
-    problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int, stop: threading.Event
+    problem: Problem,
+    work: Work,
+    group: int,
+    first: int,
+    last: int,
+    weight: float,
+    stream: int,
+    stop: threading.Event,
+    component: int = 0,
 ) -> None:
-    """Run histories `first` to `last` (excluded) of a group in chunks that look at `stop`.
+    """Run histories `first` to `last` (excluded) of a group, scored in a component, in chunks that look at `stop`.
 
     Raises
     ------
     Stopped
     """
-    chunk = 50
+    chunk = work.chunks.get(group, FIRST_CHUNK)
     while first < last:
         if stop.is_set():
             raise Stopped
         end = min(last, first + chunk)
-        begun = time.thread_time()
-        _run(problem, work, group, first, end, weight, stream)
-        spent = time.thread_time() - begun
-        work.cpu_s += spent
-        chunk = int(max(50, min(20 * chunk, chunk * CHUNK_SECONDS / max(spent, 1e-6))))
+        wall, cpu = time.perf_counter(), time.thread_time()
+        _run(problem, work, group, first, end, weight, stream, component)
+        work.cpu_s += time.thread_time() - cpu
+        # by the clock on the wall: on a busy computer cancelling has to be felt at once, too
+        per_history = max(time.perf_counter() - wall, 1e-6) / (end - first)
+        chunk = int(min(20 * chunk, max(1, CHUNK_SECONDS / per_history)))
         first = end
-
-
-@njit(nogil=True, cache=True)
-def organ_energies(tally, labels, sums):
-    """Add the energies of a tally, MeV, to the organ that each voxel belongs to, and clear the tally."""
-    for voxel in range(tally.size):
-        if tally[voxel] != 0:
-            sums[labels[voxel]] += tally[voxel] / TALLY_PER_MEV
-            tally[voxel] = 0
-
-
-@njit(nogil=True, cache=True)
-def close_batch(tally, labels, sums, total, total_of_squares):
-    """As `organ_energies`, and add the energies and their squares to `total` and `total_of_squares` (voxels,)."""
-    for voxel in range(tally.size):
-        if tally[voxel] != 0:
-            energy = tally[voxel] / TALLY_PER_MEV
-            sums[labels[voxel]] += energy
-            total[voxel] += energy
-            total_of_squares[voxel] += energy * energy
-            tally[voxel] = 0
+    work.chunks[group] = chunk

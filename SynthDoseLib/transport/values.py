@@ -35,6 +35,8 @@ class RunSettings:
     estimator : str
         "auto": photon dose by track length where the secondary electrons' range is negligible, analog elsewhere;
         "analog": energy is scored where it is deposited, everywhere.
+    components : bool
+        Also give the dose split by what the source emits; see `ComponentDose`.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class RunSettings:
     device: str = "auto"
     threads: int = 0
     estimator: str = "auto"
+    components: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "organs", tuple(self.organs))
@@ -71,6 +74,25 @@ class RunSettings:
             raise SynthDoseError(f"threads has to be 0 (all cores) or more; found {self.threads}.")
         if self.estimator not in ESTIMATORS:
             raise SynthDoseError(f"estimator '{self.estimator}' is not known. Allowed: {', '.join(ESTIMATORS)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class ComponentDose:
+    """The part of the dose that stems from one kind of emitted particle, with all that it sets free.
+
+    Attributes
+    ----------
+    component : str
+        "photon", "electron" (beta particles, conversion and Auger electrons), "positron" (with its annihilation quanta),
+        "alpha" (with recoils).
+    dose : DoseMap
+        Per decay, on the grid of the phantom.
+    organs : tuple of OrganDose
+    """
+
+    component: str
+    dose: DoseMap
+    organs: tuple[OrganDose, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +125,8 @@ class SimulationResult:
         Independent batches that sigma comes from.
     notes : tuple of str
         What is remarkable, one sentence each.
+    components : tuple of ComponentDose
+        If the settings ask for them; their doses sum to the total to rounding.
     """
 
     dose: DoseMap
@@ -121,3 +145,4 @@ class SimulationResult:
     energy_scored_MeV: float
     batches: int
     notes: tuple[str, ...] = ()
+    components: tuple[ComponentDose, ...] = ()

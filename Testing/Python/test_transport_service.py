@@ -1,0 +1,236 @@
+"""The engine as a service: what is split, cropped, stopped, killed and gone on with gives the dose it should."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from SynthDoseLib.core import Cancelled, Emission, LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
+from SynthDoseLib.physics import get_material
+from SynthDoseLib.transport import (
+    BeamSource,
+    OrganSource,
+    PointSource,
+    RunSettings,
+    SimulationResult,
+    SphereSource,
+    VolumeSource,
+    simulate,
+)
+from SynthDoseLib.transport.checkpoint import Checkpoint, CheckpointError
+from SynthDoseLib.transport.limits import batch_rates
+
+WATER = get_material("water")
+GRID = VoxelGrid.from_spacing((13, 14, 15), (5.0, 5.0, 5.0))
+BETA, GAMMA = Emission.line("electron", 0.6, 0.8), Emission.line("photon", 0.3, 1.2)
+ALPHA, POSITRON = Emission.line("alpha", 5.5, 0.3), Emission.line("positron", 0.4, 0.5)
+
+
+def phantom_of(grid: VoxelGrid = GRID, *, vacuum: int = 0) -> VoxelPhantom:
+    """Water with two organs of 3 x 3 x 3 voxels, and so many planes of vacuum on every side."""
+    inside = tuple(slice(vacuum, size - vacuum) for size in grid.shape)
+    density = np.zeros(grid.shape, np.float32)
+    density[inside] = 1.0
+    labels = np.zeros(grid.shape, np.uint16)
+    labels[inside] = 3
+    middle = [size // 2 for size in grid.shape]
+    for index, shift in ((1, -3), (2, 1)):
+        labels[middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2, middle[2] + shift : middle[2] + shift + 3] = index
+    organs = LabelMap(grid, labels, organ_table(["kidney", "liver", "rest"]))
+    return VoxelPhantom(grid, np.zeros(grid.shape, np.uint8), density, (WATER,), organs)
+
+
+KIDNEY = OrganSource({"kidney": 1.0})
+
+
+def same(one: SimulationResult, two: SimulationResult) -> bool:
+    """Whether two results agree bit by bit in all that does not depend on the computer."""
+    maps = np.array_equal(one.dose.dose_Gy, two.dose.dose_Gy) and np.array_equal(one.dose.sigma_Gy, two.dose.sigma_Gy)
+    energies = one.energy_escaped_MeV == two.energy_escaped_MeV and one.energy_scored_MeV == two.energy_scored_MeV
+    counts = one.histories_per_emission == two.histories_per_emission and one.batches == two.batches
+    return maps and energies and counts and one.organs == two.organs
+
+
+# components
+
+
+def test_components_sum_to_the_total_and_do_not_change_it():
+    emissions = [BETA, GAMMA, ALPHA, POSITRON]
+    settings = {"histories": 4000, "threads": 1}
+    whole = simulate(phantom_of(), KIDNEY, emissions, RunSettings(**settings))
+    split = simulate(phantom_of(), KIDNEY, emissions, RunSettings(**settings, components=True))
+    assert np.array_equal(whole.dose.dose_Gy, split.dose.dose_Gy)
+    assert np.array_equal(whole.dose.sigma_Gy, split.dose.sigma_Gy)
+    assert whole.components == ()
+    assert [part.component for part in split.components] == ["photon", "electron", "positron", "alpha"]
+    total = np.sum([part.dose.dose_Gy.astype(np.float64) for part in split.components], axis=0)
+    assert np.allclose(total, split.dose.dose_Gy, rtol=1e-6, atol=0)
+    for n, organ in enumerate(split.organs):
+        assert sum(part.organs[n].dose_Gy for part in split.components) == pytest.approx(organ.dose_Gy, rel=1e-12)
+        assert organ.dose_Gy == pytest.approx(whole.organs[n].dose_Gy, rel=1e-12)
+    alpha = split.components[3]
+    kidney = alpha.organs[0]
+    # alphas of 5.5 MeV have a range of 0.04 mm: all their energy stays in an organ of 15 mm but for the surface
+    assert kidney.dose_Gy * kidney.mass_g / 1.602176634e-10 == pytest.approx(0.3 * 5.5, rel=0.01)
+    variance = sum(part.organs[0].sigma_Gy ** 2 for part in split.components)
+    assert split.organs[0].sigma_Gy ** 2 == pytest.approx(variance, rel=0.5)  # the parts are independent; 64 batches
+
+
+def test_one_component_is_the_total():
+    result = simulate(phantom_of(), KIDNEY, [BETA], RunSettings(histories=1000, threads=1, components=True))
+    (part,) = result.components
+    assert part.component == "electron"
+    assert np.array_equal(part.dose.dose_Gy, result.dose.dose_Gy)
+    assert part.organs == result.organs
+
+
+def test_components_do_not_depend_on_the_number_of_threads():
+    one, two = (
+        simulate(phantom_of(), KIDNEY, [BETA, GAMMA], RunSettings(histories=3000, threads=n, components=True)) for n in (1, 3)
+    )
+    assert same(one, two)
+    for first, second in zip(one.components, two.components, strict=True):
+        assert np.array_equal(first.dose.sigma_Gy, second.dose.sigma_Gy)
+        assert first.organs == second.organs
+
+
+# vacuum around the body
+
+
+@pytest.mark.parametrize(
+    "source",
+    [KIDNEY, PointSource((2.0, 1.0, -3.0)), SphereSource((2.0, 1.0, -3.0), 4.0), "map", "beam"],
+    ids=["organ", "point", "sphere", "map", "beam"],
+)
+def test_vacuum_around_the_body_makes_no_difference(source):
+    """The same body in a grid with four more planes on each side; equal but for the rounding of positions."""
+    wide = VoxelGrid.from_spacing((21, 22, 23), (5.0, 5.0, 5.0))
+    bare, packed = phantom_of(), phantom_of(wide, vacuum=4)
+    first = second = source
+    if source == "map":
+        weights = (bare.labels.labels == 2).astype(np.float32)
+        first, second = VolumeSource(GRID, weights), VolumeSource(wide, np.pad(weights, 4))
+    if source == "beam":
+        first = second = BeamSource((0.0, 0.0, 60.0), (0.1, 0.0, -1.0), (20.0, 20.0))
+    settings = RunSettings(histories=2000, threads=1)
+    one, two = (simulate(p, s, [GAMMA], settings) for p, s in ((bare, first), (packed, second)))
+    inner = two.dose.dose_Gy[4:-4, 4:-4, 4:-4]
+    assert two.dose.grid.matches(wide)
+    assert two.dose.dose_Gy.sum() == pytest.approx(inner.sum(), rel=1e-6)
+    assert np.abs(inner - one.dose.dose_Gy).max() < 0.02 * one.dose.dose_Gy.max()
+    for a, b in zip(one.organs, two.organs, strict=True):
+        assert b.dose_Gy == pytest.approx(a.dose_Gy, rel=1e-3)
+
+
+def test_activity_in_the_vacuum_that_is_cropped_is_refused():
+    wide = VoxelGrid.from_spacing((21, 22, 23), (5.0, 5.0, 5.0))
+    packed = phantom_of(wide, vacuum=4)
+    weights = np.zeros(wide.shape, np.float32)
+    weights[1, 1, 1] = weights[10, 10, 10] = 1.0
+    with pytest.raises(SynthDoseError, match="zero density"):
+        simulate(packed, VolumeSource(wide, weights), [GAMMA], RunSettings(histories=1000))
+    with pytest.raises(SynthDoseError, match="lies in vacuum"):
+        simulate(packed, PointSource((50.0, 0.0, 0.0)), [GAMMA], RunSettings(histories=1000))
+
+
+# batches
+
+
+@pytest.mark.parametrize("total", [1000, 10_000, 999_983])
+def test_batches_hold_the_histories_asked_for_and_only_one_group_varies(total):
+    share = np.array([0.5, 0.3, 0.15, 0.03, 0.01, 0.01])
+    rates, largest = batch_rates(share, total, 64)
+    assert rates.sum() * 64 == pytest.approx(total, abs=1e-6)
+    assert rates.min() >= 1
+    others = np.delete(rates, largest)
+    assert np.array_equal(others, np.round(others))
+    assert np.abs(others - np.delete(share, largest) * total / 64).max() <= 1  # less than one history per batch is not possible
+
+
+# checkpoints
+
+
+class _StopAfter:
+    """Cancels when so many batches or histories are reported."""
+
+    def __init__(self, histories: int) -> None:
+        self.histories = histories
+
+    def __call__(self, report) -> None:
+        words = report.message.split()
+        if len(words) > 1 and words[1].startswith("histories") and int(words[0]) >= self.histories:
+            raise Cancelled
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"histories": 400_000}, {"relative_sigma": 0.005, "organs": ("liver",)}],
+    ids=["histories", "sigma"],
+)
+def test_a_cancelled_run_goes_on_to_the_same_result(tmp_path, limits):
+    settings = RunSettings(**limits, threads=1, components=True)
+    straight = simulate(phantom_of(), KIDNEY, [BETA, GAMMA], settings)
+    file = tmp_path / "state.npz"
+    breaks = 0
+    for histories in (straight.histories // 5, straight.histories // 2):
+        try:
+            resumed = simulate(phantom_of(), KIDNEY, [BETA, GAMMA], settings, _StopAfter(histories), file)
+        except Cancelled:
+            breaks += 1
+            with np.load(file) as kept:
+                assert 0 < len(kept["organ_energy"]) < straight.batches
+    assert breaks >= 1
+    resumed = simulate(phantom_of(), KIDNEY, [BETA, GAMMA], settings, checkpoint=file)
+    assert same(straight, resumed)
+    for one, two in zip(straight.components, resumed.components, strict=True):
+        assert np.array_equal(one.dose.dose_Gy, two.dose.dose_Gy)
+    assert file.exists()
+    assert [f.name for f in tmp_path.iterdir()] == ["state.npz"]
+    begun = time.monotonic()
+    again = simulate(phantom_of(), KIDNEY, [BETA, GAMMA], settings, checkpoint=file)
+    assert same(straight, again)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_checkpoint_of_something_else_is_refused_and_kept(tmp_path):
+    file = tmp_path / "state.npz"
+    settings = {"histories": 2000, "threads": 1}
+    simulate(phantom_of(), KIDNEY, [BETA], RunSettings(**settings), checkpoint=file)
+    before = file.read_bytes()
+    changes = [
+        (KIDNEY, [GAMMA], RunSettings(**settings)),
+        (OrganSource({"liver": 1.0}), [BETA], RunSettings(**settings)),
+        (KIDNEY, [BETA], RunSettings(**settings, seed=2)),
+        (KIDNEY, [BETA], RunSettings(**settings, estimator="analog")),
+    ]
+    for source, emissions, other in changes:
+        with pytest.raises(CheckpointError, match="another simulation"):
+            simulate(phantom_of(), source, emissions, other, checkpoint=file)
+    simulate(phantom_of(), KIDNEY, [BETA], RunSettings(histories=2000, threads=2), checkpoint=file)  # threads do not matter
+    for damaged in (before[: len(before) // 2], b"", b"something else", before[:3000] + b"x" * 50 + before[3050:]):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            simulate(phantom_of(), KIDNEY, [BETA], RunSettings(**settings), checkpoint=file)
+        assert file.read_bytes() == damaged
+    with pytest.raises(SynthDoseError, match="there is no folder"):
+        simulate(phantom_of(), KIDNEY, [BETA], RunSettings(**settings), checkpoint=tmp_path / "no" / "state.npz")
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    result = simulate(phantom_of(), KIDNEY, [BETA], RunSettings(histories=2000, threads=1), checkpoint=tmp_path / "state.npz")
+    assert any("No space left" in note for note in result.notes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_phantoms_are_written_less_often(tmp_path):
+    kept = Checkpoint(tmp_path / "state.npz", "key")
+    kept._written_at = time.monotonic() - 30
+    assert kept.due()
+    kept._write_seconds = 3.0
+    assert not kept.due()
