@@ -150,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("case", type=Path, help="TOML file")
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
+    simulate.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same case")
 
     _verb(verbs, "check", "What works on this computer, and what to do about the rest.", "synthdose check", _check)
     return parser
@@ -231,7 +232,7 @@ def _phantom(arguments: argparse.Namespace, progress: Progress) -> int:
 def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
     from .pipeline.case import run_case
 
-    run_case(arguments.case, arguments.out, progress)
+    run_case(arguments.case, arguments.out, progress, resume=arguments.resume)
     _say((arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip())
     return 0
 

@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Organ, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
+from ..core import DoseMap, Organ, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
 from ..io import write_volume
 from ..physics import decay_data_edition
-from ..transport import OrganSource, SimulationResult, simulate
+from ..transport import CheckpointError, OrganSource, SimulationResult, part_name, simulate
 from .case_file import SCHEMA, Case, read_case
 from .run_folder import require_writable
 
 __all__ = ["Case", "read_case", "run_case"]
 
 
-def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent) -> SimulationResult:
+CHECKPOINT = ".checkpoint.npz"
+"""In the folder of the results, while they are not complete."""
+
+
+def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent, *, resume: bool = False) -> SimulationResult:
     """Simulate a case file and write its results.
 
     Parameters
@@ -32,8 +36,12 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent)
         Case file, see `read_case`.
     out_dir : path-like
         Made if need be. Gets ``dose_Gy.nrrd`` and ``sigma_Gy.nrrd`` (per decay or beam particle), ``organs.csv``, ``run.json``
-        and, if the case asks for them, ``s_values.csv``: all of them when the work is done, or none.
+        and, if the case asks for them, ``s_values.csv``, or the dose split by what is emitted in ``dose_<component>_Gy.nrrd``,
+        ``sigma_<component>_Gy.nrrd`` and ``organs_components.csv``: all of them when the work is done, or none.
     progress : callable
+    resume : bool
+        Go on with a run of the same case into the same folder that was cancelled or killed; without one, begin. If not set,
+        what such a run left is thrown away.
 
     Returns
     -------
@@ -42,17 +50,33 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent)
     Raises
     ------
     SynthDoseError
-        See `read_case` and `transport.simulate`; or the results cannot be written.
+        See `read_case` and `transport.simulate`; or the results cannot be written, or what is to be resumed is of another case.
     """
     folder = Path(out_dir)
     require_writable(folder)
     progress(ProgressReport("read", 0.0, None, f"Reading {path}"))
     case = read_case(path)
-    result = simulate(case.phantom, case.source, case.emissions, case.settings, progress)
+    checkpoint = folder / CHECKPOINT
+    if not resume:
+        _remove(checkpoint)
+    try:
+        result = simulate(case.phantom, case.source, case.emissions, case.settings, progress, checkpoint)
+    except CheckpointError as error:
+        raise SynthDoseError(
+            f"{folder} does not hold an interrupted run that this case can go on from: {error} "
+            "Without --resume the case is run anew."
+        ) from error
     s_values = _s_values(case, progress) if case.s_values else []
     progress(ProgressReport("write", 0.0, None, f"Writing {folder}"))
     _write(folder, case, result, s_values)
+    _remove(checkpoint)
     return result
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, and what is left of one that was being written when the process was killed."""
+    for name in (checkpoint.name, part_name(checkpoint.name)):
+        (checkpoint.parent / name).unlink(missing_ok=True)
 
 
 def _s_values(case: Case, progress: Progress) -> list[list[Any]]:
@@ -88,15 +112,25 @@ def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[li
 
 
 def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
-    for name, values in (("dose_Gy", result.dose.dose_Gy), ("sigma_Gy", result.dose.sigma_Gy)):
-        ordered = resample(np.asarray(values), result.dose.grid, case.file_grid, linear=False)
-        write_volume(folder / f"{name}.nrrd", ordered, case.file_grid, unit="Gy")
+    _write_map(folder, "", result.dose, case)
     rows = [[row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
     _write_csv(folder / "organs.csv", ["organ", "mass_g", "dose_Gy", "sigma_Gy"], rows)
+    if result.components:
+        rows = []
+        for part in result.components:
+            _write_map(folder, f"{part.component}_", part.dose, case)
+            rows += [[row.organ, part.component, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in part.organs]
+        _write_csv(folder / "organs_components.csv", ["organ", "component", "mass_g", "dose_Gy", "sigma_Gy"], rows)
     if case.s_values:
         _write_csv(folder / "s_values.csv", ["source", "target", "target_mass_g", "dose_Gy", "sigma_Gy"], s_values)
     with (folder / "run.json").open("w", encoding="utf-8") as stream:
         json.dump(_record(case, result), stream, indent=1)
+
+
+def _write_map(folder: Path, component: str, dose: DoseMap, case: Case) -> None:
+    for name, values in (("dose", dose.dose_Gy), ("sigma", dose.sigma_Gy)):
+        ordered = resample(np.asarray(values), dose.grid, case.file_grid, linear=False)
+        write_volume(folder / f"{name}_{component}Gy.nrrd", ordered, case.file_grid, unit="Gy")
 
 
 def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:

@@ -123,6 +123,7 @@ class RunTable:
     device: str = "auto"
     threads: int = 0
     estimator: str = "auto"
+    components: bool = False
     s_values: bool = False
 
 

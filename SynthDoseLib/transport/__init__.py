@@ -19,10 +19,11 @@ from ..core import Emission, Progress, VoxelPhantom, silent
 from .cache import prepare_kernel_cache
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
-from .values import ComponentDose, RunSettings, SimulationResult
+from .values import CheckpointError, ComponentDose, RunSettings, SimulationResult, part_name
 
 __all__ = [
     "BeamSource",
+    "CheckpointError",
     "ComponentDose",
     "OrganSource",
     "ParticleListSource",
@@ -32,6 +33,7 @@ __all__ = [
     "Source",
     "SphereSource",
     "VolumeSource",
+    "part_name",
     "simulate",
 ]
 

@@ -32,7 +32,8 @@ class Batches:
     rates : ndarray of float64, (groups,)
         Histories of each group; whole numbers but for `open_group`.
     open_group : int
-        Its rate need not be whole: the sum over batches is rounded down.
+        Its rate need not be whole: the sum over batches is rounded down. Its histories share their weight batch by batch; with
+        -1 for none all histories of a group have the same weight, as it has to be for the entries of a list.
     yields : ndarray of float64, (groups,)
         Weight that the histories of a group in one batch share.
     """
@@ -45,6 +46,11 @@ class Batches:
         """First and last (excluded) history of a group in a batch."""
         rate = self.rates[group]
         return int(np.floor(rate * batch + 1e-9)), int(np.floor(rate * (batch + 1) + 1e-9))
+
+    def weight(self, group: int, batch: int) -> float:
+        """Weight of each history of a group in a batch."""
+        first, last = self.span(group, batch)
+        return float(self.yields[group] / (max(1, last - first) if group == self.open_group else self.rates[group]))
 
     @property
     def size(self) -> float:
@@ -194,7 +200,7 @@ class BatchRunner:
         while (batch := self._take()) is not None:
             for place, group in self._groups:
                 first, end = self.batches.span(group, batch)
-                weight = float(self.batches.yields[group]) / max(1, end - first)
+                weight = self.batches.weight(group, batch)
                 follow(self.crew.problem, work, group, first, end, weight, group, self.crew.stop, place)
             self._hand_in(batch, self._harvest(work))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -19,7 +20,7 @@ from .batches import Batches, Statistics
 from .cache import engine_hash
 from .limits import Plan
 from .sources import Source
-from .values import RunSettings
+from .values import CheckpointError, RunSettings, part_name
 
 FORMAT = 1
 SECONDS_BETWEEN = 20.0
@@ -27,10 +28,6 @@ _SHARE_OF_TIME = 0.05  # that writing may take of a run: large phantoms are writ
 _QUICK_SECONDS = 0.5  # writing that may be waited for after a run was cancelled
 _DECIDE_DOSE = ("histories", "relative_sigma", "organs", "max_seconds", "seed", "estimator", "components")
 _SCALARS = ("emitted", "escaped", "excess", "cpu_s")
-
-
-class CheckpointError(SynthDoseError):
-    """A checkpoint cannot be gone on with: it belongs to another simulation, or is damaged."""
 
 
 def problem_key(phantom: VoxelPhantom, source: Source, emissions: Sequence[Emission], settings: RunSettings, kind: str) -> str:
@@ -79,7 +76,7 @@ class Checkpoint:
     Parameters
     ----------
     path : path-like
-        Its folder has to exist. Nobody reads the file but `load`; it is replaced in one piece.
+        Its folder is made when there is something to keep; the file is replaced in one piece.
     key : str
         See `problem_key`.
     """
@@ -91,8 +88,6 @@ class Checkpoint:
         self._write_seconds = 0.0
         self._written_at = time.monotonic()
         self._writing = threading.Lock()
-        if not self.path.parent.is_dir():
-            raise SynthDoseError(f"The checkpoint {self.path} cannot be written: there is no folder {self.path.parent}.")
 
     def load(self) -> State | None:
         """Read the state; None if there is no file.
@@ -128,16 +123,18 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Write the state; a failure (a full disk) is remembered in `failure`, and does not end the run."""
-        temporary = self.path.with_name(f"{self.path.name}.part")
+        temporary = self.path.with_name(part_name(self.path.name))
         with self._writing:
             begun = time.monotonic()
             try:
+                temporary.parent.mkdir(parents=True, exist_ok=True)
                 with temporary.open("wb") as stream:
                     np.savez(stream, key=np.array(self._key), **_pack(state))
                 os.replace(temporary, self.path)
             except OSError as error:
                 self.failure = f"The checkpoint {self.path} could not be written: {error.strerror}."
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
             self._written_at = time.monotonic()
             self._write_seconds = self._written_at - begun
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..core import Emission, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
 from .background import in_background
 from .batches import BatchRunner, Statistics
-from .checkpoint import Checkpoint, CheckpointError, State, problem_key
+from .checkpoint import Checkpoint, State, problem_key
 from .crew import Crew
 from .crop import Box, box_of_matter, crop_phantom, crop_source
 from .limits import extension, plan_run, run_pilot, used_up
@@ -25,8 +25,6 @@ from .reporter import STAGE, Reporter
 from .results import Times, collect
 from .sources import BeamSource, Source, build_source
 from .values import RunSettings, SimulationResult
-
-__all__ = ["CheckpointError", "simulate"]
 
 
 def simulate(

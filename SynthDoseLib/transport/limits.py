@@ -106,10 +106,10 @@ def plan_run(problem: Problem, pilot: Allotment, settings: RunSettings, threads:
         fixed = settings.histories == total
         uses, whole, count, most = plan_uses(int(listed.shape[0]), total, count, fixed=fixed)
         total = whole * count
-    rates, open_group = batch_rates(pilot.share, total, count)
+    rates, largest = batch_rates(pilot.share, total, count)
     yields = np.array([group.yield_per_decay for group in groups])
     scale = float((yields / np.maximum(np.floor(rates), 1.0)).max())
-    return Plan(Batches(rates, open_group, yields / scale), count, scale, uses, most)
+    return Plan(Batches(rates, -1 if listed.kind == LIST else largest, yields / scale), count, scale, uses, most)
 
 
 def batch_rates(share: NDArray[np.float64], total: int, batches: int) -> tuple[NDArray[np.float64], int]:

@@ -12,6 +12,15 @@ DEVICES = ("auto", "cpu", "cuda")
 ESTIMATORS = ("auto", "analog")
 
 
+class CheckpointError(SynthDoseError):
+    """A checkpoint cannot be gone on with: it belongs to another simulation, or is damaged."""
+
+
+def part_name(name: str) -> str:
+    """Name that a checkpoint has while it is being written."""
+    return f"{name}.part"
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """When a simulation stops (whichever limit is met first) and how it is done.

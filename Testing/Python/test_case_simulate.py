@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +300,59 @@ def test_the_dose_keeps_the_voxel_order_of_a_left_handed_file(case, tmp_path):
     with (tmp_path / "out" / "organs.csv").open(newline="") as stream:
         rows = {row["organ"]: row for row in csv.DictReader(stream)}
     assert float(rows["kidneys"]["dose_Gy"]) == pytest.approx(float(kidneys), rel=1e-5)
+
+
+def test_components_are_written_one_by_one(case, tmp_path):
+    rewrite(case, "threads = 1", "threads = 1\ncomponents = true")
+    out = tmp_path / "out"
+    run_case(case, out)
+    names = {f"{what}_{part}_Gy.nrrd" for what in ("dose", "sigma") for part in ("photon", "electron")}
+    whole = {"dose_Gy.nrrd", "sigma_Gy.nrrd", "organs.csv", "organs_components.csv", "run.json"}
+    assert {file.name for file in out.iterdir()} == names | whole
+    total, photon, electron = (read_volume(out / f"dose_{part}Gy.nrrd")[0] for part in ("", "photon_", "electron_"))
+    assert np.allclose(photon + electron, total, rtol=1e-6, atol=0)
+    with (out / "organs.csv").open(newline="") as stream:
+        organs = {row["organ"]: float(row["dose_Gy"]) for row in csv.DictReader(stream)}
+    with (out / "organs_components.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["organ", "component", "mass_g", "dose_Gy", "sigma_Gy"]
+    for organ, dose in organs.items():
+        parts = [float(row["dose_Gy"]) for row in rows if row["organ"] == organ]
+        assert len(parts) == 2
+        assert sum(parts) == pytest.approx(dose, rel=1e-6)
+
+
+RUN_AND_DIE = """
+import os, signal, sys
+from SynthDoseLib.pipeline.case import run_case
+from SynthDoseLib.transport import checkpoint
+checkpoint.SECONDS_BETWEEN = 0.0
+def progress(report):
+    words = report.message.split()
+    kept = os.path.exists(os.path.join(sys.argv[2], ".checkpoint.npz"))
+    if len(words) > 1 and words[1].startswith("histories") and int(words[0]) > 100_000 and kept:
+        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+run_case(sys.argv[1], sys.argv[2], progress)
+"""
+
+
+def test_a_killed_run_is_resumed_to_the_same_result(case, tmp_path, capsys):
+    """The process dies without a chance to clean up; the same command with --resume finishes what it began."""
+    rewrite(case, "histories = 2000", "histories = 900_000")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run_case(case, straight)
+    died = subprocess.run([sys.executable, "-c", RUN_AND_DIE, str(case), str(killed)], check=False, capture_output=True)
+    assert died.returncode not in (0, 1, 2), died.stderr.decode()
+    assert ".checkpoint.npz" in {file.name for file in killed.iterdir()}
+    assert not (killed / "run.json").exists()
+    with np.load(killed / ".checkpoint.npz") as kept:
+        assert 0 < len(kept["organ_energy"]) < 64
+    other = tmp_path / "OTHER.toml"
+    other.write_text(case.read_text().replace("yield_per_decay = 0.5", "yield_per_decay = 0.6"))
+    assert main(["simulate", str(other), "--out", str(killed), "--resume"]) == 2
+    assert "another simulation" in capsys.readouterr().err
+    assert main(["simulate", str(case), "--out", str(killed), "--resume"]) == 0
+    assert sorted(file.name for file in killed.iterdir()) == ["dose_Gy.nrrd", "organs.csv", "run.json", "sigma_Gy.nrrd"]
+    for name in ("dose_Gy.nrrd", "sigma_Gy.nrrd", "organs.csv"):
+        assert (killed / name).read_bytes() == (straight / name).read_bytes()
+    assert main(["simulate", str(case), "--out", str(tmp_path / "new"), "--resume"]) == 0  # nothing there: from the beginning
