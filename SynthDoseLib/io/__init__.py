@@ -1,5 +1,7 @@
 """Reading and writing: images, labels, DICOM, results. LPS appears only here; everything handed out is RAS."""
 
+from .activity_fields import ActivityField, activity_fields
+from .dicom_images import NativeSlices, read_native_slices
 from .dicom_seg import write_dicom_seg
 from .dicom_write import DicomStudy, write_dicom_series
 from .folder import atomic_folder, prepare_output_folder, write_csv
@@ -12,11 +14,15 @@ from .seg_nrrd import write_segmentation
 from .volumes import read_volume, write_volume
 
 __all__ = [
+    "ActivityField",
     "DicomStudy",
+    "NativeSlices",
+    "activity_fields",
     "atomic_folder",
     "prepare_output_folder",
     "read_image",
     "read_labels",
+    "read_native_slices",
     "read_phase_space",
     "read_rtdose",
     "read_volume",

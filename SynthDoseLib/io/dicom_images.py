@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +15,17 @@ from pydicom.dataset import Dataset
 from ..core import ImageVolume, SynthDoseError
 from .dicom_files import DicomFile, choose_series, is_localizer, lenient, read_dataset
 from .dicom_frames import Frame, frames_of
-from .dicom_metadata import UNITS, acquisition_moment, nuclide_metadata, number, patient_metadata, reference_moment
+from .dicom_metadata import (
+    UNITS,
+    acquisition_moment,
+    nuclide_metadata,
+    number,
+    patient_metadata,
+    philips_factors,
+    reference_moment,
+)
 from .finish import AIR_HU, finish_image
-from .slices import order_slices, regular_volume, require_no_gap
+from .slices import Placement, order_slices, regular_volume, require_no_gap
 from .text import clean_text
 
 # 12-bit scanners: everything outside is no CT number of tissue or air
@@ -31,10 +39,79 @@ class _Stack:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class NativeSlices:
+    """The slices of one DICOM series in their order, as they are stored: in their unit, but on no common grid.
+
+    Attributes
+    ----------
+    values : ndarray of float32, (n, rows, columns)
+        In `unit`; activities of PET refer to `acquired_at`.
+    placements : tuple of Placement
+        Where each slice is, LPS, mm.
+    modality, unit : str
+    acquired_at : datetime or None
+    metadata : mapping
+        As of `ImageVolume`.
+    thickness_mm : float or None
+    padded : ndarray of bool or None
+        Where a CT holds padding.
+    source_files, notes : tuple of str
+    """
+
+    values: NDArray[np.float32]
+    placements: tuple[Placement, ...]
+    modality: str
+    unit: str
+    acquired_at: datetime | None
+    metadata: Mapping[str, Any]
+    thickness_mm: float | None
+    padded: NDArray[np.bool_] | None
+    source_files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def read_dicom_image(
-    path: Path, *, modality: str | None = None, series: str | None = None, hu_offset: float = 0.0
+    path: Path,
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    hu_offset: float = 0.0,
+    overrides: Mapping[str, Any] | None = None,
 ) -> ImageVolume:
     """Read one series of a DICOM folder or file; see `read_image`."""
+    native = read_native_slices(path, modality=modality, series=series, overrides=overrides)
+    fill = AIR_HU if native.modality == "CT" else 0.0
+    if len(native.placements) == 1 and native.thickness_mm is None:
+        raise SynthDoseError(f"{path}: the only slice does not say how thick it is (SliceThickness). Give the whole series.")
+    values = native.values
+    if native.padded is not None:
+        values[native.padded] = fill
+    values, matrix, grid_notes = regular_volume(values, native.placements, native.thickness_mm or 1.0, fill)
+    return finish_image(
+        path,
+        values,
+        matrix,
+        modality=native.modality,
+        unit=native.unit,
+        hu_offset=hu_offset,
+        acquired_at=native.acquired_at,
+        metadata=native.metadata,
+        source_files=native.source_files,
+        notes=(*native.notes, *grid_notes),
+    )
+
+
+def read_native_slices(
+    path: Path, *, modality: str | None = None, series: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> NativeSlices:
+    """Read the slices of one DICOM series without bringing them to a regular grid; arguments as of `read_image`.
+
+    Raises
+    ------
+    SynthDoseError
+        As `read_image` does.
+    """
     files = choose_series(path, modality, series)
     notes: list[str] = []
     slices = [f for f in files if not is_localizer(f)]
@@ -58,32 +135,27 @@ def read_dicom_image(
     declared = number(headers[0].get("NumberOfSlices") if kind == "PT" else headers[0].get("ImagesInAcquisition"))
     if declared is not None and 1 < len(frames) < declared:
         notes.append(f"The header speaks of {declared:.0f} slices, {len(frames)} are there: the ends may be missing.")
+    given = dict(overrides or {})
     acquired_at, time_notes = reference_moment(headers, kind)
+    acquired_at = given.get("acquired_at", acquired_at)
     nuclide, nuclide_notes = nuclide_metadata(headers[0], acquired_at)
-    metadata = {**patient_metadata(headers[0]), **nuclide}
+    metadata = {**patient_metadata(headers[0]), **nuclide, **given}
     stack = _load(path, files, frames, kind)
     unit, values, unit_notes = _unit(headers[0], kind, frames, stack.values)
-    fill = AIR_HU if kind == "CT" else 0.0
-    thickness = frames[0].thickness
-    if len(frames) == 1 and thickness is None:
-        raise SynthDoseError(f"{path}: the only slice does not say how thick it is (SliceThickness). Give the whole series.")
-    if stack.padded is not None:
-        values[stack.padded] = fill
-    values, matrix, grid_notes = regular_volume(values, [f.placement for f in frames], thickness or 1.0, fill)
-    values, decay_notes, acquired_at = _refer_to_start(path, values, kind, unit, frames, metadata, acquired_at)
-    image = finish_image(
-        path,
+    unit = given.get("unit", unit)
+    values, decay_notes = _refer_to_start(path, values, kind, unit, frames, metadata, acquired_at)
+    return NativeSlices(
         values,
-        matrix,
-        modality=kind,
-        unit=unit,
-        hu_offset=hu_offset,
-        acquired_at=acquired_at,
-        metadata=metadata,
-        source_files=tuple(dict.fromkeys(str(f.file.path) for f in frames)),
-        notes=(*notes, *time_notes, *nuclide_notes, *unit_notes, *stack.notes, *grid_notes, *decay_notes),
+        tuple(f.placement for f in frames),
+        kind,
+        unit,
+        acquired_at,
+        metadata,
+        frames[0].thickness,
+        stack.padded,
+        tuple(dict.fromkeys(str(f.file.path) for f in frames)),
+        (*notes, *time_notes, *nuclide_notes, *unit_notes, *stack.notes, *decay_notes),
     )
-    return image
 
 
 def _load(path: Path, files: Sequence[DicomFile], frames: Sequence[Frame], kind: str) -> _Stack:
@@ -168,13 +240,13 @@ def _unit(
     if unit == "g/ml" and normalised not in ("", "BW"):
         # lean body mass and others are in g/ml too, and must not be taken for body weight
         unit = f"g/ml ({normalised})"
-    # Philips writes counts and the factor to Bq/ml in a private element
-    factor = number(header.get((0x7053, 0x1009)).value) if (0x7053, 0x1009) in header else None
-    if unit == "counts" and factor and "PHILIPS" in str(header.get("Manufacturer", "")).upper():
+    if unit == "counts" and (factors := philips_factors(header)):
+        # private elements of Philips: counts to Bq/ml, or where that is missing, to body-weight SUV
+        meant, factor = next(iter(factors.items()))
         return (
-            "Bq/ml",
+            meant,
             values * np.float32(factor),
-            (f"Counts were converted with the file's factor of {factor:g} Bq/ml each.",),
+            (f"Counts were converted with the file's factor of {factor:g} {meant} each.",),
         )
     return unit, values, ()
 
@@ -187,13 +259,13 @@ def _refer_to_start(
     frames: Sequence[Frame],
     metadata: dict[str, Any],
     acquired_at: datetime | None,
-) -> tuple[NDArray[np.float32], tuple[str, ...], datetime | None]:
-    """Make the activities of a PET refer to `acquired_at`, whatever the scanner corrected them to.
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Make the activities of a PET refer to `acquired_at`, whatever the scanner corrected them to, and say so in `metadata`.
 
     SUV stays as it is: by its definition it does not depend on when it is taken.
     """
     if kind != "PT" or unit != "Bq/ml":
-        return values, (), acquired_at
+        return values, ()
     correction = metadata.get("decay_correction", "")
     half_life = metadata.get("half_life_s")
     if correction == "ADMIN":
@@ -210,14 +282,16 @@ def _refer_to_start(
             )
         seconds = (acquired_at - injected).total_seconds()
         note = f"The PET was decay-corrected to the injection; it was brought to the start of the scan, {seconds:.0f} s later."
-        return values * np.float32(0.5 ** (seconds / half_life)), (note,), acquired_at
+        metadata |= {"decay_correction": "START", "decay_correction_header": "ADMIN"}  # nobody takes it back twice
+        return values * np.float32(0.5 ** (seconds / half_life)), (note,)
     if correction == "NONE" and acquired_at is not None and half_life is not None:
         times = [acquisition_moment(f.file.header) for f in frames]
         late = np.array([(t - acquired_at).total_seconds() if t else 0.0 for t in times])
-        if late.max() > 0.002 * half_life and len(late) == len(values):
+        if late.max() > 0.002 * half_life:
             factors = (2.0 ** (late / half_life)).astype(np.float32)
             note = (
                 f"The PET is not decay-corrected; its slices, up to {late.max():.0f} s apart, were corrected to the first one."
             )
-            return values * factors[:, None, None], (note,), acquired_at
-    return values, (), acquired_at
+            metadata |= {"decay_correction": "START", "decay_correction_header": "NONE"}
+            return values * factors[:, None, None], (note,)
+    return values, ()

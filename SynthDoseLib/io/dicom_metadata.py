@@ -15,6 +15,9 @@ from .text import clean_text
 UNITS = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "counts", "PROPCNTS": "counts"}
 """DICOM units of PET to those of `ImageVolume`; others are passed on as they are."""
 
+GE_SCAN_START = (0x0009, 0x100D)
+"""Private element of GE: date and time at which the scan started."""
+
 _ELEMENT_NAMES = {
     "actinium": "Ac", "astatine": "At", "bismuth": "Bi", "carbon": "C", "chromium": "Cr", "cobalt": "Co", "copper": "Cu",
     "fluorine": "F", "fluor": "F", "gallium": "Ga", "holmium": "Ho", "indium": "In", "iodine": "I", "krypton": "Kr",
@@ -87,7 +90,8 @@ def reference_moment(headers: list[Dataset], modality: str) -> tuple[datetime | 
     """Return the time that the values refer to, and notes.
 
     PET corrected to its start refers to the series time, unless that is later than the first acquisition: then the
-    series was made from another one, and the first acquisition is meant (as in the SUV recipe of QIBA).
+    series was made from another one, and the start of the scan in GE's private element is meant, or else the first
+    acquisition (as in the SUV recipe of QIBA).
     """
     times = [t for t in map(acquisition_moment, headers) if t is not None]
     earliest = min(times, default=None)
@@ -96,6 +100,12 @@ def reference_moment(headers: list[Dataset], modality: str) -> tuple[datetime | 
     series = moment(headers[0].get("SeriesDate"), headers[0].get("SeriesTime") or "")
     if series is None or earliest is None or series <= earliest:
         return series or earliest, ()
+    started = moment(headers[0][GE_SCAN_START].value) if GE_SCAN_START in headers[0] else None
+    if started is not None and started <= earliest and "GE" in str(headers[0].get("Manufacturer", "")).upper():
+        return started, (
+            f"The series time ({series:%Y-%m-%d %H:%M:%S}) is later than the first acquisition: the scan's start in the "
+            f"scanner's private element ({started:%Y-%m-%d %H:%M:%S}) was taken as the time that the values refer to.",
+        )
     note = (
         f"The series time ({series:%Y-%m-%d %H:%M:%S}) is later than the first acquisition ({earliest:%Y-%m-%d %H:%M:%S}): "
         "the acquisition was taken as the time that the values refer to."
@@ -138,6 +148,7 @@ def nuclide_metadata(header: Dataset, acquired_at: datetime | None) -> tuple[dic
         "decay_correction": clean_text(header.get("DecayCorrection"), 16).upper(),
         "suv_type": clean_text(header.get("SUVType"), 16).upper(),
     }
+    values |= acquisition_metadata(header)
     notes: list[str] = []
     items = header.get("RadiopharmaceuticalInformationSequence") or []
     if len(items) > 1:
@@ -156,6 +167,34 @@ def nuclide_metadata(header: Dataset, acquired_at: datetime | None) -> tuple[dic
         values["injected_at"] = injected
         notes += note
     return {key: value for key, value in values.items() if value not in (None, "")}, tuple(notes)
+
+
+def acquisition_metadata(header: Dataset) -> dict[str, Any]:
+    """Duration and corrections of the acquisition, and the vendor's factors; None for what is not there."""
+    rotation = (header.get("RotationInformationSequence") or [Dataset()])[0]
+    frame_ms, frames = number(rotation.get("ActualFrameDuration")), number(rotation.get("NumberOfFramesInRotation"))
+    duration_ms = frame_ms * frames if frame_ms and frames else number(header.get("ActualFrameDuration"))
+    corrections = header.get("CorrectedImage") or ()
+    listed = [corrections] if isinstance(corrections, str) else list(corrections)
+    factors = philips_factors(header)
+    return {
+        "duration_s": duration_ms / 1000 if duration_ms else None,
+        "corrections": " ".join(clean_text(c, 16) for c in listed),
+        "activity_factor_Bq_ml": factors.get("Bq/ml"),
+        "suv_factor": factors.get("g/ml"),
+    }
+
+
+def philips_factors(header: Dataset) -> dict[str, float]:
+    """Factors from counts to Bq/ml and to body-weight SUV (g/ml) in Philips' private elements, those that are there."""
+    if "PHILIPS" not in str(header.get("Manufacturer", "")).upper():
+        return {}
+    found = {}
+    for unit, tag in (("Bq/ml", (0x7053, 0x1009)), ("g/ml", (0x7053, 0x1000))):
+        value = _positive(header[tag].value) if tag in header else None
+        if value is not None:
+            found[unit] = value
+    return found
 
 
 def _dose_MBq(item: Dataset, modality: str) -> tuple[float | None, tuple[str, ...]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def read_image(
     modality: str | None = None,
     unit: str | None = None,
     series: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> ImageVolume:
     """Read one image volume, whatever the format: it is recognised by its content.
 
@@ -53,6 +55,9 @@ def read_image(
         Of the values, for files that do not say or hold counts: "HU", "Bq/ml", "g/ml".
     series : str, optional
         SeriesInstanceUID, when a DICOM folder holds several.
+    overrides : mapping, optional
+        Metadata by the names below (also ``acquired_at``) that replace what the header says, before anything is
+        computed from it.
 
     Returns
     -------
@@ -70,7 +75,9 @@ def read_image(
     For DICOM, `metadata` may hold: ``patient_id``, ``patient_weight_kg``, ``patient_height_m``,
     ``patient_sex``, ``patient_age``,
     ``patient_age_years``, ``radionuclide`` ("Lu-177"), ``half_life_s``, ``injected_activity_MBq``, ``injected_at``,
-    ``decay_correction`` ("START", "ADMIN", "NONE"), ``suv_type``, ``units``, ``study_instance_uid``,
+    ``decay_correction`` ("START", "ADMIN", "NONE": of the values as they are handed out; if the reader changed it,
+    ``decay_correction_header`` is what the file said), ``duration_s``, ``corrections``, ``activity_factor_Bq_ml``,
+    ``suv_factor``, ``suv_type``, ``units``, ``study_instance_uid``,
     ``series_instance_uid``, ``series_description``, ``frame_of_reference_uid``, ``manufacturer``.
     """
     source = require_path(path)
@@ -81,7 +88,7 @@ def read_image(
 
         _require_silence(source, spacing_mm, orientation)
         with guarded(source):
-            image = read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset)
+            image = read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset, overrides=overrides)
         return _with_unit(source, image, unit)
     plain = read_interfile(source) if kind == "interfile" else read_plain(source)
     matrix, notes = place(source, plain, spacing_mm, orientation)
@@ -98,6 +105,8 @@ def read_image(
         modality=chosen,
         unit=unit or said_unit or _UNIT_OF_MODALITY.get(chosen, ""),
         hu_offset=hu_offset,
+        acquired_at=(overrides or {}).get("acquired_at"),
+        metadata=overrides,
         notes=(*plain.notes, *notes),
     )
 

@@ -1,13 +1,16 @@
 """From measured activity to decays: time-activity curves, their integrals, and time-integrated activity per voxel."""
 
 from .average import ModelAverage, fit_models
-from .convert import activity_from_counts, activity_from_suv
+from .calibration import Calibration, CalibrationScan, fit_calibration, phantom_scan
+from .convert import activity_from_counts, decay_during, to_scan_time
 from .curves import MODELS, CurveModel, curve_model
 from .fit import CurveFit, fit_curve
 from .integrate import from_map, time_integrated_activity
 from .organs import OrganSource, from_organs
+from .recovery import RecoveryCurve, blurred_sphere, fit_recovery, recovery_note
 from .shared import fit_shared
 from .single_time import SingleTimeIntegral, hanscheid, madsen, population_half_life
+from .suv import SUV_UNITS, activity_from_suv, lean_body_mass_kg, suv_factor_Bq_ml, suv_from_activity
 from .time_points import TimeActivity, time_activity
 from .trapezoid import TrapezoidIntegral, integrate_trapezoid
 from .values import ActivityRow, TimeIntegratedActivity
@@ -15,11 +18,15 @@ from .voxelwise import VoxelFit, fit_voxels
 
 __all__ = [
     "MODELS",
+    "SUV_UNITS",
     "ActivityRow",
+    "Calibration",
+    "CalibrationScan",
     "CurveFit",
     "CurveModel",
     "ModelAverage",
     "OrganSource",
+    "RecoveryCurve",
     "SingleTimeIntegral",
     "TimeActivity",
     "TimeIntegratedActivity",
@@ -27,17 +34,27 @@ __all__ = [
     "VoxelFit",
     "activity_from_counts",
     "activity_from_suv",
+    "blurred_sphere",
     "curve_model",
+    "decay_during",
+    "fit_calibration",
     "fit_curve",
     "fit_models",
+    "fit_recovery",
     "fit_shared",
     "fit_voxels",
     "from_map",
     "from_organs",
     "hanscheid",
     "integrate_trapezoid",
+    "lean_body_mass_kg",
     "madsen",
+    "phantom_scan",
     "population_half_life",
+    "recovery_note",
+    "suv_factor_Bq_ml",
+    "suv_from_activity",
     "time_activity",
     "time_integrated_activity",
+    "to_scan_time",
 ]

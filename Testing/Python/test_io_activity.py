@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid
-from SynthDoseLib.io import DicomStudy, read_image, write_dicom_series
+from SynthDoseLib.io import DicomStudy, activity_fields, read_image, read_native_slices, write_dicom_series
 from SynthDoseLib.io.dicom_files import save_dataset
 from SynthDoseLib.io.dicom_metadata import nuclide_name
 
@@ -198,3 +198,80 @@ def test_the_injected_activity_of_spect_is_read_in_mbq_and_in_bq(tmp_path, injec
 )
 def test_nuclides_are_recognised_in_the_spellings_of_scanners(text, name):
     assert nuclide_name(text) == name
+
+
+def test_a_pet_read_and_written_again_is_not_corrected_twice(tmp_path):
+    image, again = pet(tmp_path, decay_correction="ADMIN")
+    assert again.metadata["decay_correction"] == "START"
+    assert again.metadata["decay_correction_header"] == "ADMIN"
+    write_dicom_series(tmp_path / "second", again)
+    np.testing.assert_allclose(read_image(tmp_path / "second").values.max(), again.values.max(), rtol=1e-4)
+    assert again.values.max() < image.values.max() * 0.95
+
+
+def test_what_the_header_says_wrongly_is_overridden_before_it_is_used(tmp_path):
+    image, _ = pet(tmp_path, decay_correction="ADMIN")
+    as_start = read_image(tmp_path / "p", overrides={"decay_correction": "START"})
+    np.testing.assert_allclose(as_start.values.max(), image.values.max(), rtol=1e-4)
+    earlier = read_image(tmp_path / "p", overrides={"injected_at": datetime(2024, 1, 31, 9)})
+    np.testing.assert_allclose(earlier.values.max(), image.values.max() * 0.5 ** (3600 / 574300), rtol=1e-4)
+    with pytest.raises(SynthDoseError, match="lacks its injection time"):
+        read_image(tmp_path / "p", overrides={"injected_at": None})
+
+
+def test_counts_with_only_the_suv_factor_of_philips_become_suv(tmp_path):
+    def philips(dataset):
+        dataset.Units, dataset.Manufacturer = "CNTS", "Philips"
+        block = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
+        block.add_new(0x00, "DS", "0.0005")
+        block.add_new(0x09, "DS", "0")
+
+    image, again = pet(tmp_path, change=philips)
+    assert again.unit == "g/ml"
+    np.testing.assert_allclose(again.values, 0.0005 * image.values, atol=0.01)
+    assert again.metadata["suv_factor"] == 0.0005
+    assert "factor of 0.0005 g/ml" in again.notes[0]
+
+
+def test_the_scan_start_in_ges_private_element_is_used_for_a_series_made_later(tmp_path):
+    def later(dataset):
+        dataset.SeriesTime, dataset.Manufacturer = "150000", "GE MEDICAL SYSTEMS"
+        dataset.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "DT", "20240131095500.00")
+
+    _, again = pet(tmp_path, change=later)
+    assert again.acquired_at == datetime(2024, 1, 31, 9, 55)
+    assert "scanner's private element" in again.notes[0]
+
+
+def test_the_duration_of_a_spect_is_that_of_its_rotation(tmp_path):
+    write_dicom_series(tmp_path / "a", spect())
+    assert read_image(tmp_path / "a").metadata["duration_s"] == 2400.0  # 120 views of 20 s
+
+
+def test_native_slices_keep_their_own_places_and_values(tmp_path):
+    image = spect()
+    paths = write_dicom_series(tmp_path / "p", image, modality="PT")
+
+    def nearer(dataset):
+        x, y, z = (float(v) for v in dataset.ImagePositionPatient)
+        dataset.ImagePositionPatient = [x, y + 0.8 * np.sin(TURN), z - 0.8 * np.cos(TURN)]
+
+    edit(paths[3], nearer)
+    native = read_native_slices(tmp_path / "p")
+    assert native.values.shape == SHAPE
+    np.testing.assert_allclose(native.values, image.values, atol=1e6 / 65535 * 0.51)
+    assert len(native.placements) == SHAPE[0]
+    assert any("not evenly spaced" in note for note in read_image(tmp_path / "p").notes)
+    assert not any("not evenly spaced" in note for note in native.notes)
+
+
+def test_the_table_of_fields_says_where_each_value_comes_from(tmp_path):
+    _, again = pet(tmp_path, decay_correction="ADMIN")
+    fields = {f.name: f for f in activity_fields(again, {"patient_height_m": 1.7, "sensitivity_cps_per_MBq": 9.4})}
+    assert (fields["injected_activity_MBq"].value, fields["injected_activity_MBq"].source) == ("7400", "header")
+    assert (fields["patient_height_m"].value, fields["patient_height_m"].source) == ("1.7", "plan")
+    assert fields["decay_correction"].source == "computed"
+    assert fields["decay_correction_header"].value == "ADMIN"
+    assert (fields["patient_sex"].value, fields["patient_sex"].source) == ("", "missing")
+    assert fields["sensitivity_cps_per_MBq"].source == "plan"
+    assert fields["acquired_at"].value == "2024-01-31 10:00:00"
