@@ -1,7 +1,7 @@
 """Charged particles between trabeculae and marrow: which part of their energy reaches the marrow and its endosteum.
 
 The spongiosa is taken as parallel plates of trabecular bone with marrow between them, and charged particles as straight lines
-that lose energy continuously. The plates have the published surface of trabecular bone for its published volume, so that the
+that lose energy continuously; what electrons lose in reach by scattering is a factor on their way. The plates have the published surface of trabecular bone for its published volume, so that the
 mean chord lengths are right; the endosteum is the marrow within 50 um of a plate.
 """
 
@@ -38,6 +38,12 @@ ELECTRON_MASS_MEV = 0.51099895
 PHOTOELECTRIC, BARN_CM2 = 2, 1e-24
 _GRID_MEV = np.geomspace(1e-3, 8.0, 220)
 _ENERGIES_MEV = np.geomspace(2e-3, 4.0, 48)  # where the plates are computed; beyond, the last value holds
+# Electrons scatter: as straight lines they would leave plates thicker than their range 30 % too often. Their way counts longer
+# by this factor, which falls to 1 for those that cross many plates, where scattering does not matter to the shares. Found
+# with the transport engine (15 keV to 0.6 MeV, plates of 0.1 mm every 0.7 mm): all shares then agree within 0.02, and what
+# leaves a thick plate within 3 %.
+DETOUR = 1 / 0.765
+DETOUR_RANGES = (1.2, 5.0)  # range over plate: full detour up to the first, none from the second
 _DIRECTIONS = 24
 _STARTS = 12
 
@@ -264,12 +270,17 @@ def _plates(
     cosine, share = (nodes + 1) / 2, weights / 2
     edges = np.concatenate([[0.0], np.cumsum(depth)])
     start = np.asarray(energies)
+    detour = np.ones(start.size)
+    if particle == "electron":
+        crossed = np.interp(start, *ranges[0]) / trabecula_cm
+        detour = np.exp(np.interp(np.log(crossed), np.log(DETOUR_RANGES), (math.log(DETOUR), 0.0)))
+    longer = detour[:, None, None]
     if source == "surface":
         z = np.broadcast_to(np.array([0.0, trabecula_cm])[None, :, None], (start.size, 2, cosine.size)).copy()
         weight = np.full(z.shape, 0.5)
     else:
         wanted = [0] if source == "bone" else [n for n in (1, 2, 3) if depth[n] > 0]
-        pieces = [_starts(edges[n], edges[n + 1], np.interp(start, *ranges[n]), cosine) for n in wanted]
+        pieces = [_starts(edges[n], edges[n + 1], np.interp(start, *ranges[n]) / detour, cosine) for n in wanted]
         z = np.concatenate([piece[0] for piece in pieces], axis=1)
         parts = [depth[n] / sum(depth[m] for m in wanted) for n in wanted]
         weight = np.concatenate([part * piece[1] for part, piece in zip(parts, pieces, strict=True)], axis=1)
@@ -280,7 +291,7 @@ def _plates(
         for layer in range(4):
             way = ways[layer] / cosine if period == 0 else depth[layer] / cosine
             grid, reach = ranges[layer]
-            left = np.interp(np.interp(energy, grid, reach) - way, reach, grid)
+            left = np.interp(np.interp(energy, grid, reach) - way * longer, reach, grid)
             if layer > 0:
                 in_marrow += energy - left
                 in_endosteum += (energy - left) if layer != 2 else 0.0
