@@ -1,10 +1,10 @@
 """Alpha particles and recoil nuclei: straight lines, continuous slowing down.
 
 An alpha's range is 0.04 to 0.09 mm of tissue, and still a voxel of edge a that holds all activity loses about 0.9 R / a of its
-energy to its neighbours: 0.5 % is reached in voxels of 8 mm (in lung 30 mm), not before. Alphas are therefore followed from voxel
-to voxel; those that cannot reach a face, nearly all, are deposited where they start. Range straggling (1 %) and deflection
-are left out: what crosses a face is proportional to the mean range as long as that is short of the voxel, whatever its spread.
-Recoils are given as alphas of their energy (0.1 MeV), which reach 1 µm: local in any voxel.
+energy to its neighbours: 0.5 % is reached in voxels of 8 mm (in lung 30 mm), not before. Alphas are therefore followed from
+voxel to voxel; those that cannot reach a face, nearly all, are deposited where they start. Range straggling (1 %) and
+deflection are left out: what crosses a face is proportional to the mean range as long as that is short of the voxel, whatever
+its spread. Recoils are given as alphas of their energy (0.1 MeV), which reach 1 µm: local in any voxel.
 """
 
 from __future__ import annotations

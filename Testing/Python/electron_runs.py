@@ -27,7 +27,7 @@ def block(shape, size_cm, density=1.0, material=0):
     )
 
 
-@njit
+@njit(cache=True)
 def shoot(kind, energy, position, direction, weight, histories, seed, primaries_only, geometry, tables, tally, result):
     """Follow particles and their electrons; an all-zero direction is isotropic.
 

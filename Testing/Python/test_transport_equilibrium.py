@@ -27,7 +27,7 @@ DENSITIES = np.array([0.0012, 0.26, 0.95, 1.0, 1.92])
 BATCHES = 20
 
 
-@njit
+@njit(cache=True)
 def fill(kind, energy, histories, seed, heavier, geometry, tables, tally):
     """Start particles uniformly per mass (one in each of equal shares), follow them and their electrons."""
     stack = np.zeros((STACK_SIZE, 12))
@@ -58,8 +58,15 @@ def fill(kind, energy, histories, seed, heavier, geometry, tables, tally):
 
 @pytest.mark.parametrize(
     ("kind", "energy", "voxels_per_range"),
-    [(ELECTRON, 0.1, 3), (ELECTRON, 0.1, 0.3), (ELECTRON, 1.0, 3), (ELECTRON, 1.0, 0.3), (ELECTRON, 10.0, 3), (POSITRON, 0.6, 2)],
-)  # fmt: skip
+    [
+        (ELECTRON, 0.1, 3),
+        (ELECTRON, 0.1, 0.3),
+        (ELECTRON, 1.0, 3),
+        (ELECTRON, 1.0, 0.3),
+        (ELECTRON, 10.0, 3),
+        (POSITRON, 0.6, 2),
+    ],
+)
 def test_a_source_uniform_per_mass_gives_a_uniform_dose(kind, energy, voxels_per_range):
     # Slabs of random density and material index; the layers at both ends are thicker than the range.
     numbers = np.random.default_rng(17)
