@@ -45,16 +45,20 @@ class Material:
         Nominal mass density; a phantom may give another one per voxel.
     mass_fractions : mapping of str to float
         Element symbol to mass fraction. They have to sum to 1 within 0.005 and are normalised.
+    mean_excitation_eV : float, optional
+        Where it is known better than from the composition, or to compare with a code that takes another one.
 
     Raises
     ------
     SynthDoseError
-        If the density is not positive, a fraction is negative, an element is unknown or the sum is not 1.
+        If the density is not positive, a fraction is negative, an element is unknown or the sum is not 1; if the mean
+        excitation energy is not between 10 and 1000 eV.
     """
 
     name: str
     density_g_cm3: float
     mass_fractions: Mapping[str, float]
+    mean_excitation_eV: float | None = None
 
     def __post_init__(self) -> None:
         fractions = {symbol: float(value) for symbol, value in self.mass_fractions.items() if value != 0}
@@ -72,4 +76,9 @@ class Material:
             )
         if not (np.isfinite(self.density_g_cm3) and self.density_g_cm3 > 0):
             raise SynthDoseError(f"Material '{self.name}': the density has to be positive; found {self.density_g_cm3} g/cm3.")
+        if self.mean_excitation_eV is not None and not 10 <= self.mean_excitation_eV <= 1000:
+            raise SynthDoseError(
+                f"Material '{self.name}': mean_excitation_eV has to be between 10 and 1000 eV (water: 75 or 78); "
+                f"found {self.mean_excitation_eV}. Leave it out to have it follow from the composition."
+            )
         object.__setattr__(self, "mass_fractions", {symbol: value / total for symbol, value in fractions.items()})

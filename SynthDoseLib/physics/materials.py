@@ -150,7 +150,7 @@ def electrons_per_gram(material: Material) -> float:
 
 
 def mean_excitation_energy(material: Material) -> float:
-    """Mean excitation energy, eV.
+    """Mean excitation energy, eV: the material's own if it has one.
 
     A composition that equals a tabulated one within 0.05 % of mass per element has the tabulated value (75.0 eV for water).
     All others follow from their elements by Bragg additivity with the values for compounds of ICRU 37: gases (below 0.02 g/cm3)
@@ -165,6 +165,8 @@ def mean_excitation_energy(material: Material) -> float:
     >>> mean_excitation_energy(get_material("water"))
     75.0
     """
+    if material.mean_excitation_eV is not None:
+        return material.mean_excitation_eV
     numbers, fractions = elements(material)
     if numbers.size == 1:
         return float(load_table("atoms")["mean_excitation_eV"][numbers[0] - 1])

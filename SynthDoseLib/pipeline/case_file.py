@@ -50,6 +50,7 @@ class MaterialTable:
     name: str
     density_g_cm3: float
     mass_fractions: Mapping[str, float]
+    mean_excitation_eV: float | None = None
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,9 @@ def _phantom(table: PhantomTable, folder: Path) -> VoxelPhantom:
         )
     place = np.array([listed.index(index) for index in used.tolist()], np.uint8)
     material_index = place[np.searchsorted(used, indices)]
-    materials = tuple(Material(entry.name, entry.density_g_cm3, entry.mass_fractions) for entry in table.material)
+    materials = tuple(
+        Material(entry.name, entry.density_g_cm3, entry.mass_fractions, entry.mean_excitation_eV) for entry in table.material
+    )
     if table.density is None:
         density = np.array([m.density_g_cm3 for m in materials], np.float32)[material_index]
     else:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
 
-from SynthDoseLib.core import SynthDoseError, resource_path, sha256_of
+from SynthDoseLib.core import Material, SynthDoseError, resource_path, sha256_of
 from SynthDoseLib.physics import (
     about_table,
     electrons_per_gram,
     elements,
     get_material,
     materials_table,
+    mean_excitation_energy,
+    stopping_powers,
 )
 from SynthDoseLib.physics import tables as tables_module
 
@@ -74,3 +77,14 @@ def test_all_materials_are_of_matter():
 def test_an_unknown_material_is_answered_with_the_nearest():
     with pytest.raises(SynthDoseError, match=r"'corticl bone'.*Nearest:.*cortical_bone"):
         get_material("corticl bone")
+
+
+def test_a_mean_excitation_energy_that_is_given_counts():
+    water = Material("water", 1.0, {"H": 0.111894, "O": 0.888106}, mean_excitation_eV=68.999)
+    assert mean_excitation_energy(water) == 68.999
+    lower, usual = (stopping_powers(m, [0.1, 1.0]).collision for m in (water, get_material("water")))
+    # Bethe: of the 4.115 MeV cm2/g of ESTAR at 0.1 MeV, 0.1535 Z/A / beta^2 times 2 ln(75 / 69)
+    change = 0.15354 * 0.55508 / 0.30054 * 2 * math.log(75 / 68.999) / 4.115
+    assert lower[0] / usual[0] - 1 == pytest.approx(change, rel=0.01)
+    with pytest.raises(SynthDoseError, match=r"mean_excitation_eV has to be between 10 and 1000 eV"):
+        Material("water", 1.0, {"H": 0.111894, "O": 0.888106}, mean_excitation_eV=0.075)
