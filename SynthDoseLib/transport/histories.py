@@ -102,7 +102,7 @@ def fixed_total(energy):
     return np.int64(math.floor(energy * TOTALS_PER_MEV + 0.5))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False, error_model="numpy")
 def run_histories(
     first, last, step, seed, stream, kind, weight, spectrum, tables, tally, stack, count, state, counts, totals
 ):  # fmt: skip
@@ -162,8 +162,8 @@ def run_histories(
                 i, j, k = int(p[VOXEL_I]), int(p[VOXEL_J]), int(p[VOXEL_K])
                 if which == PHOTON:
                     left, excess = transport_photon(
-                        energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, voxel_class, kerma, tally, stack, count,
-                        state,
+                        energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, electrons, voxel_class, kerma, tally,
+                        stack, count, state,
                     )  # fmt: skip
                     all_escaped += fixed_total(left)
                     all_excess += fixed_total(excess)

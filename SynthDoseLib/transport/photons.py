@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
+from .electrons import nearest_face, stop
+from .electrons_tables import RANGE
 from .geometry import ELECTRON, PHOTON, POSITRON, deposit, push_particle, rotate, voxel_index
 from .random import next_uniform
 from .tables import (
@@ -25,7 +27,8 @@ from .tables import (
 )
 
 _LAST_ROW = ROWS - 2
-_FAR = 1e30
+STEPS_PER_CM = float(2**36)
+"""Flights through voxels are measured in whole steps of 1.5e-11 cm."""
 
 
 @njit
@@ -172,6 +175,32 @@ def produce_pair(energy, x, y, z, u, v, w, weight, i, j, k, local, material, geo
 
 
 @njit
+def set_free(
+    kinetic, cosine, a, b, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, electrons, tally, stack, count, state
+):
+    """Put an electron on the stack, or end it here if it cannot leave the voxel; u, v, w is the direction of the photon."""
+    if ends_here(kinetic, x, y, z, i, j, k, voxel, material, geometry, electrons):
+        stop(ELECTRON, kinetic, x, y, z, weight, i, j, k, voxel, 2 * material, electrons, tally, stack, count, state)
+    else:
+        du, dv, dw = turn(u, v, w, cosine, a, b)
+        push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
+
+
+@njit(inline="always")
+def ends_here(kinetic, x, y, z, i, j, k, voxel, material, geometry, electrons):
+    """Whether an electron's range is less than the distance to the nearest face, or negligible: see `transport_electron`."""
+    if kinetic < electrons.absorption:
+        return True
+    rows = electrons.rows[2 * material]
+    place = (math.log(kinetic) - electrons.log_first) * electrons.rows_per_log
+    n = min(int(place), rows.shape[0] - 2)
+    reach = (rows[n, RANGE] + (place - n) * (rows[n + 1, RANGE] - rows[n, RANGE])) / geometry.density[voxel]
+    return reach < electrons.stop_share * min(geometry.dx, geometry.dy, geometry.dz) or reach < nearest_face(
+        geometry, x, y, z, i, j, k
+    )
+
+
+@njit
 def push_or_deposit(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, tally, stack, count):
     """Put a particle on the stack; when it is full its energy stays where it is."""
     if not push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k):
@@ -179,7 +208,10 @@ def push_or_deposit(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, tall
 
 
 @njit
-def absorb(energy, x, y, z, u, v, w, weight, i, j, k, local, material, row, photons, voxel, tally, stack, count, state):
+def absorb(
+    energy, x, y, z, u, v, w, weight, i, j, k, local, material, row, geometry, photons, electrons, voxel, tally, stack, count,
+    state,
+):  # fmt: skip
     """Photoelectric effect: electron, and perhaps a fluorescence photon; return the energy times weight of local electrons."""
     kinetic = energy
     quantum = 0.0
@@ -200,9 +232,13 @@ def absorb(energy, x, y, z, u, v, w, weight, i, j, k, local, material, row, phot
     if local:
         return weight * (energy - quantum)
     if kinetic > 0.0:
-        cosine = sample_photoelectron(kinetic, state)
-        du, dv, dw = rotate(u, v, w, cosine, 2.0 * math.pi * next_uniform(state))
-        push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
+        if ends_here(kinetic, x, y, z, i, j, k, voxel, material, geometry, electrons):
+            stop(ELECTRON, kinetic, x, y, z, weight, i, j, k, voxel, 2 * material, electrons, tally, stack, count, state)
+        else:
+            cosine = sample_photoelectron(kinetic, state)
+            a, b = random_azimuth(state)
+            du, dv, dw = turn(u, v, w, cosine, a, b)
+            push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
     return 0.0
 
 
@@ -215,82 +251,116 @@ def energy_row(energy, photons):
 
 
 @njit(inline="always")
+def faces_ahead(position, direction, index, size, voxels):
+    """Along one axis: path between faces, to the first face and to the grid's exit, all in fixed point, and the index's turn.
+
+    A flight along the faces meets none: its direction is taken for one by 1e-6, which puts them out of reach.
+    """
+    slope = STEPS_PER_CM / (direction if abs(direction) > 1e-6 else 1e-6)
+    pace = np.int64(size * abs(slope))
+    if slope > 0.0:
+        face = np.int64(max(0.0, ((index + 1) * size - position) * slope))
+        return pace, face, face + (voxels - 1 - index) * pace, 1
+    face = np.int64(max(0.0, (index * size - position) * slope))
+    return pace, face, face + index * pace, -1
+
+
+@njit(inline="always")
 def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, voxel_class, kerma, tally):
     """Fly `paths` mean free paths; return whether the flight ended inside, where, and the energy scored on the way.
 
     Where electrons are local the energy that the photon transfers on average along its track is scored (track-length
-    estimator of the collision kerma). Voxels are counted, not searched: Amanatides and Woo, Eurographics '87, 3.
+    estimator of the collision kerma). Voxels are counted, not searched (Amanatides and Woo, Eurographics '87, 3), by paths in
+    fixed point: which face comes first cannot be foreseen, and whole numbers choose without a branch.
     """
-    next_i, pace_i, turn_i = _FAR, _FAR, 1
-    next_j, pace_j, turn_j = _FAR, _FAR, 1
-    next_k, pace_k, turn_k = _FAR, _FAR, 1
-    if abs(u) > 1e-15:
-        turn_i = 1 if u > 0.0 else -1
-        pace_i = geometry.dx / abs(u)
-        next_i = max(0.0, ((i + (u > 0.0)) * geometry.dx - x) / u)
-    if abs(v) > 1e-15:
-        turn_j = 1 if v > 0.0 else -1
-        pace_j = geometry.dy / abs(v)
-        next_j = max(0.0, ((j + (v > 0.0)) * geometry.dy - y) / v)
-    if abs(w) > 1e-15:
-        turn_k = 1 if w > 0.0 else -1
-        pace_k = geometry.dz / abs(w)
-        next_k = max(0.0, ((k + (w > 0.0)) * geometry.dz - z) / w)
+    pace_i, next_i, exit_i, turn_i = faces_ahead(x, u, i, geometry.dx, geometry.ni)
+    pace_j, next_j, exit_j, turn_j = faces_ahead(y, v, j, geometry.dy, geometry.nj)
+    pace_k, next_k, exit_k, turn_k = faces_ahead(z, w, k, geometry.dz, geometry.nk)
     row_stride = geometry.ni * turn_j
     slice_stride = geometry.ni * geometry.nj * turn_k
+    leaves = min(exit_i, exit_j, exit_k)
     voxel = voxel_index(geometry, i, j, k)
     last = -1  # material of the coefficients at hand
     attenuation, transfer, needed = 0.0, 0.0, 255
-    travelled = 0.0
-    scored = 0.0
+    travelled = np.int64(0)
+    scored, mu = 0.0, 0.0
     while True:
         reached = min(next_i, next_j, next_k)
         density = np.float64(geometry.density[voxel])
-        if density > 0.0:
-            length = reached - travelled
-            m = geometry.material[voxel]
-            if m != last:
-                last = m
-                attenuation = photons.steps[row, m, TOTAL] + fraction * photons.steps[row, m, TOTAL_SLOPE]
-                transfer = weight * (photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE])
-                needed = photons.range_class[row, m] if kerma else 255
-            mu = density * attenuation
-            ends = mu * length >= paths
-            if ends:
-                length = paths / mu
-            else:
-                paths -= mu * length
-            if kerma and needed <= voxel_class[voxel]:
-                energy = density * transfer * length
-                deposit(tally, voxel, energy)
-                scored += energy
-            if ends:
-                travelled += length
-                return True, x + u * travelled, y + v * travelled, z + w * travelled, i, j, k, scored
+        m = np.int64(geometry.material[voxel])
+        if m != last:
+            last = m
+            attenuation = photons.steps[row, m, TOTAL] + fraction * photons.steps[row, m, TOTAL_SLOPE]
+            attenuation /= STEPS_PER_CM
+            transfer = photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE]
+            transfer *= weight / STEPS_PER_CM
+            needed = np.int64(photons.range_class[row, m]) if kerma else 255
+        length = np.float64(reached - travelled)
+        mu = density * attenuation
+        depth = mu * length
+        if depth >= paths:
+            break
+        if kerma and needed <= voxel_class[voxel]:
+            energy = density * transfer * length
+            deposit(tally, voxel, energy)
+            scored += energy
+        if reached >= leaves:
+            return False, x, y, z, i, j, k, scored
+        paths -= depth
         travelled = reached
-        if next_i <= next_j and next_i <= next_k:
-            i += turn_i
-            if i < 0 or i >= geometry.ni:
-                return False, x, y, z, i, j, k, scored
-            next_i += pace_i
-            voxel += turn_i
-        elif next_j <= next_k:
-            j += turn_j
-            if j < 0 or j >= geometry.nj:
-                return False, x, y, z, i, j, k, scored
-            next_j += pace_j
-            voxel += row_stride
-        else:
-            k += turn_k
-            if k < 0 or k >= geometry.nk:
-                return False, x, y, z, i, j, k, scored
-            next_k += pace_k
-            voxel += slice_stride
+        is_i = -np.int64(next_i <= reached)
+        is_j = -np.int64(next_j <= reached) & ~is_i
+        is_k = ~(is_i | is_j)
+        voxel += (turn_i & is_i) + (row_stride & is_j) + (slice_stride & is_k)
+        next_i += pace_i & is_i
+        next_j += pace_j & is_j
+        next_k += pace_k & is_k
+    length = paths / mu
+    if kerma and needed <= voxel_class[voxel]:
+        energy = density * transfer * length
+        deposit(tally, voxel, energy)
+        scored += energy
+    length = (travelled + length) / STEPS_PER_CM
+    k = voxel // (geometry.ni * geometry.nj)
+    rest = voxel - k * geometry.ni * geometry.nj
+    j = rest // geometry.ni
+    return True, x + u * length, y + v * length, z + w * length, rest - j * geometry.ni, j, k, scored
+
+
+@njit(inline="always")
+def random_azimuth(state):
+    """Cosine and sine of a random angle, from a point of the unit disc."""
+    while True:
+        a = 2.0 * next_uniform(state) - 1.0
+        b = 2.0 * next_uniform(state) - 1.0
+        square = a * a + b * b
+        if 0.0 < square < 1.0:
+            scale = 1.0 / math.sqrt(square)
+            return a * scale, b * scale
+
+
+@njit(inline="always")
+def turn(u, v, w, cosine, a, b):
+    """Turn a unit vector by a polar angle and an azimuth (its cosine a and sine b); return the new unit vector.
+
+    The axes across it: Duff et al., J. Comput. Graph. Tech. 6 (2017) 1.
+    """
+    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
+    a *= sine
+    b *= sine
+    sign = math.copysign(1.0, w)
+    p = -1.0 / (sign + w)
+    q = u * v * p
+    return (
+        u * cosine + (1.0 + sign * u * u * p) * a + q * b,
+        v * cosine + sign * q * a + (sign + v * v * p) * b,
+        w * cosine - sign * u * a - v * b,
+    )
 
 
 @njit
 def transport_photon(
-    energy, x, y, z, u, v, w, weight, i, j, k, geometry, photons, voxel_class, kerma, tally, stack, count, state
+    energy, x, y, z, u, v, w, weight, i, j, k, geometry, photons, electrons, voxel_class, kerma, tally, stack, count, state
 ):
     """Follow a photon until it is absorbed or leaves; put electrons on the stack where they are not local.
 
@@ -302,7 +372,7 @@ def transport_photon(
     weight : float
     i, j, k : int
         Voxel of the start.
-    geometry : Geometry; photons : PhotonTables
+    geometry : Geometry; photons : PhotonTables; electrons : ElectronTables
     voxel_class : ndarray of uint8, (voxels,)
         Longest range, as a class, of electrons that are local in each voxel.
     kerma : bool
@@ -336,23 +406,27 @@ def transport_photon(
         choice = next_uniform(state)
         if choice < photons.shares[nearest, m, 0]:
             ratio, cosine = sample_compton(energy, m, photons, state)
-            azimuth = 2.0 * math.pi * next_uniform(state)
+            a, b = random_azimuth(state)
             scattered = energy * ratio
             kinetic = energy - scattered
             if local:
                 excess += weight * kinetic
             else:
-                du, dv, dw = rotate(u, v, w, recoil_cosine(energy, kinetic), azimuth + math.pi)
-                push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
-            u, v, w = rotate(u, v, w, cosine, azimuth)
+                set_free(
+                    kinetic, recoil_cosine(energy, kinetic), -a, -b, x, y, z, u, v, w, weight, i, j, k, voxel, m, geometry,
+                    electrons, tally, stack, count, state,
+                )  # fmt: skip
+            u, v, w = turn(u, v, w, cosine, a, b)
             energy = scattered
         elif choice < photons.shares[nearest, m, 1]:
             cosine = sample_rayleigh(energy, m, photons, state)
-            u, v, w = rotate(u, v, w, cosine, 2.0 * math.pi * next_uniform(state))
+            a, b = random_azimuth(state)
+            u, v, w = turn(u, v, w, cosine, a, b)
         elif choice < photons.shares[nearest, m, 2] or energy <= 2.0 * REST_ENERGY:
             excess += absorb(
-                energy, x, y, z, u, v, w, weight, i, j, k, local, m, row, photons, voxel, tally, stack, count, state
-            )
+                energy, x, y, z, u, v, w, weight, i, j, k, local, m, row, geometry, photons, electrons, voxel, tally, stack,
+                count, state,
+            )  # fmt: skip
             return 0.0, excess
         else:
             produce_pair(energy, x, y, z, u, v, w, weight, i, j, k, local, m, geometry, photons, tally, stack, count, state)
