@@ -16,6 +16,7 @@ from SynthDoseLib.physics import (
     incoherent_scattering_function,
     photon_cross_sections,
 )
+from SynthDoseLib.transport.electrons_tables import build_electron_tables
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, STACK_SIZE, TALLY_PER_MEV, build_geometry
 from SynthDoseLib.transport.photons import (
     energy_row,
@@ -31,6 +32,7 @@ from SynthDoseLib.transport.tables import PER_ANGSTROM, REST_ENERGY, build_photo
 
 WATER = get_material("water")
 TABLES = build_photon_tables((WATER,), 20.0)
+ELECTRONS = build_electron_tables((WATER,), 19.99)
 SAMPLES = 200_000
 
 
@@ -100,7 +102,7 @@ def flights(energy, count, geometry, photons, voxel_class, kerma, tally):
 
 
 @njit
-def histories(energy, count, geometry, photons, voxel_class, kerma, tally, stack, waiting):
+def histories(energy, count, geometry, photons, electrons, voxel_class, kerma, tally, stack, waiting):
     """Photons from the middle of the cube; return what left, and the energy of all that was put on the stack."""
     state = np.zeros(2, np.uint64)
     middle = geometry.ni // 2
@@ -114,7 +116,7 @@ def histories(energy, count, geometry, photons, voxel_class, kerma, tally, stack
         azimuth = 2.0 * math.pi * next_uniform(state)
         gone, _ = transport_photon(
             energy, place, place, place, sine * math.cos(azimuth), sine * math.sin(azimuth), cosine, 1.0,
-            middle, middle, middle, geometry, photons, voxel_class, kerma, tally, stack, waiting, state,
+            middle, middle, middle, geometry, photons, electrons, voxel_class, kerma, tally, stack, waiting, state,
         )  # fmt: skip
         left += gone
         while waiting[0] > 0:
@@ -221,7 +223,7 @@ def test_analog_photons_conserve_energy(energy_MeV):
     tally = np.zeros(phantom.grid.size, np.int64)
     count = 5000
     left, pushed = histories(
-        energy_MeV, count, build_geometry(phantom), TABLES, np.zeros(1, np.uint8), False, tally,
+        energy_MeV, count, build_geometry(phantom), TABLES, ELECTRONS, np.zeros(1, np.uint8), False, tally,
         np.zeros((STACK_SIZE, 12)), np.zeros(1, np.int64),
     )  # fmt: skip
     found = (left + pushed + tally.sum() / TALLY_PER_MEV) / (count * energy_MeV)
