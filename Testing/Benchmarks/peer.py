@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SynthDoseLib.core import Emission, Material, VoxelPhantom, atomic_number
-from SynthDoseLib.transport import BeamSource, OrganSource, PointSource
+from SynthDoseLib.transport import BeamSource, OrganSource, PointSource, VolumeSource
+from SynthDoseLib.transport.sources import Source
 
 EV_PER_G_IN_GY = 1.602176634e-16
 NAMES = {"photon": "gamma", "electron": "electron", "positron": "positron"}
@@ -85,7 +86,7 @@ class PenRed:
     def run(
         self,
         phantom: VoxelPhantom,
-        source: OrganSource | PointSource | BeamSource,
+        source: Source,
         emissions: Sequence[Emission],
         organs: Sequence[str],
         histories: int,
@@ -93,11 +94,9 @@ class PenRed:
         settings: PeerSettings = REFERENCE_SETTINGS,
         seed: int = 3,
     ) -> PeerResult:
-        """Run emissions of one particle; `organs` get a mean dose with its standard error.
-
-        A source organ (one only) has to be among `organs` unless it is a box.
-        """
-        numbers, kinds = _numbered(phantom, organs)
+        """Run emissions of one particle; `organs` get a mean dose with its standard error."""
+        place = _source_organ(source, phantom)
+        numbers, kinds = _numbered(phantom, list(dict.fromkeys([*organs, *([place] if place else [])])))
         density = np.array([phantom.materials[material].density_g_cm3 for _, material in kinds])[numbers - 1]
         job: dict[str, Any] = {
             "shape": list(phantom.grid.shape[::-1]),
@@ -117,7 +116,9 @@ class PenRed:
                 "gamma": settings.photon_cut_eV,
             },
         }
-        job |= _source(source, phantom, [label for label, _ in kinds])
+        job |= _source(source, phantom)
+        if place:
+            job["source_material"] = [label for label, _ in kinds].index(phantom.labels.organ(place).index) + 1
         with tempfile.TemporaryDirectory() as folder:
             found, cpu_s = _run_process(job, numbers, phantom.density_g_cm3 / density, Path(folder))
         shape = phantom.grid.shape
@@ -166,20 +167,43 @@ def _numbered(phantom: VoxelPhantom, organs: Sequence[str]) -> tuple[NDArray[np.
     return place.reshape(labels.shape) + 1, [(int(kind // 1000), int(kind % 1000)) for kind in kinds]
 
 
-def _source(source: OrganSource | PointSource | BeamSource, phantom: VoxelPhantom, labels: list[int]) -> dict[str, Any]:
+def _active(source: OrganSource | VolumeSource, phantom: VoxelPhantom) -> NDArray[np.bool_]:
+    """Voxels that hold activity, the same in each."""
+    weights = source.as_volume(phantom.labels).weights if isinstance(source, OrganSource) else source.weights
+    active = np.asarray(weights > 0)
+    if weights.shape != phantom.grid.shape or np.ptp(weights[active]) > 1e-6 * weights.max():
+        raise ValueError("PenRed is given uniform sources on the phantom's grid only.")
+    return active
+
+
+def _bounds(active: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places = np.argwhere(active)[:, ::-1]
+    return places.min(axis=0), places.max(axis=0) + 1
+
+
+def _source_organ(source: Source, phantom: VoxelPhantom) -> str | None:
+    """Organ that is the source, None where a box does."""
+    if not isinstance(source, OrganSource | VolumeSource):
+        return None
+    active = _active(source, phantom)
+    low, high = _bounds(active)
+    if active.sum() == np.prod(high - low):
+        return None
+    return next(organ.name for organ in phantom.labels.organs if np.array_equal(phantom.labels.mask(organ.name), active))
+
+
+def _source(source: Source, phantom: VoxelPhantom) -> dict[str, Any]:
     grid = phantom.grid
     spacing = np.asarray(grid.spacing_mm) / 10
-    if isinstance(source, OrganSource):
-        (name,) = source.weights
-        places = np.argwhere(phantom.labels.mask(name))[:, ::-1]
-        low, high = places.min(axis=0), places.max(axis=0) + 1
-        whole = len(places) == np.prod(high - low)
-        material = 0 if whole else labels.index(phantom.labels.organ(name).index) + 1
+    if isinstance(source, OrganSource | VolumeSource):
+        low, high = _bounds(_active(source, phantom))
         centre, size = (low + high) / 2 * spacing, (high - low) * spacing
-        return {"centre_cm": centre.tolist(), "size_cm": size.tolist(), "direction": None, "source_material": material}
+        return {"centre_cm": centre.tolist(), "size_cm": size.tolist(), "direction": None, "source_material": 0}
     if isinstance(source, PointSource):
         centre = (grid.to_ijk(source.position_mm_ras) + 0.5) * spacing
         return {"centre_cm": centre.tolist(), "size_cm": [POINT_SIZE_CM] * 3, "direction": None, "source_material": 0}
+    if not isinstance(source, BeamSource) or source.source_distance_mm is not None:
+        raise ValueError("PenRed is given points, boxes, organs and parallel beams only.")
     direction = grid.directions.T @ np.asarray(source.direction_ras, dtype=np.float64)
     direction /= np.linalg.norm(direction)
     axis = int(np.argmax(np.abs(direction)))

@@ -9,7 +9,8 @@ import numpy as np
 
 from SynthDoseLib.core import Emission, LabelMap, Material, Organ, VoxelGrid, VoxelPhantom
 from SynthDoseLib.physics import decay_emissions, get_material
-from SynthDoseLib.transport import BeamSource, OrganSource, PointSource
+from SynthDoseLib.transport import OrganSource, PointSource
+from SynthDoseLib.transport.sources import Source
 
 from .comparison import Comparison, compare
 from .peer import BEAM_SETTINGS, REFERENCE_SETTINGS, PeerResult, PeerSettings, PenRed
@@ -43,7 +44,7 @@ class Setup:
 
     title: str
     phantom: VoxelPhantom
-    source: OrganSource | PointSource | BeamSource
+    source: Source
     parts: tuple[tuple[Emission, ...], ...]
     tolerances: Mapping[str, float]
     peer_histories_per_s: tuple[float, ...]
@@ -54,8 +55,7 @@ class Setup:
 def compare_setup(setup: Setup, effort: Effort, peer: PenRed, seconds: float) -> list[Comparison]:
     """Run both codes and compare the organ means."""
     names = list(setup.tolerances)
-    tallied = [name for name in setup.source.weights] if isinstance(setup.source, OrganSource) else []
-    tallied = tallied if setup.by_voxels else list(dict.fromkeys([*names, *tallied]))
+    tallied = [] if setup.by_voxels else names
     total = dict.fromkeys(names, (0.0, 0.0))
     for part, rate in zip(setup.parts, setup.peer_histories_per_s, strict=True):
         found = peer.run(setup.phantom, setup.source, part, tallied, int(seconds * rate), settings=setup.settings)
@@ -138,7 +138,7 @@ def beam_setup(particle: str, energy_MeV: float, depths_cm: Mapping[str, tuple[f
     emission = Emission.line(particle, energy_MeV, 1.0)
     wanted = {name: 0.05 if low == 0 else 0.01 for name, (low, _) in depths_cm.items()}
     title = f"beam of {particle}s of {energy_MeV:g} MeV on slabs"
-    return Setup(title, phantom, case.source, ((emission,),), wanted, (rate,), settings=BEAM_SETTINGS)  # type: ignore[arg-type]
+    return Setup(title, phantom, case.source, ((emission,),), wanted, (rate,), settings=BEAM_SETTINGS)
 
 
 def compare_kernel(
