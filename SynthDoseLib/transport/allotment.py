@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .crew import Crew
 from .emission_groups import relative_cost
 from .problem import Work, follow
-from .tallies import organ_energies
+from .tallies import organ_energies, range_of_labels
 
 PILOT_STREAM = 1 << 20  # far from the numbers of the groups
 _PARTS = 8
@@ -65,6 +65,10 @@ def allot(crew: Crew, organs: NDArray[np.int64], histories: int, watch: Callable
     values = np.zeros((len(groups), _PARTS, length))
     seconds = np.zeros((len(groups), _PARTS))
     tasks = [(group, n) for n in range(_PARTS) for group in range(len(groups))]
+    # the rest of a large phantom need not be looked at after each of many short parts
+    wanted = np.zeros(length, bool)
+    wanted[organs if organs.size else slice(None)] = True
+    first, last = range_of_labels(crew.problem.labels, wanted)
     taken = threading.Lock()
     followed = [0]
 
@@ -72,11 +76,12 @@ def allot(crew: Crew, organs: NDArray[np.int64], histories: int, watch: Callable
         while True:
             with taken:
                 if not tasks:
+                    work.tallies[:] = 0
                     return
                 group, n = tasks.pop(0)
             follow(crew.problem, work, group, n * part, (n + 1) * part, 1.0, PILOT_STREAM + group, crew.stop)
             sums = np.zeros((crew.components, length))
-            organ_energies(work.tallies, crew.problem.labels, sums)
+            organ_energies(first, last, work.tallies, crew.problem.labels, sums)
             values[group, n] = sums[0]
             seconds[group, n] = work.cpu_s
             followed[0] += int(work.counts.sum())

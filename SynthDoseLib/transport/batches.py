@@ -221,7 +221,7 @@ class BatchRunner:
             count, rest = compact(work.tallies, labels, sums, voxels, amounts)
         else:
             voxels, amounts = np.empty(0, np.int32), np.empty((0, len(work.tallies)), np.int64)
-            organ_energies(work.tallies, labels, sums)
+            organ_energies(0, labels.size, work.tallies, labels, sums)
             count, rest = 0, labels.size
         part = _Part(
             sums, work.counts.copy(), work.totals.copy(), work.cpu_s, voxels[:count], amounts[:count], work.tallies, rest

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Emission, SynthDoseError, VoxelPhantom
+from ..core import Emission, VoxelPhantom
 from .batches import Batches, Statistics
 from .cache import engine_hash
 from .limits import Plan

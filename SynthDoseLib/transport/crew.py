@@ -51,3 +51,7 @@ class Crew:
                 del self._works[number]  # there is half a batch in it
 
         run_threads(on_thread, self.threads if most is None else min(self.threads, most), self.stop, watch)
+
+    def dismiss(self) -> None:
+        """Give the memory of the tallies back."""
+        self._works.clear()

@@ -76,6 +76,7 @@ def simulate(
         key = in_background(lambda: problem_key(phantom, source, emissions, settings, "dose"), job.reporter.idle)
         kept = Checkpoint(checkpoint, key)
     state, earlier = run(job, settings, kept)
+    job.crew.dismiss()
     per = "history" if isinstance(source, ParticleListSource) else "particle" if isinstance(source, BeamSource) else "decay"
     times = Times(time.monotonic() - wall + earlier, time.process_time() - cpu)
     result = collect(phantom, job.box, state, list(job.components), settings, job.threads, per, times)

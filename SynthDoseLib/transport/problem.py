@@ -21,7 +21,7 @@ from .locality import local_range_classes
 from .particle_lists import ParticleListSource, list_notes
 from .sources import Source, build_source
 from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
-from .tallies import add_list, add_rest, compact, organ_energies
+from .tallies import add_list, add_rest, compact, organ_energies, range_of_labels
 
 CHUNK_SECONDS = 0.1
 """How long a kernel runs before it looks up: cancelling has to feel immediate."""
@@ -187,7 +187,8 @@ def warm_up(problem: Problem) -> None:
     compact(tallies, labels, sums, voxels, amounts)
     add_list(voxels, amounts, energy, energy)
     add_rest(0, tallies, labels, sums, energy, energy)
-    organ_energies(tallies, labels, sums)
+    organ_energies(0, 1, tallies, labels, sums)
+    range_of_labels(labels, np.ones(sums.shape[1], bool))
 
 
 def _run(problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:

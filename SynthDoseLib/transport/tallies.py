@@ -112,10 +112,22 @@ def add_amount(amount, part, voxel, energy, squares):
 
 
 @njit(nogil=True, cache=True)
-def organ_energies(tallies, labels, organ_sums):
-    """Add the energies, MeV, to the label of each voxel, (components, labels), and clear the tallies: no dose map is kept."""
+def organ_energies(first, last, tallies, labels, organ_sums):
+    """Add the energies, MeV, of a range of voxels to their labels, (components, labels), and clear them: no dose map is kept."""
     for c in range(tallies.shape[0]):
-        for voxel in range(labels.size):
+        for voxel in range(first, last):
             if tallies[c, voxel] != 0:
                 organ_sums[c, labels[voxel]] += tallies[c, voxel] / TALLY_PER_MEV
                 tallies[c, voxel] = 0
+
+
+@njit(nogil=True, cache=True)
+def range_of_labels(labels, wanted):
+    """First and last (excluded) voxel with one of the labels that `wanted` (labels,) says true for."""
+    first, last = labels.size, 0
+    for voxel in range(labels.size):
+        if wanted[labels[voxel]]:
+            last = voxel + 1
+            if first == labels.size:
+                first = voxel
+    return first, last

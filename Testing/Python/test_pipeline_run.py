@@ -172,8 +172,8 @@ def test_a_verb_without_resume_does_not_offer_it(tmp_path, monkeypatch, capsys):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("SynthDoseLib.pipeline.case.run_case", interrupted)
-    assert main(["simulate", "case.toml", "--out", str(tmp_path / "out")]) == INTERRUPTED
+    monkeypatch.setattr("SynthDoseLib.pipeline.single.phantom_file", interrupted)
+    assert main(["phantom", "ct", "labels.nrrd", "--out", str(tmp_path / "out")]) == INTERRUPTED
     assert "--resume" not in capsys.readouterr().err
 
 
