@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 import shutil
@@ -13,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..core import DoseMap, Organ, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
+from ..core import DoseMap, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
 from ..io import write_volume
 from ..physics import decay_data_edition
-from ..transport import CheckpointError, OrganSource, SimulationResult, part_name, simulate
+from ..transport import CheckpointError, OrganSource, SimulationResult, part_name, simulate, simulate_s_values
 from .case_file import SCHEMA, Case, read_case
 from .run_folder import require_writable
 
 __all__ = ["Case", "read_case", "run_case"]
 
 
-CHECKPOINT = ".checkpoint.npz"
-"""In the folder of the results, while they are not complete."""
+CHECKPOINT, CHECKPOINTS = ".checkpoint.npz", ".s_values"
+"""In the folder of the results, while they are not complete: of the dose, and of S values source by source."""
 
 
 def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent, *, resume: bool = False) -> SimulationResult:
@@ -58,41 +57,35 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent,
     case = read_case(path)
     checkpoint = folder / CHECKPOINT
     if not resume:
-        _remove(checkpoint)
+        _remove_checkpoints(folder)
     try:
         result = simulate(case.phantom, case.source, case.emissions, case.settings, progress, checkpoint)
+        s_values = _s_values(case, progress, folder / CHECKPOINTS) if case.s_values else []
     except CheckpointError as error:
         raise SynthDoseError(
             f"{folder} does not hold an interrupted run that this case can go on from: {error} "
             "Without --resume the case is run anew."
         ) from error
-    s_values = _s_values(case, progress) if case.s_values else []
     progress(ProgressReport("write", 0.0, None, f"Writing {folder}"))
     _write(folder, case, result, s_values)
-    _remove(checkpoint)
+    _remove_checkpoints(folder)
     return result
 
 
-def _remove(checkpoint: Path) -> None:
-    """Remove a checkpoint, and what is left of one that was being written when the process was killed."""
-    for name in (checkpoint.name, part_name(checkpoint.name)):
-        (checkpoint.parent / name).unlink(missing_ok=True)
+def _remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints, and what is left of one that was being written when the process was killed."""
+    for name in (CHECKPOINT, part_name(CHECKPOINT)):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _s_values(case: Case, progress: Progress) -> list[list[Any]]:
-    """Rows of organ x organ: every organ in turn is the uniform source."""
-    organs = case.phantom.labels.organs
-    sources = [organ for organ in organs if not isinstance(case.source, OrganSource) or organ.name in case.source.weights]
-    rows: list[list[Any]] = []
-    for n, organ in enumerate(sources):
-
-        def report(message: ProgressReport, organ: Organ = organ, n: int = n) -> None:
-            text = f"source {organ.name} ({n + 1} of {len(sources)}): {message.message}"
-            progress(dataclasses.replace(message, message=text))
-
-        result = simulate(case.phantom, OrganSource({organ.name: 1.0}), case.emissions, case.settings, report)
-        rows += [[organ.name, row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
-    return rows
+def _s_values(case: Case, progress: Progress, checkpoint: Path) -> list[list[Any]]:
+    """Rows of organ x organ: every organ in turn is the uniform source, or those that the case names as sources."""
+    sources = tuple(case.source.weights) if isinstance(case.source, OrganSource) else ()
+    matrix = simulate_s_values(case.phantom, case.emissions, case.settings, sources, progress, checkpoint)
+    return [
+        [row.source, target.organ, target.mass_g, target.dose_Gy, target.sigma_Gy] for row in matrix for target in row.targets
+    ]
 
 
 def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:

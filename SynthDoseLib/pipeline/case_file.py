@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from ..transport import (
     VolumeSource,
 )
 from .nuclides import emissions_of
+from .stations import members
 from .toml_tables import nearest, read_table
 
 SCHEMA = 1
@@ -197,6 +199,8 @@ def read_case(path: str | Path) -> Case:
     )
     emissions, notes = _emissions(table.source, folder)
     phantom = _phantom(table.phantom, folder)
+    named = dict.fromkeys(member for name in settings.organs for member in members(name, phantom.labels))
+    settings = dataclasses.replace(settings, organs=tuple(named))
     source = _source(table.source, folder)
     files = [table.phantom.materials, table.phantom.density, table.phantom.organs, table.source.distribution, table.source.path]
     files += [e.spectrum for e in table.source.emission]

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ import numpy as np
 from .. import __version__
 from ..core import (
     DoseMap,
+    Emission,
     ImageVolume,
     LabelMap,
     MissingPackageError,
@@ -49,11 +50,11 @@ from ..dosimetry import (
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
-from ..transport import RunSettings, SimulationResult, VolumeSource, simulate
+from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource, simulate
 from .nuclides import emissions_of
 from .plan import SCHEMA, RunPlan, write_plan
 from .report import write_report
-from .run_folder import CHECKPOINT, FINISHED, claim_folder, clear_results, open_folder, write_json
+from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
 from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, time_integrate, to_dose_grid
 
@@ -164,8 +165,9 @@ def run_patient(
         simulated = _load_checkpoint(folder, key, phantom) if resume else None
         if simulated is None:
             source = VolumeSource(tia.grid, tia.tia_MBq_s)
-            simulated = simulate(phantom, source, emissions, settings, progress)
+            simulated = _transport(folder / UNFINISHED, phantom, source, emissions, settings, progress)
             _save_checkpoint(folder, key, simulated)
+            (folder / UNFINISHED).unlink(missing_ok=True)
     with clock.stage("results"):
         dose = absolute_dose(simulated.dose, tia.decays)
         organ_doses = absolute_organ_doses(simulated.organs, tia.decays)
@@ -308,12 +310,37 @@ def _transport_key(plan: RunPlan, phantom: VoxelPhantom, tia: TimeIntegratedActi
     return digest.hexdigest()
 
 
+def _transport(
+    state: Path,
+    phantom: VoxelPhantom,
+    source: VolumeSource,
+    emissions: Sequence[Emission],
+    settings: RunSettings,
+    progress: Progress,
+) -> SimulationResult:
+    """Simulate, going on from the state of an interrupted run if it was of the same problem; else from the beginning."""
+    try:
+        return simulate(phantom, source, emissions, settings, progress, state)
+    except CheckpointError:
+        state.unlink()
+    result = simulate(phantom, source, emissions, settings, progress, state)
+    note = (
+        "The interrupted run could not be gone on with, because the plan, its inputs or the engine had changed: it began anew."
+    )
+    return dataclasses.replace(result, notes=(*result.notes, note))
+
+
 def _save_checkpoint(folder: Path, key: str, result: SimulationResult) -> None:
     with atomic_path(folder / CHECKPOINT[1]) as temporary:
         np.savez(temporary, dose=result.dose.dose_Gy, sigma=result.dose.sigma_Gy)
-    values = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name not in ("dose", "organs")}
-    record = {"key": key, "result": values, "organs": [dataclasses.asdict(organ) for organ in result.organs]}
+    record = {"key": key, "result": _plain_fields(result), "organs": [dataclasses.asdict(organ) for organ in result.organs]}
     write_json(folder / CHECKPOINT[0], record)
+
+
+def _plain_fields(result: SimulationResult) -> dict[str, Any]:
+    """What is not a dose map or a table of organs."""
+    left_out = ("dose", "organs", "components")
+    return {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name not in left_out}
 
 
 def _load_checkpoint(folder: Path, key: str, phantom: VoxelPhantom) -> SimulationResult | None:
@@ -342,7 +369,6 @@ def _provenance(
     if plan.segmentation.path is not None and plan.segmentation.path.is_file():
         inputs["segmentation"] = (str(plan.segmentation.path),)
     nuclide = get_nuclide(plan.therapy.nuclide)
-    transport = {f.name: getattr(simulated, f.name) for f in dataclasses.fields(simulated) if f.name not in ("dose", "organs")}
     return {
         "schema": SCHEMA,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -350,7 +376,7 @@ def _provenance(
         "computer": computer(),
         "inputs": {name: _hash_files(files) for name, files in inputs.items() if files},
         "nuclide": {"name": nuclide.name, "half_life_s": nuclide.half_life_s, "decays": tia.decays},
-        "transport": transport,
+        "transport": _plain_fields(simulated),
         "seconds": dict(seconds),
         "notes": list(notes),
         "statement": "Research software, not for clinical use.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core import SynthDoseError, atomic_path
 from ..io.folder import prepare_output_folder
+from ..transport import part_name
 
 FINISHED = "provenance.json"
 """Written last: its presence says that the run is complete."""
@@ -17,7 +18,10 @@ FINISHED = "provenance.json"
 RESOLVED = "# Plan of this run as SynthDose resolved it, with all defaults."
 """First line of the ``plan.toml`` of a run folder."""
 
-CHECKPOINT = (".transport.json", ".transport.npz")
+UNFINISHED = ".transport-state.npz"
+"""State of the transport while it goes on."""
+
+CHECKPOINT = (".transport.json", ".transport.npz", UNFINISHED, part_name(UNFINISHED))
 """The transported dose, kept until the run is finished."""
 
 RESULTS = (

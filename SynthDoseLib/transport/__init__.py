@@ -19,7 +19,7 @@ from ..core import Emission, Progress, VoxelPhantom, silent
 from .cache import prepare_kernel_cache
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
-from .values import CheckpointError, ComponentDose, RunSettings, SimulationResult, part_name
+from .values import CheckpointError, ComponentDose, RunSettings, SimulationResult, SValues, part_name
 
 __all__ = [
     "BeamSource",
@@ -29,12 +29,14 @@ __all__ = [
     "ParticleListSource",
     "PointSource",
     "RunSettings",
+    "SValues",
     "SimulationResult",
     "Source",
     "SphereSource",
     "VolumeSource",
     "part_name",
     "simulate",
+    "simulate_s_values",
 ]
 
 # before any kernel is defined, whoever imports it first
@@ -53,3 +55,17 @@ def simulate(
     from . import engine
 
     return engine.simulate(phantom, source, emissions, settings, progress, checkpoint)
+
+
+def simulate_s_values(
+    phantom: VoxelPhantom,
+    emissions: Sequence[Emission],
+    settings: RunSettings,
+    sources: Sequence[str] = (),
+    progress: Progress = silent,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> tuple[SValues, ...]:
+    """Doses per decay from each organ to each: `s_values.simulate_s_values`, which loads numba only when it is called."""
+    from . import s_values
+
+    return s_values.simulate_s_values(phantom, emissions, settings, sources, progress, checkpoint)

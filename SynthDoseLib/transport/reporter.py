@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from ..core import Progress, ProgressReport, VoxelPhantom
 from .batches import BatchRunner
 
 STAGE = "transport"
-_PREPARING, _PILOT = 0.01, 0.03  # of the way, when the run begins
+_PILOT = 0.03  # of the way, when the run begins
 _NAMED = 4  # organs whose sigma fits into a line
 
 
@@ -22,18 +23,20 @@ class Reporter:
     ----------
     progress : callable
     phantom : VoxelPhantom
-    organs : ndarray of int64, (n,)
+    organs : sequence of int, (n,)
         Label indices of the organs to name.
     """
 
-    def __init__(self, progress: Progress, phantom: VoxelPhantom, organs: NDArray[np.int64]) -> None:
+    def __init__(self, progress: Progress, phantom: VoxelPhantom, organs: NDArray[np.int64] | Sequence[int]) -> None:
         names = {organ.index: organ.name for organ in phantom.labels.organs}
-        self._progress, self._organs = progress, organs
-        self._names = [names[int(index)] for index in organs]
+        self._progress = progress
+        self._organs = np.array(organs, np.int64)
+        self._names = [names[int(index)] for index in self._organs]
         self._message = "Looking at the phantom"
         self._begun = time.monotonic()
         self._deadline = np.inf
         self._earlier: int | None = None
+        self._furthest = _PILOT
 
     def step(self, message: str) -> None:
         """Something begins that has no measure of its own."""
@@ -44,7 +47,7 @@ class Reporter:
         """It goes on."""
         seconds = time.monotonic() - self._begun
         after = f"; {seconds:.0f} s" if seconds >= 2 else ""
-        self._progress(ProgressReport(STAGE, _PREPARING, None, self._message + after))
+        self._progress(ProgressReport(STAGE, 0.0, None, self._message + after))
 
     def pilot(self, followed: int) -> None:
         """The pilot run goes on."""
@@ -74,4 +77,6 @@ class Reporter:
             known = [f"{name} {100 * e:.2g} %" for name, e in zip(self._names, errors, strict=True) if np.isfinite(e)]
             more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
             message += f"; sigma {', '.join(known[:_NAMED])}{more}" if known else ""
-        self._progress(ProgressReport(STAGE, _PILOT + (1 - _PILOT) * min(1.0, fraction), left, message))
+        # a run that turns out longer than planned does not go backwards
+        self._furthest = max(self._furthest, _PILOT + (1 - _PILOT) * min(1.0, fraction))
+        self._progress(ProgressReport(STAGE, self._furthest, left, message))

@@ -113,7 +113,7 @@ def add_amount(amount, part, voxel, energy, squares):
 
 @njit(nogil=True, cache=True)
 def organ_energies(first, last, tallies, labels, organ_sums):
-    """Add the energies, MeV, of a range of voxels to their labels, (components, labels), and clear them: no dose map is kept."""
+    """Add the energies, MeV, of a range of voxels to their labels, (components, labels), and clear them."""
     for c in range(tallies.shape[0]):
         for voxel in range(first, last):
             if tallies[c, voxel] != 0:

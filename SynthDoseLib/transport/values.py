@@ -155,3 +155,21 @@ class SimulationResult:
     batches: int
     notes: tuple[str, ...] = ()
     components: tuple[ComponentDose, ...] = ()
+
+
+@dataclass(frozen=True)
+class SValues:
+    """Doses per decay in one source organ, in which it is uniform in volume.
+
+    Attributes
+    ----------
+    source : str
+    targets : tuple of OrganDose
+        Of every organ that is not empty.
+    histories, batches : int
+    """
+
+    source: str
+    targets: tuple[OrganDose, ...]
+    histories: int
+    batches: int

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_patient import PLAN, grid, hounsfield, write_patient
 
 from SynthDoseLib.cli import BAD_INPUT, INTERRUPTED, main
-from SynthDoseLib.core import ImageVolume, ProgressReport
+from SynthDoseLib.core import Cancelled, ImageVolume, ProgressReport
 from SynthDoseLib.io import read_volume, write_dicom_series
 from SynthDoseLib.pipeline import read_plan
 from SynthDoseLib.pipeline.batch import _organ_lines
@@ -285,3 +285,28 @@ def test_phantom_and_segment_work_on_files(tmp_path, capsys):
     }  # fmt: skip
     assert main(["segment", ct, "--out", str(tmp_path / "tissue.seg.nrrd")]) == 0
     assert "soft_tissue" in capsys.readouterr().out
+
+
+def test_a_transport_that_was_interrupted_goes_on_with_resume(tmp_path):
+    plan = write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 300000"))
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    run_patient(read_plan(plan), straight)
+
+    def stop_in_the_middle(state: ProgressReport) -> None:
+        words = state.message.split()
+        if len(words) > 1 and words[1].startswith("histories") and int(words[0]) > 50_000:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_patient(read_plan(plan), broken, progress=stop_in_the_middle)
+    assert (broken / ".transport-state.npz").exists()
+    run_patient(read_plan(plan), broken, resume=True)
+    assert {p.name for p in broken.iterdir()} == RUN_FOLDER
+    for name in ("dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes()
+    with pytest.raises(Cancelled):
+        run_patient(read_plan(plan), broken, overwrite=True, progress=stop_in_the_middle)
+    other = write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 3000"))
+    result = run_patient(read_plan(other), broken, resume=True)
+    assert any("began anew" in note for note in result.notes)
+    assert {p.name for p in broken.iterdir()} == RUN_FOLDER

@@ -19,6 +19,7 @@ from SynthDoseLib.transport import (
     SphereSource,
     VolumeSource,
     simulate,
+    simulate_s_values,
 )
 from SynthDoseLib.transport.checkpoint import Checkpoint
 from SynthDoseLib.transport.limits import batch_rates
@@ -233,3 +234,61 @@ def test_large_phantoms_are_written_less_often(tmp_path):
     assert kept.due()
     kept._write_seconds = 3.0
     assert not kept.due()
+
+
+# S values
+
+
+def test_s_values_are_those_of_single_runs_with_each_organ_as_the_source():
+    """Other seeds, and a run of its own for each source: the numbers agree within their standard errors."""
+    settings = RunSettings(histories=6000, threads=1, estimator="analog")
+    matrix = simulate_s_values(phantom_of(vacuum=1), [BETA, GAMMA], settings)
+    assert [row.source for row in matrix] == ["kidney", "liver", "rest"]
+    for row in matrix:
+        assert row.histories == 6000
+        source = OrganSource({row.source: 1.0})
+        single = simulate(phantom_of(vacuum=1), source, [BETA, GAMMA], RunSettings(histories=20_000, threads=1, seed=99))
+        for target, expected in zip(row.targets, single.organs, strict=True):
+            assert target.organ == expected.organ
+            assert target.mass_g == expected.mass_g
+            assert abs(target.dose_Gy - expected.dose_Gy) < 4 * np.hypot(target.sigma_Gy, expected.sigma_Gy)
+
+
+def test_s_values_of_two_equal_organs_are_reciprocal():
+    """Equal organs, placed as mirror images in water: S(a <- b) = S(b <- a) and S(a <- a) = S(b <- b) by symmetry."""
+    grid = VoxelGrid.from_spacing((11, 11, 15), (5.0, 5.0, 5.0))
+    labels = np.full(grid.shape, 3, np.uint16)
+    labels[4:7, 4:7, 2:5], labels[4:7, 4:7, 10:13] = 1, 2
+    organs = LabelMap(grid, labels, organ_table(["left", "right", "rest"]))
+    phantom = VoxelPhantom(grid, np.zeros(grid.shape, np.uint8), np.ones(grid.shape, np.float32), (WATER,), organs)
+    left, right = simulate_s_values(phantom, [GAMMA], RunSettings(histories=200_000, threads=1), ["left", "right"])
+    for one, two in ((left.targets[1], right.targets[0]), (left.targets[0], right.targets[1])):
+        assert abs(one.dose_Gy - two.dose_Gy) < 4 * np.hypot(one.sigma_Gy, two.sigma_Gy)
+        assert one.sigma_Gy < 0.03 * one.dose_Gy
+
+
+def test_s_values_honour_sigma_and_go_on_from_their_checkpoints(tmp_path):
+    settings = RunSettings(relative_sigma=0.02, threads=1)
+    fractions: list[float] = []
+    straight = simulate_s_values(phantom_of(), [GAMMA], settings, progress=lambda report: fractions.append(report.fraction))
+    for n, row in enumerate(straight):
+        assert 0 < row.targets[n].sigma_Gy <= 0.02 * row.targets[n].dose_Gy
+    assert fractions == sorted(fractions)
+
+    def stop_at_third(report):
+        if "(3 of 3)" in report.message:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        simulate_s_values(phantom_of(), [GAMMA], settings, progress=stop_at_third, checkpoint=tmp_path / "kept")
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["1.npz", "2.npz"]
+    messages: list[str] = []
+    resumed = simulate_s_values(
+        phantom_of(), [GAMMA], settings, progress=lambda r: messages.append(r.message), checkpoint=tmp_path / "kept"
+    )
+    assert resumed == straight
+    assert not any("Pilot" in message for message in messages if "(1 of 3)" in message)
+    with pytest.raises(CheckpointError, match="another simulation"):
+        simulate_s_values(phantom_of(), [BETA], settings, checkpoint=tmp_path / "kept")
+    alone = simulate_s_values(phantom_of(), [GAMMA], settings, ["liver"])
+    assert alone == (straight[1],)
