@@ -8,10 +8,13 @@ from .fit import CurveFit, fit_curve
 from .integrate import from_map, time_integrated_activity
 from .organs import OrganSource, from_organs
 from .recovery import RecoveryCurve, blurred_sphere, fit_recovery, recovery_note
+from .registration import Registration, register, same_frame
+from .registration_quality import RegistrationQuality, checkerboard, difference
 from .shared import fit_shared
 from .single_time import SingleTimeIntegral, hanscheid, madsen, population_half_life
 from .suv import SUV_UNITS, activity_from_suv, lean_body_mass_kg, suv_factor_Bq_ml, suv_from_activity
 from .time_points import TimeActivity, time_activity
+from .transforms import SpatialTransform, from_to_parent, moved_image, moved_labels, read_transform
 from .trapezoid import TrapezoidIntegral, integrate_trapezoid
 from .values import ActivityRow, TimeIntegratedActivity
 from .voxelwise import VoxelFit, fit_voxels
@@ -27,7 +30,10 @@ __all__ = [
     "ModelAverage",
     "OrganSource",
     "RecoveryCurve",
+    "Registration",
+    "RegistrationQuality",
     "SingleTimeIntegral",
+    "SpatialTransform",
     "TimeActivity",
     "TimeIntegratedActivity",
     "TrapezoidIntegral",
@@ -35,8 +41,10 @@ __all__ = [
     "activity_from_counts",
     "activity_from_suv",
     "blurred_sphere",
+    "checkerboard",
     "curve_model",
     "decay_during",
+    "difference",
     "fit_calibration",
     "fit_curve",
     "fit_models",
@@ -45,13 +53,19 @@ __all__ = [
     "fit_voxels",
     "from_map",
     "from_organs",
+    "from_to_parent",
     "hanscheid",
     "integrate_trapezoid",
     "lean_body_mass_kg",
     "madsen",
+    "moved_image",
+    "moved_labels",
     "phantom_scan",
     "population_half_life",
+    "read_transform",
     "recovery_note",
+    "register",
+    "same_frame",
     "suv_factor_Bq_ml",
     "suv_from_activity",
     "time_activity",
