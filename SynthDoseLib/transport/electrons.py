@@ -244,39 +244,39 @@ def nearest_face(geometry, x, y, z, i, j, k):
 @njit
 def stop(kind, energy, x, y, z, weight, i, j, k, voxel, place, tables, tally, stack, count, state):
     """End a particle here: bremsstrahlung or annihilation on its remaining range, annihilation at rest, the rest deposited."""
-    flying = sample_annihilation_energy(energy, place // 2, tables, state) if kind == POSITRON else 0.0
-    rest = energy - flying
-    if flying <= 0.0 and energy > tables.photon_cut:
-        number = next_uniform(state)
-        rows = tables.photons[place]
-        row = (math.log(energy) - tables.log_first) * tables.rows_per_log
-        n = min(int(row), rows.shape[0] - 2)
-        if number < rows[n] + (row - n) * (rows[n + 1] - rows[n]):
-            # The yield is far below one photon; the energy where it is emitted follows from the same number.
-            while n > 0 and rows[n] > number:
-                n -= 1
-            share = (number - rows[n]) / max(rows[n + 1] - rows[n], 1e-30)
-            emitting = min(energy, math.exp(tables.log_first + (n + share) / tables.rows_per_log))
-            if emitting > tables.photon_cut:
-                photon = sample_photon_energy(emitting, place // 2, tables, state)
-                u, v, w = isotropic(state)
-                if push_particle(stack, count, PHOTON, photon, x, y, z, u, v, w, weight, i, j, k):
-                    rest -= photon
+    rest = energy
+    flying = 0.0
+    while energy > (tables.absorption if kind == POSITRON else tables.photon_cut):
+        emitting = sample_event_energy(energy, tables.photons[place], tables, state)
+        if kind == POSITRON:
+            flying = sample_event_energy(energy, tables.annihilations[place // 2], tables, state)
+        if flying > emitting or emitting <= tables.photon_cut:
+            break
+        flying = 0.0
+        photon = sample_photon_energy(emitting, place // 2, tables, state)
+        u, v, w = isotropic(state)
+        if push_particle(stack, count, PHOTON, photon, x, y, z, u, v, w, weight, i, j, k):
+            rest -= photon
+        energy = emitting - photon
     if kind == POSITRON:
         u, v, w = isotropic(state)
         annihilate(flying, x, y, z, u, v, w, weight, i, j, k, voxel, tally, stack, count, state)
-    deposit(tally, voxel, rest * weight)
+    deposit(tally, voxel, (rest - flying) * weight)
 
 
 @njit
-def sample_annihilation_energy(energy, material, tables, state):
-    """Sample the energy at which a positron that slows down from `energy` annihilates; 0 if that happens at rest."""
-    if energy <= tables.absorption:
-        return 0.0
-    numbers = tables.annihilations[material]
+def sample_event_energy(energy, numbers, tables, state):
+    """Sample the energy at which the next event comes on the way to rest; 0 if none does.
+
+    `numbers` are the mean events between rest and the energies of the rows.
+    """
     row = (math.log(energy) - tables.log_first) * tables.rows_per_log
     n = min(int(row), numbers.size - 2)
-    left = numbers[n] + (row - n) * (numbers[n + 1] - numbers[n]) + math.log(next_uniform(state))
+    mean = numbers[n] + (row - n) * (numbers[n + 1] - numbers[n])
+    number = next_uniform(state)
+    if number < 1.0 - mean:  # and so below exp(-mean): nothing happens, mostly
+        return 0.0
+    left = mean + math.log(number)
     if left <= 0.0:
         return 0.0
     low, high = 0, n + 1

@@ -32,6 +32,7 @@ from ..physics import (
 )
 from .annihilation import REST_ENERGY, annihilation_cross_section
 from .electrons_deflection import SHAPE_POINTS, sampling_shapes
+from .tables import E_HIGHEST
 
 _CLASSICAL_RADIUS_CM = 2.8179403262e-13
 _COLLISION_CONSTANT = 2 * np.pi * _CLASSICAL_RADIUS_CM**2 * REST_ENERGY
@@ -152,7 +153,7 @@ def build_electron_tables(
     first, last = np.log(_LOWEST_ENERGY), np.log(max(max_energy_MeV, 10 * _LOWEST_ENERGY)) + 1e-6
     points = int(np.ceil((last - first) * _POINTS_PER_E_FOLD)) + 2
     log_energy = np.linspace(first, last, points)
-    energy = np.exp(log_energy)
+    energy = np.minimum(np.exp(log_energy), E_HIGHEST)  # the data end there
     kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
     sets = 2 * len(materials)
     rows = np.zeros((2 * sets, points, 12), np.float32)
@@ -185,9 +186,11 @@ def build_electron_tables(
                 rows[row, :, RANGE] = csda
                 events = collisions.hard_number, brems_number, met
                 _fill_steps(rows[row], shapes[row], log_energy, soft_power, moments, collisions, events, moment, share)
-            photons[place] = _integral(log_energy, energy * brems_number / total_power)
+            # on the way to rest hard photons are emitted one by one, all other losses slow down
+            slowing = total_power - electron_energy * less
+            photons[place] = _integral(log_energy, energy * brems_number / slowing)
             if positron:
-                annihilations[index] = _integral(log_energy, energy * met / total_power)
+                annihilations[index] = _integral(log_energy, energy * met / slowing)
     return ElectronTables(
         float(first),
         float((points - 1) / (last - first)),
