@@ -1,8 +1,9 @@
 """Charged particles between trabeculae and marrow: which part of their energy reaches the marrow and its endosteum.
 
 The spongiosa is taken as parallel plates of trabecular bone with marrow between them, and charged particles as straight lines
-that lose energy continuously; what electrons lose in reach by scattering is a factor on their way. The plates have the published surface of trabecular bone for its published volume, so that the
-mean chord lengths are right; the endosteum is the marrow within 50 um of a plate.
+that lose energy continuously; what electrons lose in reach by scattering is a factor on their way. The plates have the
+published surface of trabecular bone for its published volume, so that the mean chord lengths are right; the endosteum is the
+marrow within 50 um of a plate.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from .histogram import DoseVolumeHistogram
 
 STEPS = 20_000  # equal-volume steps that a histogram keeps: its bins are narrow where the dose changes slowly with volume
 SAMPLE_MM = 0.75  # wanted distance of samples in a label
-MOST_SAMPLES = 20_000_000
+MOST_SAMPLES = 4_000_000
+MANY_VOXELS = 200_000  # a label of so many is its voxels: its surface decides nothing
 MOST_PER_VOXEL = 5  # along each side
 SMOOTH_INTERIOR = 0.15  # share of voxels without a face at the surface, from which a label is given a smooth surface
 OUTSIDE_ALLOWED = 1e-3
@@ -85,15 +86,7 @@ def label_histogram(
     SynthDoseError
         If the label is unknown or empty, or reaches out of the dose grid.
     """
-    mask = labels.mask(organ)
-    count = int(np.count_nonzero(mask))
-    if count == 0:
-        raise SynthDoseError(f"The structure '{organ}' is empty: it has no voxel, and so no dose-volume histogram.")
-    places, volume_ml = _label_samples(mask, labels.grid, count, smooth=smooth)
-    sampled, inside = _dose_at(dose, dose.grid.to_ijk(places))
-    _require_inside(organ, float((~inside).sum()), float(inside.size))
-    share = np.full(int(inside.sum()), volume_ml / inside.size)
-    return _histogram(organ, sampled[inside], share * 1000.0, sigma_Gy)
+    return label_histograms(dose, labels, organs=[organ], smooth=smooth, sigma_Gy={organ: sigma_Gy})[0]
 
 
 def label_histograms(
@@ -108,7 +101,38 @@ def label_histograms(
     counts = labels.voxel_counts()
     names = [name for name, count in counts.items() if count] if organs is None else list(organs)
     known = sigma_Gy or {}
-    return tuple(label_histogram(dose, labels, name, smooth=smooth, sigma_Gy=known.get(name, float("nan"))) for name in names)
+    boxes = ndimage.find_objects(labels.labels)  # one pass for all labels
+    found = []
+    for name in names:
+        index = labels.organ(name).index
+        if not counts[name]:
+            raise SynthDoseError(f"The structure '{name}' is empty: it has no voxel, and so no dose-volume histogram.")
+        box = boxes[index - 1]
+        mask = labels.labels[box] == index
+        found.append(_sampled(dose, labels.grid, mask, box, name, smooth, known.get(name, float("nan"))))
+    return tuple(found)
+
+
+def _sampled(
+    dose: DoseMap,
+    grid: VoxelGrid,
+    mask: NDArray[np.bool_],
+    box: tuple[slice, ...],
+    organ: str,
+    smooth: bool,
+    sigma_Gy: float,
+) -> DoseVolumeHistogram:
+    """Histogram of a label that is cut out of its map to `box`."""
+    count = int(np.count_nonzero(mask))
+    if count >= MANY_VOXELS and dose.grid.matches(grid):
+        values = dose.dose_Gy[box][mask].astype(np.float64)
+        return DoseVolumeHistogram(organ, count * grid.voxel_volume_ml, values, sigma_Gy)
+    corner = np.array([part.start for part in box])
+    places, volume_ml = _label_samples(mask, corner, grid, count, smooth=smooth and count < MANY_VOXELS)
+    sampled, inside = _dose_at(dose, dose.grid.to_ijk(places))
+    _require_inside(organ, float((~inside).sum()), float(inside.size))
+    share = np.full(int(inside.sum()), volume_ml / inside.size)
+    return _histogram(organ, sampled[inside], share * 1000.0, sigma_Gy)
 
 
 def _require_inside(name: str, outside: float, total: float) -> None:
@@ -129,13 +153,12 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
     return values, inside
 
 
-def _label_samples(mask: NDArray[np.bool_], grid: VoxelGrid, count: int, *, smooth: bool) -> tuple[NDArray[np.float64], float]:
-    """Positions (n, 3), RAS mm, of evenly spread samples inside a label, and its volume, ml."""
-    where = np.nonzero(mask)
-    lower = np.array([int(axis.min()) for axis in where]) - 2
-    upper = np.array([int(axis.max()) for axis in where]) + 3
-    box = np.zeros(tuple(upper - lower), np.float32)
-    box[tuple(axis - low for axis, low in zip(where, lower, strict=True))] = 1
+def _label_samples(
+    mask: NDArray[np.bool_], corner: NDArray[np.int_], grid: VoxelGrid, count: int, *, smooth: bool
+) -> tuple[NDArray[np.float64], float]:
+    """Positions (n, 3), RAS mm, of evenly spread samples inside a label whose box starts at `corner`, and its volume, ml."""
+    box = np.pad(mask, 2).astype(np.float32)
+    lower = corner - 2
     spacing_kji = np.array(grid.spacing_mm[::-1])
     most = max(1, int((MOST_SAMPLES / box.size) ** (1 / 3)))
     per_voxel = np.clip(np.ceil(spacing_kji / SAMPLE_MM), 2, MOST_PER_VOXEL).astype(int)
@@ -151,7 +174,7 @@ def _label_samples(mask: NDArray[np.bool_], grid: VoxelGrid, count: int, *, smoo
         kji = np.stack([fine[axis][index] for axis, index in enumerate(np.unravel_index(inside, field.shape))], axis=1)
     else:
         offsets = np.stack(np.meshgrid(*((np.arange(s) + 0.5) / s - 0.5 for s in per_voxel), indexing="ij"), axis=-1)
-        voxels = np.stack(where, axis=1) - lower
+        voxels = np.argwhere(box > 0)
         kji = (voxels[:, None, :] + offsets.reshape(-1, 3)[None]).reshape(-1, 3)
     kji = kji + lower + evenly_spread(len(kji)) / per_voxel
     return grid.to_ras(kji[:, ::-1]), count * grid.voxel_volume_ml
