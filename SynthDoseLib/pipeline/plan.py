@@ -14,6 +14,7 @@ from typing import Any
 import tomlkit
 
 from ..core import SynthDoseError
+from .clinical_plan import DosimetryPlan
 from .run_folder import RESOLVED
 from .toml_tables import nearest, read_table
 
@@ -168,6 +169,7 @@ class RunPlan:
     phantom: PhantomPlan = PhantomPlan()
     kinetics: KineticsPlan = KineticsPlan()
     dose: DosePlan = DosePlan()
+    dosimetry: DosimetryPlan = field(default_factory=DosimetryPlan)
     output: OutputPlan = OutputPlan()
 
     def __post_init__(self) -> None:
@@ -256,6 +258,7 @@ def _with_base(plan: RunPlan, base: Path) -> RunPlan:
         segmentation=segmentation,
         phantom=phantom,
         activity=tuple(table(entry) for entry in plan.activity),
+        dosimetry=dataclasses.replace(table(plan.dosimetry), previous=tuple(table(entry) for entry in plan.dosimetry.previous)),
     )
 
 

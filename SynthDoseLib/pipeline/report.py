@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
-from ..dosimetry import DoseVolumeHistogram, OrganDoseRow
+from ..dosimetry import ConstraintResult, DoseVolumeHistogram, OrganDoseRow
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
+from .clinical import BedRow
 from .report_quality import SegmentationRow
 
 CURVES = 12  # more lines in one plot cannot be told apart
@@ -76,6 +77,8 @@ class ReportContents:
         On the grid of `dose`.
     organ_doses : sequence of OrganDoseRow
     histograms : sequence of DoseVolumeHistogram
+    constraints : sequence of (which dose, ConstraintResult)
+    bed : sequence of BedRow
     activity : TimeIntegratedActivity, optional
     segmentation : sequence of SegmentationRow
         See `segmentation_rows`.
@@ -112,6 +115,8 @@ class ReportContents:
     labels: LabelMap | None = None
     organ_doses: Sequence[OrganDoseRow] = ()
     histograms: Sequence[DoseVolumeHistogram] = ()
+    constraints: Sequence[tuple[str, ConstraintResult]] = ()
+    bed: Sequence[BedRow] = ()
     activity: TimeIntegratedActivity | None = None
     segmentation: Sequence[SegmentationRow] = ()
     segmentation_source: str = ""

@@ -36,21 +36,16 @@ from ..core import (
     versions,
 )
 from ..dosimetry import (
-    MarrowDoses,
     OrganDoseRow,
     absolute_dose,
     absolute_organ_doses,
-    dose_volume_histograms,
-    marrow_doses,
     noise_notes,
-    organ_dose_table,
-    write_dvh_csv,
-    write_organ_doses_csv,
 )
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource, simulate
+from .clinical import assess
 from .nuclides import emissions_of
 from .plan import SCHEMA, RunPlan, write_plan
 from .report import write_report
@@ -173,12 +168,9 @@ def run_patient(
         organ_doses = absolute_organ_doses(simulated.organs, tia.decays)
         wanted = [*plan.dose.organs, *(row.organ for row in plan.organ_activity), *plan.kinetics.effective_half_life_h]
         groups = groups_of(phantom.labels, wanted)
-        rows = organ_dose_table(dose, phantom, organ_doses, groups=groups)
-        marrow = marrow_doses(dose, phantom, emissions, organ_sigma=organ_doses)
-        if marrow is not None:
-            named = {row.organ for row in rows}
-            rows = (*rows, *(row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named))
-        _write_doses(folder, dose, rows, phantom, organ_doses)
+        write_volume(folder / "dose_Gy.nrrd", dose.dose_Gy, dose.grid, unit="Gy")
+        write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
+        clinical = assess(plan.dosimetry, folder, phantom, labels, dose, tia, emissions, organ_doses, groups)
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
@@ -195,19 +187,20 @@ def run_patient(
         "phantom": tuple(note for note in phantom.notes if note not in labels.notes),
         "activity": tia.notes,
         "transport": (*progeny_notes, *simulated.notes),
-        "dosimetry": _marrow_notes(marrow),
+        "dosimetry": clinical.notes,
     }
     with clock.stage("report"):
         record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, [*warnings, *sum(notes.values(), ())])
+        record |= clinical.record()
         contents = report_contents(
-            plan, dose_ct, phantom, tia, dose, rows, organ_doses, simulated, record, notes, tuple(warnings), radiomics, folder
+            plan, dose_ct, phantom, tia, dose, clinical, simulated, record, notes, tuple(warnings), radiomics, folder
         )
         write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds
     write_json(folder / FINISHED, record)
     for name in CHECKPOINT:
         (folder / name).unlink(missing_ok=True)
-    return RunResult(folder, dose, rows, tuple(record["notes"]), clock.seconds)
+    return RunResult(folder, dose, clinical.rows, tuple(record["notes"]), clock.seconds)
 
 
 def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
@@ -226,19 +219,6 @@ def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
     )
 
 
-def _marrow_notes(marrow: MarrowDoses | None) -> tuple[str, ...]:
-    if marrow is None:
-        return ()
-    doses = " and ".join(
-        f"{row.organ} {row.mean_dose_Gy:.3g} Gy ± {sigma:.2g} Gy"
-        for row, sigma in (
-            (marrow.red_marrow, marrow.red_marrow_model_sigma_Gy),
-            (marrow.endosteum, marrow.endosteum_model_sigma_Gy),
-        )
-    )
-    return (*marrow.notes, f"Uncertainty of the spongiosa method (one standard uncertainty): {doses}.")
-
-
 def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> None:
     with atomic_path(folder / "plan.toml") as temporary:
         write_plan(plan, temporary)
@@ -247,16 +227,6 @@ def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPh
     write_volume(folder / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
     write_volume(folder / "materials.nrrd", phantom.material_index, phantom.grid)
     write_volume(folder / "tia_MBq_s.nrrd", tia.tia_MBq_s, tia.grid, unit="MBq*s")
-
-
-def _write_doses(
-    folder: Path, dose: DoseMap, rows: tuple[OrganDoseRow, ...], phantom: VoxelPhantom, organs: tuple[OrganDose, ...]
-) -> None:
-    write_volume(folder / "dose_Gy.nrrd", dose.dose_Gy, dose.grid, unit="Gy")
-    write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
-    write_organ_doses_csv(folder / "organ_doses.csv", rows)
-    sigma = {organ.organ: organ.sigma_Gy for organ in organs}
-    write_dvh_csv(folder / "dvh.csv", dose_volume_histograms(dose, phantom.labels, sigma_Gy=sigma))
 
 
 def _write_dicom(folder: Path, plan: RunPlan, ct: ImageVolume, labels: LabelMap, dose: DoseMap) -> list[str]:

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..core import DoseMap, ImageVolume, OrganDose, VoxelPhantom
-from ..dosimetry import OrganDoseRow, dose_volume_histograms
+from ..core import DoseMap, ImageVolume, VoxelPhantom
 from ..kinetics import TimeIntegratedActivity
 from ..transport import SimulationResult
+from .clinical import Clinical
 from .plan import RunPlan
 from .report import EnergyBalance, ReportContents, ReportInput
 from .report_quality import segmentation_rows
@@ -23,6 +23,8 @@ FILES = {
     "tia_MBq_s.nrrd": "time-integrated activity per voxel, MBq s",
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
     "organ_doses.csv, dvh.csv": "organ doses and dose-volume histograms",
+    "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
+    "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",
     "radiomics.csv": "radiomics features per organ",
     "scene.mrb": "everything in one Slicer scene",
     "dicom/": "RTDOSE, RTSTRUCT and SEG, when the CT was DICOM",
@@ -35,8 +37,7 @@ def report_contents(
     phantom: VoxelPhantom,
     tia: TimeIntegratedActivity,
     dose: DoseMap,
-    rows: tuple[OrganDoseRow, ...],
-    organ_doses: tuple[OrganDose, ...],
+    clinical: Clinical,
     simulated: SimulationResult,
     record: Mapping[str, Any],
     notes: Mapping[str, tuple[str, ...]],
@@ -46,7 +47,6 @@ def report_contents(
 ) -> ReportContents:
     """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
     therapy = plan.therapy
-    sigma = {organ.organ: organ.sigma_Gy for organ in organ_doses}
     return ReportContents(
         title=plan.output.title or "Internal dosimetry",
         patient="" if plan.output.deidentify else str(ct.metadata.get("patient_id", "")),
@@ -63,8 +63,10 @@ def report_contents(
         ct=ct,
         dose=dose,
         labels=phantom.labels,
-        organ_doses=rows,
-        histograms=dose_volume_histograms(dose, phantom.labels, sigma_Gy=sigma),
+        organ_doses=clinical.rows,
+        histograms=clinical.histograms,
+        constraints=clinical.constraints,
+        bed=clinical.bed,
         activity=tia,
         segmentation=segmentation_rows(phantom, ct),
         segmentation_source=_segmentation_source(plan),

@@ -172,6 +172,23 @@ def test_labels_finer_than_the_dose_are_sampled_where_they_are():
     assert float(histogram.dose_at(0.95)) == pytest.approx(1 + GRADIENT * sphere_depth(0.05), abs=0.002)
 
 
+def test_the_edge_of_a_short_ranged_dose_is_not_smeared_into_the_organ():
+    """An organ with 10 Gy and none around it, as betas of short range make it: every part of it has 10 Gy."""
+    mask = np.zeros(GRID.shape, bool)
+    mask[3:8, 3:8, 3:8] = True
+    dose = DoseMap(GRID, 10.0 * mask, np.zeros(GRID.shape))
+    histogram = label_histogram(dose, labelled(GRID, mask), "organ", smooth=False)
+    assert (histogram.min_Gy, histogram.mean_Gy, histogram.max_Gy) == (10.0, 10.0, 10.0)
+
+
+def test_samples_keep_the_mean_of_every_voxel():
+    rng = np.random.default_rng(4)
+    dose = DoseMap(GRID, rng.random(GRID.shape) + 1, np.zeros(GRID.shape))
+    mask = rng.random(GRID.shape) < 0.3
+    histogram = label_histogram(dose, labelled(GRID, mask), "organ", smooth=False)
+    assert histogram.mean_Gy == pytest.approx(float(dose.dose_Gy[mask].mean()), rel=2e-3)
+
+
 def test_metrics_of_a_ramp_in_closed_form():
     ramp = DoseVolumeHistogram("ramp", 10.0, (np.arange(20000) + 0.5) / 2000)  # 0 to 10 Gy, 1 ml per Gy
     assert ramp.mean_Gy == pytest.approx(5.0)

@@ -1,0 +1,321 @@
+"""What follows from the doses of a run: limits, biologically effective dose, effective dose, earlier cycles."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import DoseMap, Emission, LabelMap, OrganDose, SynthDoseError, VoxelPhantom, atomic_path
+from ..dosimetry import (
+    Constraint,
+    ConstraintResult,
+    DoseRate,
+    DoseVolumeHistogram,
+    EffectiveDose,
+    MarrowDoses,
+    OrganDoseRow,
+    Radiobiology,
+    bed,
+    bed_sigma,
+    check_constraints,
+    constraint_table,
+    cumulative_dose,
+    effective_dose,
+    eqd2,
+    label_histograms,
+    marrow_doses,
+    organ_dose_table,
+    radiobiology_table,
+    tissue_weights,
+    write_dvh_csv,
+    write_organ_doses_csv,
+)
+from ..io import read_image, read_rtdose, write_volume
+from ..kinetics import TimeIntegratedActivity
+from ..segmentation import organ_group
+from .clinical_plan import DosimetryPlan
+
+TUMOURS = ("tumour", "tumor", "lesion")
+CONSTRAINTS_CSV, BED_CSV, ALL_CYCLES_CSV = "constraints.csv", "bed.csv", "cumulative_organ_doses.csv"
+ALL_CYCLES_NRRD = "cumulative_dose_Gy.nrrd"
+
+
+@dataclass(frozen=True)
+class BedRow:
+    """One row of ``bed.csv``; the names of the fields are its header.
+
+    Attributes
+    ----------
+    organ : str
+    mean_dose_Gy, effective_half_life_h : float
+        The half-life of a group is that of its dose rate at the start.
+    alpha_beta_Gy, repair_half_life_h, protraction : float
+    bed_Gy, sigma_Gy : float
+        Of the mean dose, with the Monte Carlo error.
+    voxel_bed_Gy : float
+        Mean of the BED of the organ's voxels, above `bed_Gy` where the dose is not uniform.
+    eqd2_Gy : float
+    reference : str
+    """
+
+    organ: str
+    mean_dose_Gy: float
+    effective_half_life_h: float
+    alpha_beta_Gy: float
+    repair_half_life_h: float
+    protraction: float
+    bed_Gy: float
+    sigma_Gy: float
+    voxel_bed_Gy: float
+    eqd2_Gy: float
+    reference: str
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """What `assess` found.
+
+    Attributes
+    ----------
+    rows : tuple of OrganDoseRow
+        Labels, the groups asked for, red marrow and endosteum.
+    histograms : tuple of DoseVolumeHistogram
+        Of the labels, sampled finer than voxels.
+    constraints : tuple of (str, ConstraintResult)
+        With "this cycle" or "all cycles".
+    bed : tuple of BedRow
+    effective : EffectiveDose or None
+    notes : tuple of str
+    """
+
+    rows: tuple[OrganDoseRow, ...]
+    histograms: tuple[DoseVolumeHistogram, ...]
+    constraints: tuple[tuple[str, ConstraintResult], ...]
+    bed: tuple[BedRow, ...]
+    effective: EffectiveDose | None
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For ``provenance.json``."""
+        if self.effective is None:
+            return {}
+        e = self.effective
+        return {
+            "effective_dose": {
+                "value_Sv": e.value_Sv, "sigma_Sv": e.sigma_Sv, "weight_present": e.weight_present, "missing": list(e.missing),
+            }
+        }  # fmt: skip
+
+
+def clinical_groups(plan: DosimetryPlan, labels: LabelMap) -> dict[str, tuple[str, ...]]:
+    """Groups of labels that limits, radiobiology and tissue weights speak of, with the members that have voxels."""
+    counts = labels.voxel_counts()
+    wanted = [c.organ for c in constraint_table(plan.constraints)]
+    wanted += list(radiobiology_table(plan.radiobiology))
+    wanted += [organ for tissue in tissue_weights() for organ in tissue.organs]
+    groups = {}
+    for name in wanted:
+        members = tuple(member for member in organ_group(name) if counts.get(member))
+        if not counts.get(name) and members:
+            groups[name] = members
+    return groups
+
+
+def assess(
+    plan: DosimetryPlan,
+    folder: Path,
+    phantom: VoxelPhantom,
+    labels: LabelMap,
+    dose: DoseMap,
+    tia: TimeIntegratedActivity,
+    emissions: Sequence[Emission],
+    organ_doses: Sequence[OrganDose],
+    asked: Mapping[str, Sequence[str]],
+) -> Clinical:
+    """Organ doses, histograms, red marrow, limits, BED and earlier cycles, written as tables into the run folder.
+
+    Parameters
+    ----------
+    plan : DosimetryPlan
+    folder : Path
+        Gets ``organ_doses.csv``, ``dvh.csv``, ``constraints.csv``, ``bed.csv`` and, with earlier cycles, their sum and its
+        organ doses.
+    phantom : VoxelPhantom
+    labels : LabelMap
+        As segmented, possibly finer than the phantom: histograms are of these.
+    dose : DoseMap
+        Absolute.
+    tia : TimeIntegratedActivity
+        For the half-lives.
+    emissions : sequence of Emission
+    organ_doses : sequence of OrganDose
+        Monte Carlo errors.
+    asked : mapping of group to members
+        Groups that get a row of their own.
+
+    Raises
+    ------
+    SynthDoseError
+        If a table or an earlier dose cannot be read.
+    """
+    limits = constraint_table(plan.constraints)
+    groups = clinical_groups(plan, phantom.labels)
+    table = radiobiology_table(plan.radiobiology)
+    rows = organ_dose_table(dose, phantom, organ_doses, groups={**groups, **asked})
+    marrow = marrow_doses(dose, phantom, emissions, organ_sigma=organ_doses, source=plan.marrow_source, sex=plan.sex)
+    if marrow is not None:
+        named = {row.organ for row in rows}
+        rows = (*rows, *(row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named))
+    kept = tuple(row for row in rows if row.organ not in groups or row.organ in asked)
+    sigma = {organ.organ: organ.sigma_Gy for organ in organ_doses}
+    drawn = phantom.labels if dose.grid.matches(labels.grid) else labels
+    # labels as the blocks they are: sources, masses and mean doses are those of whole voxels, too
+    histograms = label_histograms(dose, drawn, smooth=False, sigma_Gy=sigma)
+    write_organ_doses_csv(folder / "organ_doses.csv", kept)
+    write_dvh_csv(folder / "dvh.csv", histograms)
+    bed_rows = _bed_rows(plan, table, rows, histograms, tia, groups)
+    by_bed = {row.organ: (row.bed_Gy, row.sigma_Gy) for row in bed_rows}
+    by_eqd2 = {row.organ: (row.eqd2_Gy, row.sigma_Gy * row.eqd2_Gy / row.bed_Gy) for row in bed_rows if row.bed_Gy > 0}
+    found = check_constraints(limits, rows, histograms=histograms, bed_Gy=by_bed, eqd2_Gy=by_eqd2)
+    results = [("this cycle", result) for result in found]
+    notes = _marrow_notes(marrow)
+    if plan.previous:
+        total, said = _all_cycles(plan, dose)
+        notes += said
+        write_volume(folder / ALL_CYCLES_NRRD, total.dose_Gy, total.grid, unit="Gy")
+        total_rows = organ_dose_table(total, phantom, organ_doses, groups=groups)
+        write_organ_doses_csv(folder / ALL_CYCLES_CSV, total_rows)
+        physical = [limit for limit in limits if limit.quantity not in ("bed", "eqd2")]
+        results += [("all cycles", result) for result in check_constraints(physical, total_rows)]
+    failed = sorted({r.constraint.organ for _, r in results if r.status == "fail"})
+    if failed:
+        notes.append(f"Limits of the table are exceeded for: {', '.join(failed)} (see constraints.csv for what they hold for).")
+    effective, effective_notes = _effective(plan, rows, emissions)
+    _write_constraints(folder / CONSTRAINTS_CSV, results)
+    _write_rows(folder / BED_CSV, bed_rows)
+    return Clinical(kept, histograms, tuple(results), bed_rows, effective, (*notes, *effective_notes))
+
+
+def _marrow_notes(marrow: MarrowDoses | None) -> list[str]:
+    if marrow is None:
+        return []
+    doses = " and ".join(
+        f"{row.organ} {row.mean_dose_Gy:.3g} Gy ± {sigma:.2g} Gy"
+        for row, sigma in (
+            (marrow.red_marrow, marrow.red_marrow_model_sigma_Gy),
+            (marrow.endosteum, marrow.endosteum_model_sigma_Gy),
+        )
+    )
+    return [*marrow.notes, f"Uncertainty of the spongiosa method (one standard uncertainty): {doses}."]
+
+
+def _bed_rows(
+    plan: DosimetryPlan,
+    table: Mapping[str, Radiobiology],
+    rows: Sequence[OrganDoseRow],
+    histograms: Sequence[DoseVolumeHistogram],
+    tia: TimeIntegratedActivity,
+    groups: Mapping[str, tuple[str, ...]],
+) -> tuple[BedRow, ...]:
+    """BED of every organ of the table whose dose and half-life are known; ``tumour`` speaks for all tumour labels."""
+    curves = {h.organ: h for h in histograms}
+    found = []
+    for row in rows:
+        known = table.get(row.organ)
+        if known is None and row.organ.startswith(TUMOURS):
+            known = table.get("tumour")
+        if known is None or not row.mean_dose_Gy > 0 or not math.isfinite(known.repair_half_life_h):
+            continue
+        members = groups.get(row.organ, (row.organ,))
+        rate = _dose_rate(row, members, plan.effective_half_life_h, tia)
+        if rate is None:
+            continue
+        factor = rate.protraction(known.repair_half_life_h)
+        value = float(bed(row.mean_dose_Gy, known.alpha_beta_Gy, factor))
+        parts = [curves[member] for member in members if member in curves]
+        volume = sum(part.volume_ml for part in parts)
+        by_voxels = [float(bed(part.sorted_dose_Gy, known.alpha_beta_Gy, factor).mean()) * part.volume_ml for part in parts]
+        voxel = sum(by_voxels) / volume if volume > 0 else math.nan
+        half_life = row.mean_dose_Gy * math.log(2) / float(rate.at(0.0))
+        sigma = float(bed_sigma(row.mean_dose_Gy, row.sigma_Gy, known.alpha_beta_Gy, factor))
+        found.append(
+            BedRow(
+                row.organ, row.mean_dose_Gy, half_life, known.alpha_beta_Gy, known.repair_half_life_h, factor, value, sigma,
+                voxel, float(eqd2(value, known.alpha_beta_Gy)), known.reference,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _dose_rate(
+    row: OrganDoseRow, members: Sequence[str], given_h: Mapping[str, float], tia: TimeIntegratedActivity
+) -> DoseRate | None:
+    """Dose rate of an organ that fades as its own activity does; None if no half-life is known."""
+    if row.organ in given_h:
+        return DoseRate.fading(row.mean_dose_Gy, given_h[row.organ])
+    own = [entry for entry in tia.organs if entry.organ in members]
+    parts = [(entry.tia_MBq_s, given_h.get(entry.organ, entry.effective_half_life_h)) for entry in own]
+    total = sum(amount for amount, _ in parts)
+    if not parts or total <= 0 or any(hours is None for _, hours in parts):
+        return None
+    amplitudes = [row.mean_dose_Gy * amount / total * math.log(2) / hours for amount, hours in parts if hours and amount > 0]
+    return DoseRate(tuple(amplitudes), tuple(hours for amount, hours in parts if hours and amount > 0))
+
+
+def _all_cycles(plan: DosimetryPlan, dose: DoseMap) -> tuple[DoseMap, list[str]]:
+    doses = [dose]
+    moves: list[NDArray[np.float64] | None] = [None]
+    for entry in plan.previous:
+        try:
+            image = read_rtdose(entry.path)
+        except SynthDoseError:
+            image = read_image(entry.path)
+        if image.unit not in ("Gy", ""):
+            raise SynthDoseError(f"[[dosimetry.previous]] {entry.path.name} is in {image.unit}; a dose in Gy is needed.")
+        doses.append(DoseMap(image.grid, image.values, np.zeros(image.grid.shape, np.float32)))
+        moves.append(np.array(entry.transform).reshape(4, 4) if entry.transform else None)
+    total, notes = cumulative_dose(doses, moves)
+    return total, [*notes, f"Doses of {len(doses)} cycles were added; earlier ones count without statistical error."]
+
+
+def _effective(
+    plan: DosimetryPlan, rows: Sequence[OrganDoseRow], emissions: Sequence[Emission]
+) -> tuple[EffectiveDose | None, tuple[str, ...]]:
+    if any(emission.particle == "alpha" for emission in emissions):
+        return None, ("Effective dose was left out: alpha particles count 20 times, and their dose was not scored apart.",)
+    doses = {row.organ: (row.mean_dose_Gy, row.sigma_Gy) for row in rows if row.mass_g > 0}
+    tissues = {organ for tissue in tissue_weights() for organ in tissue.organs}
+    if not tissues & set(doses):
+        return None, ()
+    male, female = (doses if plan.sex in (sex, "mean") else None for sex in ("male", "female"))
+    found = effective_dose(male, female)
+    text = f"Effective dose (ICRP 103) of the tissues present: {found.value_Sv:.3g} Sv ± {found.sigma_Sv:.2g} Sv (statistics)."
+    same = ("The patient's doses stand for both sexes, whatever the patient's is.",) if plan.sex == "mean" else ()
+    return found, (text, *found.notes, *same)
+
+
+def _write_constraints(path: Path, results: Sequence[tuple[str, ConstraintResult]]) -> None:
+    header = ["organ", "quantity", "dose", "value_Gy", "sigma_Gy", "limit_Gy", "status", "condition", "reference", "remark"]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        for which, r in results:
+            limit: Constraint = r.constraint
+            numbers = ["" if math.isnan(x) else f"{x:.6g}" for x in (r.value_Gy, r.sigma_Gy)]
+            said = [f"{limit.limit_Gy:g}", r.status, limit.condition, limit.reference, r.remark]
+            writer.writerow([limit.organ, limit.quantity, which, *numbers, *said])
+
+
+def _write_rows(path: Path, rows: Sequence[BedRow]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([f.name for f in fields(BedRow)])
+        for row in rows:
+            writer.writerow(["" if x != x else f"{x:.6g}" if isinstance(x, float) else x for x in astuple(row)])

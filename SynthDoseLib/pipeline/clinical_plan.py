@@ -1,0 +1,47 @@
+"""The part of a plan that says how organ doses are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..core import SynthDoseError
+from .toml_tables import nearest
+
+SEXES = ("mean", "male", "female")
+MARROW_SOURCES = ("equilibrium", "uniform", "marrow", "bone", "surface")
+
+
+@dataclass(frozen=True)
+class PreviousPlan:
+    """``[[dosimetry.previous]]``: dose of an earlier cycle; `transform` takes its RAS mm to those of this CT, row by row."""
+
+    path: Path
+    transform: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class DosimetryPlan:
+    """``[dosimetry]``: limits, radiobiology, red marrow, earlier cycles."""
+
+    constraints: Path | None = None
+    radiobiology: Path | None = None
+    sex: str = "mean"
+    marrow_source: str = "equilibrium"
+    effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
+    previous: tuple[PreviousPlan, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key, value, allowed in (("sex", self.sex, SEXES), ("marrow_source", self.marrow_source, MARROW_SOURCES)):
+            if value not in allowed:
+                raise SynthDoseError(f"[dosimetry] {key} is '{value}'.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
+        for organ, hours in self.effective_half_life_h.items():
+            if not 0 < hours < float("inf"):
+                raise SynthDoseError(f"[dosimetry.effective_half_life_h] {organ} has to be positive; found {hours}.")
+        for entry in self.previous:
+            if len(entry.transform) not in (0, 16):
+                raise SynthDoseError(
+                    f"[[dosimetry.previous]] transform of {entry.path.name} needs 16 numbers (4 rows of 4); "
+                    f"found {len(entry.transform)}."
+                )
