@@ -152,6 +152,24 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
     simulate.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same case")
 
+    kernel = _verb(
+        verbs,
+        "kernel",
+        "Voxel S-values of a nuclide, from the Monte Carlo (kept in the user's cache).",
+        "synthdose kernel Y-90 --voxel 3 --material bone --out y90_bone.csv",
+        _kernel,
+    )
+    kernel.add_argument("nuclide", help="for example Lu-177")
+    kernel.add_argument("--voxel", type=float, nargs="+", required=True, metavar="MM", help="voxel size: one number, or i j k")
+    kernel.add_argument("--material", default="soft_tissue", help="named tissue (default soft_tissue)")
+    kernel.add_argument("--density", type=float, metavar="G_CM3", help="that of the material if not given")
+    kernel.add_argument("--radius", type=float, metavar="MM", help="how far; as far as the radiation counts if not given")
+    kernel.add_argument("--progeny", choices=("none", "all"), help="required when the daughter is radioactive")
+    kernel.add_argument("--relative-sigma", type=float, default=0.005, help="of source voxel and neighbours (default 0.005)")
+    kernel.add_argument("--seed", type=int, default=1)
+    kernel.add_argument("--threads", type=int, default=0, help="0 (default): all")
+    kernel.add_argument("--out", type=Path, required=True, help=".csv, or .npz with provenance")
+
     _verb(verbs, "check", "What works on this computer, and what to do about the rest.", "synthdose check", _check)
     return parser
 
@@ -234,6 +252,29 @@ def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
 
     run_case(arguments.case, arguments.out, progress, resume=arguments.resume)
     _say((arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def _kernel(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.kernel_file import describe_kernel, nuclide_kernel, write_kernel_file
+
+    sizes = arguments.voxel * 3 if len(arguments.voxel) == 1 else arguments.voxel
+    if len(sizes) != 3:
+        raise SynthDoseError(f"--voxel takes one number or three; found {len(sizes)}.")
+    kernel, notes = nuclide_kernel(
+        arguments.nuclide,
+        tuple(sizes),
+        arguments.material,
+        density_g_cm3=arguments.density,
+        progeny=arguments.progeny,
+        radius_mm=arguments.radius,
+        relative_sigma=arguments.relative_sigma,
+        seed=arguments.seed,
+        threads=arguments.threads,
+        progress=progress,
+    )
+    write_kernel_file(kernel, arguments.out)
+    _say(describe_kernel(kernel, notes))
     return 0
 
 

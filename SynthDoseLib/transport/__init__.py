@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from ..core import Emission, Progress, VoxelPhantom, silent
 from .cache import prepare_kernel_cache
+from .kernel_store import VoxelKernel, read_kernel, write_kernel
+from .kernels import voxel_s_kernel
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
 from .values import CheckpointError, ComponentDose, RunSettings, SimulationResult, SValues, part_name
@@ -34,9 +36,13 @@ __all__ = [
     "Source",
     "SphereSource",
     "VolumeSource",
+    "VoxelKernel",
     "part_name",
+    "read_kernel",
     "simulate",
     "simulate_s_values",
+    "voxel_s_kernel",
+    "write_kernel",
 ]
 
 # before any kernel is defined, whoever imports it first

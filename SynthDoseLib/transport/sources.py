@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
 
 from ..core import LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom
 from .particle_lists import COLUMNS, ParticleListSource, build_list, rays_meet_box
@@ -292,6 +291,8 @@ def _require_hit(
     rays = np.broadcast_to(direction, start.shape) if focus_cm <= 0 else start - (centre - focus_cm * direction)
     if rays_meet_box(start, rays, grid_cm).any():
         return
+    from scipy.optimize import linprog  # takes a third of a second to load, and is hardly ever needed
+
     # the grid may still lie between the rays of centre and corners: is there a point in the grid and in the beam?
     widening = half / focus_cm if focus_cm > 0 else np.zeros(2)
     rows, limits = [-direction], [-direction @ centre]
