@@ -98,7 +98,7 @@ def test_a_parallel_beam_is_even_over_its_tilted_field(particle):
     emission = SOFT if particle == "photon" else [Emission.line("electron", 0.02, 1.0)]
     result = simulate(phantom, beam, emission, ONE)
     found = counts(result, phantom, emission[0].mean_energy_MeV)
-    assert found[1:].sum() < 1e-6  # all stop in the first layer
+    assert found[1:].sum() < 1e-3  # all stop in the first layer
     edges = np.arange(21) - 0.5
     along_j = np.clip(np.minimum(edges[1:], 8.6 + 3.2) - np.maximum(edges[:-1], 8.6 - 3.2), 0, 1) / 6.4
     along_i = np.clip(np.minimum(edges[1:], 10.3 + 4.8) - np.maximum(edges[:-1], 10.3 - 4.8), 0, 1) / 9.6
@@ -108,7 +108,7 @@ def test_a_parallel_beam_is_even_over_its_tilted_field(particle):
         return
     inner = expected > 0.99 * expected.max()  # a few per cent are scattered back, as many from everywhere
     spread = found[0][inner] / found[0][inner].mean() - 1
-    assert np.all(found[0][expected == 0] == 0)
+    assert found[0][expected == 0].sum() < 1e-3  # a little bremsstrahlung
     assert np.abs(spread).max() < 4.5 / np.sqrt(expected.max() * ONE.histories)
 
 
