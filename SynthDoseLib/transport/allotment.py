@@ -80,6 +80,7 @@ def allot(crew: Crew, organs: NDArray[np.int64], histories: int, watch: Callable
                     return
                 group, n = tasks.pop(0)
             follow(crew.problem, work, group, n * part, (n + 1) * part, 1.0, PILOT_STREAM + group, crew.stop)
+            work.fetch()
             sums = np.zeros((crew.components, length))
             organ_energies(first, last, work.tallies, crew.problem.labels, sums)
             values[group, n] = sums[0]

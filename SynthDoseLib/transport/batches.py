@@ -213,6 +213,7 @@ class BatchRunner:
 
     def _harvest(self, work: Work) -> _Part:
         """Move the result of a batch out of a thread's hands, as far as the list holds it."""
+        work.fetch()
         labels = self.crew.problem.labels
         sums = np.zeros((len(work.tallies), self.statistics.labels))
         if self.statistics.with_map:

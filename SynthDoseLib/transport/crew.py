@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from .background import run_threads
+from .cuda_device import Gpu
 from .problem import Problem, Stopped, Work, new_work
 
 
@@ -18,6 +19,8 @@ class Crew:
     threads : int
     components : int
         Tallies per thread.
+    gpu : Gpu, optional
+        That follows the histories in place of the threads, of which it takes one.
 
     Attributes
     ----------
@@ -25,8 +28,9 @@ class Crew:
         Whoever sets it makes the threads give up what they do.
     """
 
-    def __init__(self, problem: Problem, threads: int, components: int = 1) -> None:
+    def __init__(self, problem: Problem, threads: int, components: int = 1, gpu: Gpu | None = None) -> None:
         self.problem = problem
+        self.gpu = gpu
         self.threads = threads
         self.components = components
         self.stop = threading.Event()
@@ -37,6 +41,10 @@ class Crew:
         """Histories that are followed and not handed in yet."""
         return int(sum(work.counts.sum() for work in list(self._works.values())))
 
+    def new_work(self) -> Work:
+        """Empty tallies for a thread."""
+        return self.gpu.new_work(self.components) if self.gpu else new_work(self.problem, self.components)
+
     def run(self, worker: Callable[[Work], None], watch: Callable[[], None], *, most: int | None = None) -> None:
         """Run a worker on every thread (on `most` at most) and wait; see `run_threads`."""
         self.stop.clear()
@@ -44,7 +52,7 @@ class Crew:
         def on_thread(number: int) -> None:
             work = self._works.get(number)
             if work is None:
-                work = self._works[number] = new_work(self.problem, self.components)
+                work = self._works[number] = self.new_work()
             try:
                 worker(work)
             except Stopped:

@@ -69,9 +69,9 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 return (energy + sign * 2.0 * REST_ENERGY) * weight
             voxel = voxel_index(geometry, i, j, k)
             continue
+        material = geometry.material[voxel]
         if energy < tables.absorption:
             break
-        material = geometry.material[voxel]
         base = 2 * material + sign
         rows = tables.rows[base]
         place = (math.log(energy) - tables.log_first) * tables.rows_per_log

@@ -17,6 +17,7 @@ from .batches import BatchRunner, Statistics
 from .checkpoint import Checkpoint, State, problem_key
 from .crew import Crew
 from .crop import Box, box_of_matter, crop_phantom, crop_source
+from .cuda_device import open_gpu, wants_gpu
 from .limits import extension, plan_run, run_pilot, used_up
 from .memory import affordable_threads, needed_bytes
 from .particle_lists import ParticleListSource
@@ -79,7 +80,8 @@ def simulate(
     job.crew.dismiss()
     per = "history" if isinstance(source, ParticleListSource) else "particle" if isinstance(source, BeamSource) else "decay"
     times = Times(time.monotonic() - wall + earlier, time.process_time() - cpu)
-    result = collect(phantom, job.box, state, list(job.components), settings, job.threads, per, times)
+    device = f"cuda: {job.crew.gpu.name}" if job.crew.gpu else "cpu"
+    result = collect(phantom, job.box, state, list(job.components), settings, device, job.threads, per, times)
     failure = (kept.failure,) if kept is not None and kept.failure else ()
     notes = (*job.problem.notes, *result.notes, *used_up(state.statistics, job.organs, settings, state.plan), *failure)
     result = replace(result, notes=notes)
@@ -130,8 +132,9 @@ def prepare(
     reporter = Reporter(progress, phantom, organs)
     box = in_background(lambda: box_of_matter(phantom.density_g_cm3), reporter.idle)
     voxels = box.size
+    on_gpu = wants_gpu(settings.device)
     split = len({emission.particle for emission in emissions}) if settings.components else 1
-    threads = affordable_threads(voxels, phantom.grid.size, settings.threads, split, with_map=with_map)
+    threads = affordable_threads(voxels, phantom.grid.size, 1 if on_gpu else settings.threads, split, with_map=with_map)
     needed = needed_bytes(voxels, phantom.grid.size, threads, split, with_map=with_map) / 2**30
     reporter.step(f"Preparing cross sections and electron tables; {threads} threads will need {needed:.2g} GiB")
 
@@ -144,11 +147,17 @@ def prepare(
 
     problem = in_background(build, reporter.idle)
     reporter.step("Loading the engine (compiled once per installation, about half a minute)")
-    in_background(lambda: warm_up(problem), reporter.idle)
     components: Mapping[str, tuple[int, ...]] = {"": tuple(range(len(problem.groups)))}
     if settings.components:
         components = components_of(problem.groups)
-    return Job(problem, box, components, organs, Crew(problem, threads, len(components)), reporter)
+    gpu = in_background(lambda: open_gpu(problem, settings.device), reporter.idle) if on_gpu else None
+    if isinstance(gpu, str):
+        problem = replace(problem, notes=(*problem.notes, gpu))
+        gpu = None
+        threads = affordable_threads(voxels, phantom.grid.size, settings.threads, split, with_map=with_map)
+    crew = Crew(problem, threads, len(components), gpu)
+    in_background(lambda: warm_up(problem, crew.new_work()), reporter.idle)
+    return Job(problem, box, components, organs, crew, reporter)
 
 
 def organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.int64]:

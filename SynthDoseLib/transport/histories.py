@@ -67,9 +67,9 @@ class Tables(NamedTuple):
 @njit
 def enter_grid(x, y, z, u, v, w, geometry):
     """Return whether a particle is in the grid or flies into it, where it gets there, and the voxel."""
-    i = math.floor(x / geometry.dx)
-    j = math.floor(y / geometry.dy)
-    k = math.floor(z / geometry.dz)
+    i = np.int64(math.floor(x / geometry.dx))
+    j = np.int64(math.floor(y / geometry.dy))
+    k = np.int64(math.floor(z / geometry.dz))
     if 0 <= i < geometry.ni and 0 <= j < geometry.nj and 0 <= k < geometry.nk:
         return True, x, y, z, i, j, k
     near, far = slab_hits(x, u, geometry.ni * geometry.dx, 0.0, 1e30)
@@ -78,9 +78,9 @@ def enter_grid(x, y, z, u, v, w, geometry):
     if near >= far:
         return False, x, y, z, i, j, k
     x, y, z = x + near * u, y + near * v, z + near * w
-    i = min(max(math.floor(x / geometry.dx), 0), geometry.ni - 1)
-    j = min(max(math.floor(y / geometry.dy), 0), geometry.nj - 1)
-    k = min(max(math.floor(z / geometry.dz), 0), geometry.nk - 1)
+    i = min(max(np.int64(math.floor(x / geometry.dx)), 0), geometry.ni - 1)
+    j = min(max(np.int64(math.floor(y / geometry.dy)), 0), geometry.nj - 1)
+    k = min(max(np.int64(math.floor(z / geometry.dz)), 0), geometry.nk - 1)
     return True, x, y, z, i, j, k
 
 
@@ -135,7 +135,6 @@ def run_histories(
         EMITTED, ESCAPED, EXCESS are added, in units of 1 / TOTALS_PER_MEV.
     """
     source, geometry, photons, electrons, alphas, voxel_class, kerma = tables
-    all_emitted, all_escaped, all_excess = np.int64(0), np.int64(0), np.int64(0)
     for history in range(first, last, step):
         seed_history(state, seed, stream, np.uint64(history))
         begin, end = entry_of(source, history)
@@ -145,13 +144,14 @@ def run_histories(
                 add_whole(counts, emission, 1)
             own = weight * share
             emitted = own * (energy + 2.0 * REST_ENERGY) if which == POSITRON else own * energy
-            all_emitted += fixed_total(emitted)
+            add_whole(totals, EMITTED, fixed_total(emitted))
             inside, x, y, z, i, j, k = enter_grid(x, y, z, u, v, w, geometry)
             if not inside:
-                all_escaped += fixed_total(emitted)
+                add_whole(totals, ESCAPED, fixed_total(emitted))
                 continue
             if which == ALPHA:
-                all_escaped += fixed_total(transport_alpha(energy, x, y, z, u, v, w, own, i, j, k, geometry, alphas, tally))
+                left = transport_alpha(energy, x, y, z, u, v, w, own, i, j, k, geometry, alphas, tally)
+                add_whole(totals, ESCAPED, fixed_total(left))
                 continue
             push_particle(stack, count, which, energy, x, y, z, u, v, w, own, i, j, k)
             while count[0] > 0:
@@ -165,16 +165,13 @@ def run_histories(
                         energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, electrons, voxel_class, kerma, tally,
                         stack, count, state,
                     )  # fmt: skip
-                    all_escaped += fixed_total(left)
-                    all_excess += fixed_total(excess)
+                    add_whole(totals, ESCAPED, fixed_total(left))
+                    add_whole(totals, EXCESS, fixed_total(excess))
                 else:
                     left = transport_electron(
                         which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state
                     )
-                    all_escaped += fixed_total(left)
-    add_whole(totals, EMITTED, all_emitted)
-    add_whole(totals, ESCAPED, all_escaped)
-    add_whole(totals, EXCESS, all_excess)
+                    add_whole(totals, ESCAPED, fixed_total(left))
 
 
 KINDS = {"photon": PHOTON, "electron": ELECTRON, "positron": POSITRON, "alpha": ALPHA}

@@ -15,9 +15,11 @@ from ..core import SynthDoseError
 from .allotment import Allotment, allot
 from .batches import Batches, Statistics
 from .crew import Crew
+from .geometry import POSITRON
 from .particle_lists import plan_uses
 from .problem import Problem
 from .sources import LIST
+from .tables import REST_ENERGY
 from .values import RunSettings
 
 HOPELESS_HISTORIES = 2_000_000
@@ -25,6 +27,8 @@ BATCHES, MOST_BATCHES = 64, 1 << 40
 PILOT_HISTORIES, MOST_PILOT_HISTORIES = 4000, 100_000  # of each group of emissions
 _OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
 _FEWEST_BATCHES = 2
+MOST_MEV_IN_BATCH = 1e8
+"""The tally of one voxel holds a third more."""
 
 
 def run_pilot(crew: Crew, organs: NDArray[np.int64], settings: RunSettings, watch: Callable[[int], None]) -> Allotment:
@@ -34,6 +38,8 @@ def run_pilot(crew: Crew, organs: NDArray[np.int64], settings: RunSettings, watc
         return Allotment(np.ones(1), np.full(1, np.nan), np.nan, 0.0)
     per_group = 20 * groups
     first = PILOT_HISTORIES if settings.histories is None else min(PILOT_HISTORIES, settings.histories // per_group)
+    if crew.gpu and settings.histories is None and settings.relative_sigma is None:
+        first = MOST_PILOT_HISTORIES  # how fast a GPU is shows only when all of it is busy
     pilot = allot(crew, organs, first, watch)
     second = min(MOST_PILOT_HISTORIES, needed_histories(pilot, settings) // per_group)
     if second <= 2 * PILOT_HISTORIES:
@@ -94,7 +100,8 @@ def plan_run(problem: Problem, pilot: Allotment, settings: RunSettings, threads:
         if not limits or affordable < 2 * min(total for total, _ in limits):
             limits.append((int(max(1000, affordable)), _OPEN_BATCHES))
     total, count = min(limits)
-    count = min(count, total // len(groups))
+    highest = max(group.max_energy_MeV + (2 * REST_ENERGY if group.kind == POSITRON else 0.0) for group in groups)
+    count = min(max(count, int(total * highest / MOST_MEV_IN_BATCH)), total // len(groups))
     if count < _FEWEST_BATCHES:
         raise SynthDoseError(
             f"{total} histories are too few: the source has {len(groups)} groups of emissions, and each needs "

@@ -79,6 +79,21 @@ class Work:
     cpu_s: float = 0.0
     chunks: dict[int, int] = field(default_factory=dict)
 
+    def clock(self) -> float:
+        """What `cpu_s` is measured with, s."""
+        return time.thread_time()
+
+    def run(self, problem: Problem, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:
+        """Follow the histories `first` to `last` (excluded) of a group; see `run_histories`."""
+        own = problem.groups[group]
+        run_histories(
+            first, last, 1, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.tables,
+            self.tallies[component], self.stack, self.count, self.state, self.counts, self.totals,
+        )  # fmt: skip
+
+    def fetch(self) -> None:
+        """Make `tallies` complete, where histories add to another memory."""
+
     def clear_sums(self) -> None:
         """Forget everything but the tallies."""
         self.counts[:] = 0
@@ -177,10 +192,9 @@ def new_work(problem: Problem, components: int = 1) -> Work:
     )
 
 
-def warm_up(problem: Problem) -> None:
+def warm_up(problem: Problem, work: Work) -> None:
     """Make the kernels ready: loaded from the cache, or compiled where that is the first time."""
-    work = new_work(problem)
-    _run(problem, work, 0, 0, 0, 1.0, 0, 0)
+    work.run(problem, 0, 0, 0, 1.0, 0, 0)
     tallies, labels, sums = work.tallies[:, :1], problem.labels[:1], np.zeros((1, int(problem.labels[0]) + 1))
     voxels, amounts, energy = np.zeros(1, np.int32), np.zeros((1, 1), np.int64), np.zeros((1, 1))
     tallies = np.ascontiguousarray(tallies)
@@ -189,14 +203,6 @@ def warm_up(problem: Problem) -> None:
     add_rest(0, tallies, labels, sums, energy, energy)
     organ_energies(0, 1, tallies, labels, sums)
     range_of_labels(labels, np.ones(sums.shape[1], bool))
-
-
-def _run(problem: Problem, work: Work, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:
-    own = problem.groups[group]
-    run_histories(
-        first, last, 1, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.tables,
-        work.tallies[component], work.stack, work.count, work.state, work.counts, work.totals,
-    )  # fmt: skip
 
 
 def follow(
@@ -221,9 +227,9 @@ def follow(
         if stop.is_set():
             raise Stopped
         end = min(last, first + chunk)
-        wall, cpu = time.perf_counter(), time.thread_time()
-        _run(problem, work, group, first, end, weight, stream, component)
-        work.cpu_s += time.thread_time() - cpu
+        wall, own = time.perf_counter(), work.clock()
+        work.run(problem, group, first, end, weight, stream, component)
+        work.cpu_s += work.clock() - own
         # by the clock on the wall: on a busy computer cancelling has to be felt at once, too
         per_history = max(time.perf_counter() - wall, 1e-6) / (end - first)
         chunk = int(min(20 * chunk, max(1, CHUNK_SECONDS / per_history)))

@@ -32,6 +32,7 @@ def collect(
     state: State,
     components: Sequence[str],
     settings: RunSettings,
+    device: str,
     threads: int,
     per: str,
     times: Times,
@@ -59,7 +60,7 @@ def collect(
         cpu_s=times.cpu_s,
         wall_s=times.wall_s,
         transport_cpu_s=statistics.cpu_s,
-        device="cpu",
+        device=device,
         threads=threads,
         seed=settings.seed,
         energy_emitted_MeV=statistics.emitted * per_batch,
@@ -67,7 +68,7 @@ def collect(
         energy_scored_MeV=scored * per_batch,
         energy_escaped_MeV=statistics.escaped * per_batch,
         batches=statistics.done,
-        notes=_notes(settings, statistics, threads, organs),
+        notes=_notes(settings, statistics, threads if device == "cpu" else settings.threads, organs),
         components=split,
     )
 

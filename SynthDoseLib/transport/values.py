@@ -38,9 +38,10 @@ class RunSettings:
     seed : int
         The same seed gives the same dose for any number of threads (unless `max_seconds` cut the run short).
     device : str
-        "cpu", or "auto", which is the CPU in this version.
+        "cpu"; "cuda" for an NVIDIA GPU, which is an error where none can be used; "auto" for a GPU if there are one and
+        numba-cuda, and otherwise the CPU.
     threads : int
-        0 for all cores.
+        0 for all cores; a GPU takes one.
     estimator : str
         "auto": photon dose by track length where the secondary electrons' range is negligible, analog elsewhere;
         "analog": energy is scored where it is deposited, everywhere.
@@ -77,8 +78,6 @@ class RunSettings:
             raise SynthDoseError(f"seed has to be between 0 and 2^63 - 1; found {self.seed}.")
         if self.device not in DEVICES:
             raise SynthDoseError(f"device '{self.device}' is not known. Allowed: {', '.join(DEVICES)}.")
-        if self.device == "cuda":
-            raise SynthDoseError("device 'cuda' is not available in this version of SynthDose. Use device = 'cpu' or 'auto'.")
         if self.threads < 0:
             raise SynthDoseError(f"threads has to be 0 (all cores) or more; found {self.threads}.")
         if self.estimator not in ESTIMATORS:
@@ -119,8 +118,10 @@ class SimulationResult:
     histories_per_emission : tuple of int
         In the order of the emissions that were given.
     cpu_s, wall_s : float
-        Of the whole call; `transport_cpu_s` of the histories alone with those of the pilot run, summed over threads, s.
+        Of the whole call; `transport_cpu_s` of the histories alone with those of the pilot run, summed over threads, s (on a
+        GPU by the clock on the wall).
     device : str
+        "cpu", or "cuda: " and the name of the GPU.
     threads : int
         Threads that were used; fewer than asked for if memory is short.
     seed : int

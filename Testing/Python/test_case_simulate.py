@@ -197,7 +197,6 @@ def test_a_nuclide_brings_its_emissions_and_asks_about_its_progeny(case):
         ("energy_MeV = 0.2", 'energy_MeV = 0.2\nspectrum = "beta.csv"', "either"),
         ('"beta.csv"', '"gamma.csv"', "gamma.csv"),
         ("[source]", '[source]\nnuclide = "Lu-177"', "both"),
-        ("threads = 1", 'device = "cuda"', "not available"),
         ("threads = 1", 'organs = ["heart"]', "no organ 'heart'"),
         ("histories = 2000", "seed = 2", "needs a limit"),
         ("[phantom]", "schema = 2\n[phantom]", "schema = 1"),

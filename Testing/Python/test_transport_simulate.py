@@ -301,7 +301,6 @@ def test_activity_outside_the_phantom_or_in_vacuum_is_refused():
     [
         ({}, "needs a limit"),
         ({"histories": 5}, "at least 100"),
-        ({"histories": 1000, "device": "cuda"}, "not available"),
         ({"histories": 1000, "device": "gpu"}, "Allowed: auto, cpu, cuda"),
         ({"histories": 1000, "estimator": "magic"}, "Allowed: auto, analog"),
         ({"relative_sigma": 2.0}, "between"),
