@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class PeerResult:
     histories : int
     cpu_s : float
         Of the histories alone.
+    mean_excitation_eV : dict of int to float
+        By the phantom's material index: what PenRed makes of the composition.
     """
 
     dose_Gy: NDArray[np.float64]
@@ -63,6 +65,7 @@ class PeerResult:
     organs: dict[str, tuple[float, float]]
     histories: int
     cpu_s: float
+    mean_excitation_eV: dict[int, float]
 
 
 def available() -> bool:
@@ -71,16 +74,9 @@ def available() -> bool:
 
 
 class PenRed:
-    """Runs jobs; material files are kept as long as this object lives.
+    """Runs jobs; material files are kept as long as this object lives."""
 
-    Parameters
-    ----------
-    listed : dict of str to int, optional
-        Names of materials that are to be PENELOPE's own compounds of these numbers, with their mean excitation energies.
-    """
-
-    def __init__(self, listed: dict[str, int] | None = None) -> None:
-        self._listed = listed or {}
+    def __init__(self) -> None:
         self._materials = tempfile.TemporaryDirectory()
 
     def run(
@@ -128,11 +124,11 @@ class PenRed:
             energy, error = found["energy_eV"][chosen].sum(), np.sqrt((found["energy_sigma"][chosen] ** 2).sum())
             means[name] = (energy * EV_PER_G_IN_GY / masses[name], error * EV_PER_G_IN_GY / masses[name])
         dose, sigma = (np.asarray(found[key], dtype=np.float64).reshape(shape) * EV_PER_G_IN_GY for key in ("dose", "sigma"))
-        return PeerResult(dose, sigma, means, histories, cpu_s)
+        excitation = {kind[1]: float(eV) for kind, eV in zip(kinds, found["mean_excitation_eV"], strict=True)}
+        return PeerResult(dose, sigma, means, histories, cpu_s, excitation)
 
-    def _material(self, material: Material) -> dict[str, Any]:
-        if material.name in self._listed:
-            return {"key": f"listed{self._listed[material.name]}", "listed": self._listed[material.name]}
+    @staticmethod
+    def _material(material: Material) -> dict[str, Any]:
         fractions = {str(atomic_number(symbol)): share for symbol, share in material.mass_fractions.items()}
         text = json.dumps([fractions, material.density_g_cm3])
         key = "m" + hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -232,3 +228,12 @@ def _run_process(
         raise RuntimeError(f"PenRed failed: {process.stdout[-1000:]} {process.stderr[-1000:]}")
     with np.load(result) as data:
         return dict(data), float(seconds[1])
+
+
+def with_excitation_of(phantom: VoxelPhantom, found: PeerResult) -> VoxelPhantom:
+    """The phantom with PenRed's mean excitation energies, which it adds up from those of elements: about 8 % below ICRU 37."""
+    materials = tuple(
+        replace(material, mean_excitation_eV=found.mean_excitation_eV.get(number))
+        for number, material in enumerate(phantom.materials)
+    )
+    return replace(phantom, materials=materials)

@@ -13,14 +13,12 @@ from SynthDoseLib.transport import OrganSource, PointSource
 from SynthDoseLib.transport.sources import Source
 
 from .comparison import Comparison, compare
-from .peer import BEAM_SETTINGS, REFERENCE_SETTINGS, PeerResult, PeerSettings, PenRed
+from .peer import BEAM_SETTINGS, REFERENCE_SETTINGS, PeerResult, PeerSettings, PenRed, with_excitation_of
 from .point_kernels import radius_of
 from .precision import Effort, precise_run
 from .reference_cases import load_case
 from .voxel_values import tolerance_at, voxel_phantom
 
-# PENELOPE's numbers of compounds whose mean excitation energies are those of ICRU 37, as here; "create" would add up elements
-LISTED = {"soft_tissue_icru_four_component": 263, "bone_compact_icru": 119}
 SLAB_SIZE, SLAB_VOXEL_MM = 41, 3.0
 SLAB_TOLERANCE = 0.015
 
@@ -57,14 +55,16 @@ def compare_setup(setup: Setup, effort: Effort, peer: PenRed, seconds: float) ->
     names = list(setup.tolerances)
     tallied = [] if setup.by_voxels else names
     total = dict.fromkeys(names, (0.0, 0.0))
+    phantom = setup.phantom
     for part, rate in zip(setup.parts, setup.peer_histories_per_s, strict=True):
         found = peer.run(setup.phantom, setup.source, part, tallied, int(seconds * rate), settings=setup.settings)
+        phantom = with_excitation_of(setup.phantom, found)
         weight = sum(emission.yield_per_decay for emission in part)
         for name in names:
             mean, error = _voxel_mean(setup.phantom, found, name) if setup.by_voxels else found.organs[name]
             total[name] = (total[name][0] + weight * mean, float(np.hypot(total[name][1], weight * error)))
     emissions = [emission for part in setup.parts for emission in part]
-    result = precise_run(setup.phantom, setup.source, emissions, setup.tolerances, effort, seed=301)
+    result = precise_run(phantom, setup.source, emissions, setup.tolerances, effort, seed=301)
     own = {organ.organ: (organ.dose_Gy, organ.sigma_Gy) for organ in result.organs}
     return [
         compare(setup.title, name, own[name], total[name], setup.tolerances[name], share=effort.share)
@@ -162,7 +162,8 @@ def compare_kernel(
     for seed in range(4):
         found = peer.run(phantom, source, [emission], [], int(seconds * rate / 4), settings=settings, seed=3 + seed)
         wanted = {"8": 0.01, "16": 0.01}
-        result = precise_run(phantom, source, [emission], wanted, effort, seed=401 + 2 * seed)
+        same = with_excitation_of(phantom, found)
+        result = precise_run(same, source, [emission], wanted, effort, seed=401 + 2 * seed)
         for which, dose in enumerate((result.dose.dose_Gy.astype(np.float64), found.dose_Gy)):
             energy = np.bincount(labels.ravel(), weights=dose.ravel())[1:]
             radii[which].append([radius_of(energy, edges, part) for part in (0.5, 0.9)])
@@ -195,14 +196,13 @@ def all_setups() -> list[Setup]:
 
 def all_comparisons(effort: Effort, seconds: float, say: Callable[[list[Comparison]], None]) -> list[Comparison]:
     """Run all of them; `say` is told the rows of each as they come."""
-    peer, tabulated = PenRed(), PenRed(LISTED)
+    peer = PenRed()
     rows: list[Comparison] = []
     for energy_MeV, range_cm, rate in ((0.1, 0.01431, 5000.0), (0.3, 0.08421, 4000.0)):
-        rows += compare_kernel(energy_MeV, range_cm, rate, effort, tabulated, seconds)
+        rows += compare_kernel(energy_MeV, range_cm, rate, effort, peer, seconds)
         say(rows[-2:])
     for setup in all_setups():
-        listed = all(material.name in LISTED for material in setup.phantom.materials)
-        found = compare_setup(setup, effort, tabulated if listed else peer, seconds)
+        found = compare_setup(setup, effort, peer, seconds)
         say(found)
         rows += found
     return rows

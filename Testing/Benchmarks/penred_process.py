@@ -4,16 +4,17 @@ Only this script imports pyPenred (AGPL-3.0), and nothing imports this script.
 
 Job: ``folder`` (empty, for PenRed's files), ``materials_folder`` (kept between runs), ``result`` (.npz to write), ``shape``
 (nx, ny, nz), ``voxel_cm`` (3), ``indices`` (.npy of 1-based material numbers, x fastest), ``density_factor`` (.npy, relative to
-the density of the material), ``materials`` (list of {key, density_g_cm3, mass_fractions_Z} or {key, listed}: PENELOPE's own
-number of a compound), ``particle`` ("electron", "positron" or "gamma"), ``spectrum_eV`` (list of [energy, probability], lower
-edges, the last probability negative), ``centre_cm``, ``size_cm`` (box), ``direction`` (null: isotropic), ``source_material``
-(0: the whole box), ``histories``, ``seed``, ``c1_c2``, ``wcc_eV``, ``wcr_eV``, ``cuts_eV`` (by particle).
+the density of the material), ``materials`` (list of {key, density_g_cm3, mass_fractions_Z}), ``particle`` ("electron",
+"positron" or "gamma"), ``spectrum_eV`` (list of [energy, probability], lower edges, the last probability negative),
+``centre_cm``, ``size_cm`` (box), ``direction`` (null: isotropic), ``source_material`` (0: the whole box), ``histories``,
+``seed``, ``c1_c2``, ``wcc_eV``, ``wcr_eV``, ``cuts_eV`` (by particle).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def main() -> None:
     energy_eV, energy_sigma = (np.asarray(values)[: len(materials)] for values in results["mat"][0].data()[:2])
     np.savez(
         job["result"], dose=np.asarray(dose), sigma=np.asarray(sigma), energy_eV=energy_eV,
-        energy_sigma=energy_sigma,
+        energy_sigma=energy_sigma, mean_excitation_eV=[mean_excitation_eV(m["filename"]) for m in materials.values()],
     )  # fmt: skip
 
 
@@ -68,12 +69,15 @@ def material_file(material: dict, folder: Path) -> str:
     """Path of the material file, made if it is not there."""
     path = folder / f"{material['key']}.mat"
     if not path.exists():
-        if "listed" in material:
-            pyPenred.simulation.materials.createListed(material["listed"], str(path))
-        else:
-            composition = [(int(z), float(w)) for z, w in material["mass_fractions_Z"].items()]
-            pyPenred.simulation.materials.create(material["key"], material["density_g_cm3"], composition, str(path))
+        composition = [(int(z), float(w)) for z, w in material["mass_fractions_Z"].items()]
+        pyPenred.simulation.materials.create(material["key"], material["density_g_cm3"], composition, str(path))
     return str(path)
+
+
+def mean_excitation_eV(path: str) -> float:
+    """As PENELOPE wrote it into the material file."""
+    found = re.search(r"Mean excitation energy =\s*([0-9.E+-]+) eV", Path(path).read_text(encoding="latin-1"))
+    return float(found[1]) if found else float("nan")
 
 
 def source(job: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from SynthDoseLib.transport import PointSource, RunSettings, simulate
 
 from .comparison import Comparison, compare
 from .precision import Effort, precise_run
-from .reference_cases import REFERENCE
+from .reference_cases import PENRED_WATER_EV, REFERENCE
 from .shells import fold, shell_labels
 
 WATER = Material("water", 1.0, {"H": 0.111894, "O": 0.888106})
-PENRED_WATER = Material("water", 1.0, {"H": 0.111894, "O": 0.888106}, mean_excitation_eV=68.999)
-"""As its material file has it, from the gases of its elements; ICRU Report 37 and the engine: 75 eV."""
+PENRED_WATER = replace(WATER, mean_excitation_eV=PENRED_WATER_EV)
 PHOTON_KERNELS = ("b_photon_kernel_0.14MeV", "b_photon_kernel_0.662MeV")
 ELECTRON_KERNELS = ("a_electron_kernel_0.1MeV", "a_electron_kernel_1MeV")
 GRAY_GRAM_IN_MEV = 1 / 1.602176634e-10
