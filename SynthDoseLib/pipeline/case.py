@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core import DoseMap, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
+from ..dosimetry import MarrowDoses, marrow_doses
 from ..io import write_volume
 from ..physics import decay_data_edition
 from ..transport import CheckpointError, OrganSource, SimulationResult, part_name, simulate, simulate_s_values
@@ -36,7 +37,8 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent,
     out_dir : path-like
         Made if need be. Gets ``dose_Gy.nrrd`` and ``sigma_Gy.nrrd`` (per decay or beam particle), ``organs.csv``, ``run.json``
         and, if the case asks for them, ``s_values.csv``, or the dose split by what is emitted in ``dose_<component>_Gy.nrrd``,
-        ``sigma_<component>_Gy.nrrd`` and ``organs_components.csv``: all of them when the work is done, or none.
+        ``sigma_<component>_Gy.nrrd`` and ``organs_components.csv``: all of them when the work is done, or none. With
+        ``marrow = true`` the organs have rows ``red_marrow`` and ``endosteum``.
     progress : callable
     resume : bool
         Go on with a run of the same case into the same folder that was cancelled or killed; without one, begin. If not set,
@@ -107,6 +109,11 @@ def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[li
 def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
     _write_map(folder, "", result.dose, case)
     rows = [[row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
+    marrow = _marrow(case, result)
+    if marrow is not None:
+        named = {row.organ for row in result.organs}
+        tissues = [row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named]
+        rows += [[row.organ, row.mass_g, row.mean_dose_Gy, row.sigma_Gy] for row in tissues]
     _write_csv(folder / "organs.csv", ["organ", "mass_g", "dose_Gy", "sigma_Gy"], rows)
     if result.components:
         rows = []
@@ -117,7 +124,30 @@ def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: l
     if case.s_values:
         _write_csv(folder / "s_values.csv", ["source", "target", "target_mass_g", "dose_Gy", "sigma_Gy"], s_values)
     with (folder / "run.json").open("w", encoding="utf-8") as stream:
-        json.dump(_record(case, result), stream, indent=1)
+        json.dump(_record(case, result) | _marrow_record(marrow), stream, indent=1)
+
+
+def _marrow(case: Case, result: SimulationResult) -> MarrowDoses | None:
+    if not case.marrow:
+        return None
+    components = {part.component: {row.organ: row.dose_Gy for row in part.organs} for part in result.components}
+    return marrow_doses(result.dose, case.phantom, case.emissions, components=components or None, organ_sigma=result.organs)
+
+
+def _marrow_record(marrow: MarrowDoses | None) -> dict[str, Any]:
+    """How sure the spongiosa method is, and what it assumed, for ``run.json``."""
+    if marrow is None:
+        return {}
+    return {
+        "marrow": {
+            "share_of_active_marrow_seen": marrow.marrow_seen,
+            "model_sigma_Gy": {
+                "red_marrow": marrow.red_marrow_model_sigma_Gy,
+                "endosteum": marrow.endosteum_model_sigma_Gy,
+            },
+            "notes": list(marrow.notes),
+        }
+    }
 
 
 def _write_map(folder: Path, component: str, dose: DoseMap, case: Case) -> None:

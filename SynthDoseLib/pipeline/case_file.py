@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom, resample_labels
+from ..dosimetry import bones_of
 from ..io import read_phase_space, read_volume
 from ..io.volumes import file_grid
 from ..transport import (
@@ -128,6 +129,7 @@ class RunTable:
     estimator: str = "auto"
     components: bool = False
     s_values: bool = False
+    marrow: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ class Case:
     notes : tuple of str
     file_grid : VoxelGrid
         Of the file of materials in its own voxel order, which the results are written in.
+    marrow : bool
+        Whether red marrow and endosteum get rows of their own, from the doses of bones.
     """
 
     phantom: VoxelPhantom
@@ -167,6 +171,7 @@ class Case:
     inputs: tuple[Path, ...]
     notes: tuple[str, ...]
     file_grid: VoxelGrid
+    marrow: bool = False
 
 
 def read_case(path: str | Path) -> Case:
@@ -209,8 +214,21 @@ def read_case(path: str | Path) -> Case:
         raise SynthDoseError("s_values = true needs [phantom] organs and [[phantom.organ]] entries.")
     if table.run.s_values and isinstance(source, ParticleListSource):
         raise SynthDoseError("s_values = true needs a nuclide or emissions, which a phase space does not have.")
+    if table.run.marrow:
+        _check_marrow(phantom, emissions)
     own_order = file_grid(folder / table.phantom.materials)
-    return Case(phantom, source, emissions, settings, table.run.s_values, inputs, (*notes, *phantom.labels.notes), own_order)
+    said = (*notes, *phantom.labels.notes)
+    return Case(phantom, source, emissions, settings, table.run.s_values, inputs, said, own_order, table.run.marrow)
+
+
+def _check_marrow(phantom: VoxelPhantom, emissions: tuple[Emission, ...]) -> None:
+    if not emissions:
+        raise SynthDoseError("marrow = true needs a nuclide or emissions, which a phase space does not have.")
+    if not any(bones_of(organ.name) for organ in phantom.labels.organs):
+        raise SynthDoseError(
+            "marrow = true needs bones among the organs: skeleton, or single ones such as vertebrae_L1, ribs, hip_left. "
+            f"Organs: {', '.join(o.name for o in phantom.labels.organs) or 'none'}."
+        )
 
 
 def _check_source(source: SourceTable, given: Mapping[str, object]) -> None:

@@ -33,6 +33,7 @@ from ..dosimetry import (
     marrow_doses,
     organ_dose_table,
     radiobiology_table,
+    rbe_weighted_dose,
     tissue_weights,
     write_dvh_csv,
     write_organ_doses_csv,
@@ -44,6 +45,7 @@ from .clinical_plan import DosimetryPlan
 
 TUMOURS = ("tumour", "tumor", "lesion")
 CONSTRAINTS_CSV, BED_CSV, ALL_CYCLES_CSV = "constraints.csv", "bed.csv", "cumulative_organ_doses.csv"
+RBE_CSV = "rbe_doses.csv"
 ALL_CYCLES_NRRD = "cumulative_dose_Gy.nrrd"
 
 
@@ -138,6 +140,7 @@ def assess(
     emissions: Sequence[Emission],
     organ_doses: Sequence[OrganDose],
     asked: Mapping[str, Sequence[str]],
+    components: Mapping[str, Sequence[OrganDose]] | None = None,
 ) -> Clinical:
     """Organ doses, histograms, red marrow, limits, BED and earlier cycles, written as tables into the run folder.
 
@@ -159,6 +162,8 @@ def assess(
         Monte Carlo errors.
     asked : mapping of group to members
         Groups that get a row of their own.
+    components : mapping of component to organ doses, optional
+        Split by what is emitted: for RBE, the weighting of alpha particles, and red marrow.
 
     Raises
     ------
@@ -169,7 +174,10 @@ def assess(
     groups = clinical_groups(plan, phantom.labels)
     table = radiobiology_table(plan.radiobiology)
     rows = organ_dose_table(dose, phantom, organ_doses, groups={**groups, **asked})
-    marrow = marrow_doses(dose, phantom, emissions, organ_sigma=organ_doses, source=plan.marrow_source, sex=plan.sex)
+    split = {name: {organ.organ: organ.dose_Gy for organ in organs} for name, organs in (components or {}).items()}
+    marrow = marrow_doses(
+        dose, phantom, emissions, components=split or None, organ_sigma=organ_doses, source=plan.marrow_source, sex=plan.sex
+    )
     if marrow is not None:
         named = {row.organ for row in rows}
         rows = (*rows, *(row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named))
@@ -197,7 +205,10 @@ def assess(
     failed = sorted({r.constraint.organ for _, r in results if r.status == "fail"})
     if failed:
         notes.append(f"Limits of the table are exceeded for: {', '.join(failed)} (see constraints.csv for what they hold for).")
-    effective, effective_notes = _effective(plan, rows, emissions)
+    if split and plan.rbe_alpha is not None:
+        _write_rbe(folder / RBE_CSV, plan.rbe_alpha, components or {})
+        notes.append(f"RBE-weighted doses, Gy(RBE), with an RBE of {plan.rbe_alpha:g} for alpha particles, are in {RBE_CSV}.")
+    effective, effective_notes = _effective(plan, rows, emissions, split)
     _write_constraints(folder / CONSTRAINTS_CSV, results)
     _write_rows(folder / BED_CSV, bed_rows)
     return Clinical(kept, histograms, tuple(results), bed_rows, effective, (*notes, *effective_notes))
@@ -286,10 +297,17 @@ def _all_cycles(plan: DosimetryPlan, dose: DoseMap) -> tuple[DoseMap, list[str]]
 
 
 def _effective(
-    plan: DosimetryPlan, rows: Sequence[OrganDoseRow], emissions: Sequence[Emission]
+    plan: DosimetryPlan,
+    rows: Sequence[OrganDoseRow],
+    emissions: Sequence[Emission],
+    split: Mapping[str, Mapping[str, float]],
 ) -> tuple[EffectiveDose | None, tuple[str, ...]]:
     if any(emission.particle == "alpha" for emission in emissions):
-        return None, ("Effective dose was left out: alpha particles count 20 times, and their dose was not scored apart.",)
+        return None, (
+            "Effective dose was left out: alpha particles count 20 times for late effects at low doses, which is not what a "
+            "therapy is judged by"
+            + (f"; see {RBE_CSV}." if split else "; [dosimetry] rbe_alpha gives RBE-weighted organ doses."),
+        )
     doses = {row.organ: (row.mean_dose_Gy, row.sigma_Gy) for row in rows if row.mass_g > 0}
     tissues = {organ for tissue in tissue_weights() for organ in tissue.organs}
     if not tissues & set(doses):
@@ -299,6 +317,24 @@ def _effective(
     text = f"Effective dose (ICRP 103) of the tissues present: {found.value_Sv:.3g} Sv ± {found.sigma_Sv:.2g} Sv (statistics)."
     same = ("The patient's doses stand for both sexes, whatever the patient's is.",) if plan.sex == "mean" else ()
     return found, (text, *found.notes, *same)
+
+
+def _write_rbe(path: Path, rbe_alpha: float, components: Mapping[str, Sequence[OrganDose]]) -> None:
+    """Rows of organ, dose by alpha particles and by all others, and their RBE-weighted sum."""
+    by_organ: dict[str, dict[str, OrganDose]] = {}
+    for component, organs in components.items():
+        for organ in organs:
+            by_organ.setdefault(organ.organ, {})[component] = organ
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["organ", "alpha_Gy", "other_Gy", "rbe_alpha", "rbe_weighted_GyRBE", "sigma_GyRBE"])
+        for name, parts in by_organ.items():
+            rbe = {"alpha": rbe_alpha} if "alpha" in parts else {}
+            weighted = float(rbe_weighted_dose({c: o.dose_Gy for c, o in parts.items()}, rbe))
+            sigma = math.sqrt(sum((rbe.get(c, 1.0) * o.sigma_Gy) ** 2 for c, o in parts.items()))
+            alpha = parts["alpha"].dose_Gy if "alpha" in parts else 0.0
+            other = sum(o.dose_Gy for c, o in parts.items() if c != "alpha")
+            writer.writerow([name, *(f"{x:.6g}" for x in (alpha, other, rbe_alpha, weighted, sigma))])
 
 
 def _write_constraints(path: Path, results: Sequence[tuple[str, ConstraintResult]]) -> None:

@@ -29,6 +29,7 @@ class DosimetryPlan:
     radiobiology: Path | None = None
     sex: str = "mean"
     marrow_source: str = "equilibrium"
+    rbe_alpha: float | None = None
     effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
     previous: tuple[PreviousPlan, ...] = ()
 
@@ -36,6 +37,8 @@ class DosimetryPlan:
         for key, value, allowed in (("sex", self.sex, SEXES), ("marrow_source", self.marrow_source, MARROW_SOURCES)):
             if value not in allowed:
                 raise SynthDoseError(f"[dosimetry] {key} is '{value}'.{nearest(value, allowed)} Allowed: {', '.join(allowed)}.")
+        if self.rbe_alpha is not None and not 0 < self.rbe_alpha < float("inf"):
+            raise SynthDoseError(f"[dosimetry] rbe_alpha has to be positive; found {self.rbe_alpha}.")
         for organ, hours in self.effective_half_life_h.items():
             if not 0 < hours < float("inf"):
                 raise SynthDoseError(f"[dosimetry.effective_half_life_h] {organ} has to be positive; found {hours}.")

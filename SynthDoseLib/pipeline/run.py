@@ -151,13 +151,16 @@ def run_patient(
         emissions, progeny_notes = emissions_of(
             therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d
         )
+        if plan.dosimetry.rbe_alpha is not None and any(e.particle == "alpha" for e in emissions):
+            settings = dataclasses.replace(settings, components=True)
     open_folder(folder, phantom.grid.size)
     clear_results(folder, keep_checkpoint=resume)
     with clock.stage("results"):
         _write_inputs(folder, plan, dose_ct, phantom, tia)
     with clock.stage("transport"):
         key = _transport_key(plan, phantom, tia)
-        simulated = _load_checkpoint(folder, key, phantom) if resume else None
+        # a finished transport is kept without its components
+        simulated = _load_checkpoint(folder, key, phantom) if resume and not settings.components else None
         if simulated is None:
             source = VolumeSource(tia.grid, tia.tia_MBq_s)
             simulated = _transport(folder / UNFINISHED, phantom, source, emissions, settings, progress)
@@ -170,7 +173,8 @@ def run_patient(
         groups = groups_of(phantom.labels, wanted)
         write_volume(folder / "dose_Gy.nrrd", dose.dose_Gy, dose.grid, unit="Gy")
         write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
-        clinical = assess(plan.dosimetry, folder, phantom, labels, dose, tia, emissions, organ_doses, groups)
+        components = {part.component: absolute_organ_doses(part.organs, tia.decays) for part in simulated.components}
+        clinical = assess(plan.dosimetry, folder, phantom, labels, dose, tia, emissions, organ_doses, groups, components)
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)

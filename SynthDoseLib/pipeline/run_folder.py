@@ -26,7 +26,7 @@ CHECKPOINT = (".transport.json", ".transport.npz", UNFINISHED, part_name(UNFINIS
 
 RESULTS = (
     FINISHED, *CHECKPOINT, "plan.toml", "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
-    "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "constraints.csv", "bed.csv",
+    "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "constraints.csv", "bed.csv", "rbe_doses.csv",
     "cumulative_dose_Gy.nrrd", "cumulative_organ_doses.csv", "radiomics.csv", "report.html", "scene.mrb",
     "dicom/rtdose.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm",
 )  # fmt: skip

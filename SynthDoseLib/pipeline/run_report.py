@@ -24,6 +24,7 @@ FILES = {
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
     "organ_doses.csv, dvh.csv": "organ doses and dose-volume histograms",
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
+    "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",
     "radiomics.csv": "radiomics features per organ",
     "scene.mrb": "everything in one Slicer scene",

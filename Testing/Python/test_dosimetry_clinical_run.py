@@ -103,6 +103,20 @@ def test_alpha_emitters_get_no_effective_dose(tmp_path):
     assert "alpha particles count 20 times" in found.notes[-1]
 
 
+def test_alpha_components_are_weighted_with_their_rbe(tmp_path):
+    phantom, dose, tia, organs = case()
+    alpha = tuple(OrganDose(o.organ, o.mass_g, 0.25 * o.dose_Gy, 0.1) for o in organs)
+    other = tuple(OrganDose(o.organ, o.mass_g, 0.75 * o.dose_Gy, 0.2) for o in organs)
+    emissions = (Emission.line("alpha", 6.0, 1.0), BETA)
+    plan = DosimetryPlan(rbe_alpha=5.0)
+    components = {"alpha": alpha, "electron": other}
+    found = assess(plan, tmp_path, phantom, phantom.labels, dose, tia, emissions, organs, {}, components)
+    rows = {row["organ"]: row for row in table(tmp_path / "rbe_doses.csv")}
+    assert float(rows["kidney_left"]["rbe_weighted_GyRBE"]) == pytest.approx(5 * 5.0 + 15.0)
+    assert float(rows["kidney_left"]["sigma_GyRBE"]) == pytest.approx(math.hypot(0.5, 0.2), rel=1e-5)
+    assert any("Gy(RBE)" in note for note in found.notes)
+
+
 def test_a_wrong_plan_is_refused_by_name(tmp_path):
     with pytest.raises(SynthDoseError, match=r"sex is 'femal'\. Did you mean 'female'"):
         DosimetryPlan(sex="femal")

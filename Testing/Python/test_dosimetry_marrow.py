@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -26,7 +27,9 @@ from SynthDoseLib.dosimetry import (
     trabecula_thickness_cm,
 )
 from SynthDoseLib.dosimetry.spongiosa import DETOUR
+from SynthDoseLib.io import write_volume
 from SynthDoseLib.physics import csda_range, get_material
+from SynthDoseLib.pipeline.case import run_case
 from SynthDoseLib.transport import OrganSource, RunSettings, simulate
 
 MARROW, BONE = get_material("red_marrow"), get_material("cortical_bone")
@@ -223,6 +226,55 @@ def test_one_label_for_the_skeleton_or_none_at_all():
     assert found.red_marrow.mean_dose_Gy == pytest.approx(1.5)
     without = bone_phantom(names=("spleen", "liver"), densities=(1.06, 1.06))
     assert marrow_doses(dose_like(without, 1.0), without, [BETA]) is None
+
+
+CASE = """
+[phantom]
+materials = "materials.nrrd"
+organs = "organs.nrrd"
+[[phantom.material]]
+index = 1
+name = "marrow"
+density_g_cm3 = 1.03
+mass_fractions = { H = 0.105, C = 0.414, N = 0.034, O = 0.439, P = 0.001, S = 0.002, Cl = 0.002, K = 0.002, Fe = 0.001 }
+[[phantom.organ]]
+index = 1
+name = "sacrum"
+[[phantom.organ]]
+index = 2
+name = "muscles"
+[source]
+kind = "organs"
+weights = { sacrum = 1 }
+[[source.emission]]
+particle = "electron"
+energy_MeV = 0.1
+[run]
+histories = 2000
+threads = 1
+marrow = true
+"""
+
+
+def test_simulate_adds_rows_for_red_marrow_and_endosteum(tmp_path):
+    """A bone that is nothing but marrow: both have its own dose."""
+    grid = VoxelGrid.from_spacing((6, 6, 6), (5.0, 5.0, 5.0))
+    organs = np.full(grid.shape, 2, np.uint8)
+    organs[2:4, 2:4, 2:4] = 1
+    write_volume(tmp_path / "materials.nrrd", np.ones(grid.shape, np.uint8), grid)
+    write_volume(tmp_path / "organs.nrrd", organs, grid)
+    (tmp_path / "case.toml").write_text(CASE)
+    run_case(tmp_path / "case.toml", tmp_path / "out")
+    with open(tmp_path / "out" / "organs.csv", newline="", encoding="utf-8") as stream:
+        rows = {row["organ"]: float(row["dose_Gy"]) for row in csv.DictReader(stream)}
+    assert list(rows) == ["sacrum", "muscles", "red_marrow", "endosteum"]
+    assert rows["red_marrow"] == pytest.approx(rows["sacrum"], rel=1e-5)
+    assert rows["endosteum"] == pytest.approx(rows["sacrum"], rel=1e-5)
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["marrow"]["share_of_active_marrow_seen"] == pytest.approx(0.099, abs=1e-3)
+    (tmp_path / "case.toml").write_text(CASE.replace("sacrum", "liver"))
+    with pytest.raises(SynthDoseError, match="needs bones among the organs"):
+        run_case(tmp_path / "case.toml", tmp_path / "none")
 
 
 def test_bones_are_known_by_the_names_of_the_organ_table():
