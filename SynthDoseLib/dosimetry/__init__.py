@@ -6,7 +6,14 @@ from .contours import ContourBody
 from .cycles import cumulative_dose
 from .effective import EffectiveDose, Tissue, effective_dose, equivalent_dose, tissue_weights
 from .histogram import DoseVolumeHistogram, dose_volume_histogram, dose_volume_histograms, write_dvh_csv
-from .marrow import MarrowDoses, active_marrow_distribution, bones_of, marrow_cellularity, marrow_doses
+from .marrow import (
+    MarrowDoses,
+    active_marrow_distribution,
+    bones_of,
+    marrow_cellularity,
+    marrow_doses,
+    read_marrow_distribution,
+)
 from .microspheres import PartitionDoses, dose_per_activity, lung_dose, lung_shunt_fraction, partition_model
 from .organs import OrganDoseRow, noise_notes, organ_dose_table, write_organ_doses_csv
 from .radiobiology import (
@@ -89,6 +96,7 @@ __all__ = [
     "photon_ratio",
     "radiobiology_table",
     "rbe_weighted_dose",
+    "read_marrow_distribution",
     "stopping_ratio",
     "tissue_weights",
     "trabecula_thickness_cm",

@@ -16,6 +16,7 @@ SAME_PLANE_MM = 0.1
 NEXT_PLANE = 1.5  # planes further apart than this many usual distances bound separate pieces
 PIXEL_MM, SLICE_MM = 0.4, 0.4  # wanted; both grow with the structure
 MOST_PIXELS = 350  # along one side
+MOST_PIECES = 2_000_000  # of a large structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,10 @@ def _stack(
     """Pieces of planes that follow each other."""
     corners = np.concatenate([outline for plane in planes for outline in plane])
     low, size = corners.min(axis=0), np.ptp(corners, axis=0)
-    pixel = max(min(PIXEL_MM, float(size.min()) / 40), float(size.max()) / MOST_PIXELS, 1e-3)
+    box = float(size.prod()) * float(heights[-1] - heights[0] + usual)
+    coarse = (box / MOST_PIECES) ** (1 / 3)
+    pixel = max(min(PIXEL_MM, float(size.min()) / 40), float(size.max()) / MOST_PIXELS, coarse, 1e-3)
+    thick = max(SLICE_MM, coarse)
     shape = np.ceil(size / pixel).astype(int) + 4
     origin = low - 2 * pixel
     masks, areas = zip(*(_fill(plane, origin, pixel, shape) for plane in planes), strict=True)
@@ -134,7 +138,7 @@ def _stack(
 
     for n in range(heights.size - 1):
         gap = float(heights[n + 1] - heights[n])
-        steps = max(2, round(gap / SLICE_MM))
+        steps = max(2, round(gap / thick))
         for share in (np.arange(steps) + 0.5) / steps:
             distance = (1 - share) * distances[n] + share * distances[n + 1]
             wanted = _area_between(area, heights, n, float(share))
@@ -142,7 +146,7 @@ def _stack(
                 yield piece(float(heights[n] + share * gap), gap / steps, distance, wanted)
     for end, outward in ((0, -1.0), (heights.size - 1, 1.0)):
         length, curve = _end_cap(area, heights, end, usual)
-        steps = max(3, round(length / (SLICE_MM / 2)))
+        steps = max(3, round(length / (thick / 2)))
         for beyond in (np.arange(steps) + 0.5) / steps * length:
             wanted = max(0.0, curve(beyond))
             if wanted > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def active_marrow_distribution(sex: str = "mean") -> dict[str, float]:
     References
     ----------
     ICRP Publication 110 (2009), adult male and female; equal to the distribution of ICRP Publication 70 (after M. Cristy, Phys.
-    Med. Biol. 26 (1981) 389) to its digits. No table for children was at hand: give theirs as `distribution`.
+    Med. Biol. 26 (1981) 389) to its digits. No table for children was at hand: see `read_marrow_distribution`.
 
     Examples
     --------
@@ -122,6 +123,29 @@ def active_marrow_distribution(sex: str = "mean") -> dict[str, float]:
     wanted = SEXES if sex == "mean" else (sex,)
     shares = [{bone: grams / sum(masses[s].values()) for bone, grams in masses[s].items()} for s in wanted]
     return {bone: sum(share[bone] for share in shares) / len(shares) for bone in shares[0]}
+
+
+def read_marrow_distribution(path: str | os.PathLike[str]) -> dict[str, float]:
+    """A distribution of active marrow of one's own, from a CSV file with columns bone,share; normalised to 1.
+
+    Raises
+    ------
+    SynthDoseError
+        If a bone is not one of the table that ships, or a share is negative.
+    """
+    name = str(path)
+    known = {row["bone"] for row in dosimetry_rows("active_marrow", ("bone",))}
+    shares: dict[str, float] = {}
+    for row in dosimetry_rows(name, ("bone", "share"), path):
+        if row["bone"] not in known:
+            raise SynthDoseError(
+                f"{path}: '{row['bone']}' is no bone of the marrow table. Allowed: {', '.join(sorted(known))}."
+            )
+        shares[row["bone"]] = number(row, "share", name)
+    total = sum(shares.values())
+    if total <= 0 or min(shares.values()) < 0:
+        raise SynthDoseError(f"{path}: shares of active marrow have to be 0 or more, and not all 0.")
+    return {bone: share / total for bone, share in shares.items()}
 
 
 def marrow_cellularity(sex: str = "mean") -> dict[str, float]:

@@ -30,10 +30,16 @@ def dosimetry_rows(
     SynthDoseError
         If the file cannot be read, or lacks a column.
     """
-    return _read(str(path) if path is not None else str(resource_path("dosimetry", f"{name}.csv")), tuple(columns))
+    if path is not None:
+        return _read(str(path), tuple(columns))  # a user's file may have been edited since
+    return _shipped(name, tuple(columns))
 
 
 @lru_cache(maxsize=32)
+def _shipped(name: str, columns: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
+    return _read(str(resource_path("dosimetry", f"{name}.csv")), columns)
+
+
 def _read(path: str, columns: tuple[str, ...]) -> tuple[Mapping[str, str], ...]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..core import LabelMap, SynthDoseError, VoxelGrid
 from .dicom_files import describe_series, scan
+from .images import detect_format
 
 
 def read_dicom_labels(
@@ -29,6 +30,14 @@ def read_dicom_labels(
     from .dicom_seg import read_dicom_seg
 
     return read_dicom_seg(file.path, frame_of_reference, segments, accept_other_frame)
+
+
+def rtstruct_file(path: Path) -> Path | None:
+    """The RTSTRUCT that `read_dicom_labels` would read at `path`; None if there is none, or it is another format."""
+    if detect_format(path) != "dicom":
+        return None
+    found = [f for f in scan(path) if f.modality in ("SEG", "RTSTRUCT")]
+    return found[0].path if len(found) == 1 and found[0].modality == "RTSTRUCT" else None
 
 
 def compare_frames(path: Path, own: str, reference: str, accept_other_frame: bool) -> tuple[str, ...]:

@@ -29,11 +29,11 @@ from ..dosimetry import (
     cumulative_dose,
     effective_dose,
     eqd2,
-    label_histograms,
     marrow_doses,
     organ_dose_table,
     radiobiology_table,
     rbe_weighted_dose,
+    read_marrow_distribution,
     tissue_weights,
     write_dvh_csv,
     write_organ_doses_csv,
@@ -42,6 +42,8 @@ from ..io import read_image, read_rtdose, write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
 from .clinical_plan import DosimetryPlan
+from .drawn import histograms as structure_histograms
+from .plan import SegmentationPlan
 
 TUMOURS = ("tumour", "tumor", "lesion")
 CONSTRAINTS_CSV, BED_CSV, ALL_CYCLES_CSV = "constraints.csv", "bed.csv", "cumulative_organ_doses.csv"
@@ -134,6 +136,7 @@ def assess(
     plan: DosimetryPlan,
     folder: Path,
     phantom: VoxelPhantom,
+    segmentation: SegmentationPlan,
     labels: LabelMap,
     dose: DoseMap,
     tia: TimeIntegratedActivity,
@@ -151,6 +154,8 @@ def assess(
         Gets ``organ_doses.csv``, ``dvh.csv``, ``constraints.csv``, ``bed.csv`` and, with earlier cycles, their sum and its
         organ doses.
     phantom : VoxelPhantom
+    segmentation : SegmentationPlan
+        Where the labels come from: histograms of contours are of these.
     labels : LabelMap
         As segmented, possibly finer than the phantom: histograms are of these.
     dose : DoseMap
@@ -175,8 +180,16 @@ def assess(
     table = radiobiology_table(plan.radiobiology)
     rows = organ_dose_table(dose, phantom, organ_doses, groups={**groups, **asked})
     split = {name: {organ.organ: organ.dose_Gy for organ in organs} for name, organs in (components or {}).items()}
+    own = plan.marrow_distribution
     marrow = marrow_doses(
-        dose, phantom, emissions, components=split or None, organ_sigma=organ_doses, source=plan.marrow_source, sex=plan.sex
+        dose,
+        phantom,
+        emissions,
+        components=split or None,
+        organ_sigma=organ_doses,
+        source=plan.marrow_source,
+        sex=plan.sex,
+        distribution=read_marrow_distribution(own) if own is not None else None,
     )
     if marrow is not None:
         named = {row.organ for row in rows}
@@ -184,8 +197,7 @@ def assess(
     kept = tuple(row for row in rows if row.organ not in groups or row.organ in asked)
     sigma = {organ.organ: organ.sigma_Gy for organ in organ_doses}
     drawn = phantom.labels if dose.grid.matches(labels.grid) else labels
-    # labels as the blocks they are: sources, masses and mean doses are those of whole voxels, too
-    histograms = label_histograms(dose, drawn, smooth=False, sigma_Gy=sigma)
+    histograms, drawn_notes = structure_histograms(segmentation, dose, drawn, sigma)
     write_organ_doses_csv(folder / "organ_doses.csv", kept)
     write_dvh_csv(folder / "dvh.csv", histograms)
     bed_rows = _bed_rows(plan, table, rows, histograms, tia, groups)
@@ -193,7 +205,7 @@ def assess(
     by_eqd2 = {row.organ: (row.eqd2_Gy, row.sigma_Gy * row.eqd2_Gy / row.bed_Gy) for row in bed_rows if row.bed_Gy > 0}
     found = check_constraints(limits, rows, histograms=histograms, bed_Gy=by_bed, eqd2_Gy=by_eqd2)
     results = [("this cycle", result) for result in found]
-    notes = _marrow_notes(marrow)
+    notes = [*_marrow_notes(marrow), *drawn_notes]
     if plan.previous:
         total, said = _all_cycles(plan, dose)
         notes += said

@@ -29,6 +29,7 @@ class DosimetryPlan:
     radiobiology: Path | None = None
     sex: str = "mean"
     marrow_source: str = "equilibrium"
+    marrow_distribution: Path | None = None
     rbe_alpha: float | None = None
     effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
     previous: tuple[PreviousPlan, ...] = ()

@@ -12,6 +12,7 @@ from SynthDoseLib.kinetics import ActivityRow, TimeIntegratedActivity
 from SynthDoseLib.physics import get_material
 from SynthDoseLib.pipeline.clinical import assess
 from SynthDoseLib.pipeline.clinical_plan import DosimetryPlan, PreviousPlan
+from SynthDoseLib.pipeline.plan import SegmentationPlan
 
 NAMES = ("kidney_left", "kidney_right", "vertebrae_L2", "tumour_1", "lung_left")
 GRID = VoxelGrid.from_spacing((5, 10, 10), (5.0, 5.0, 5.0))
@@ -34,7 +35,9 @@ def case(dose_Gy=(20.0, 24.0, 1.5, 60.0, 0.5)):
 
 def run(folder, plan=None, emissions=(BETA,), **kwargs):
     phantom, dose, tia, organs = case(**kwargs)
-    return assess(plan or DosimetryPlan(), folder, phantom, phantom.labels, dose, tia, emissions, organs, {})
+    return assess(
+        plan or DosimetryPlan(), folder, phantom, SegmentationPlan(), phantom.labels, dose, tia, emissions, organs, {}
+    )
 
 
 def table(path):
@@ -89,10 +92,10 @@ def test_earlier_cycles_are_added_where_their_transform_puts_them(tmp_path):
 def test_what_the_activity_does_not_say_can_be_given(tmp_path):
     phantom, dose, _, organs = case()
     tia = TimeIntegratedActivity(GRID, np.ones(GRID.shape, np.float32), ())
-    none = assess(DosimetryPlan(), tmp_path, phantom, phantom.labels, dose, tia, [BETA], organs, {})
+    none = assess(DosimetryPlan(), tmp_path, phantom, SegmentationPlan(), phantom.labels, dose, tia, [BETA], organs, {})
     assert none.bed == ()
     plan = DosimetryPlan(effective_half_life_h={"kidneys": 30.0})
-    given = assess(plan, tmp_path, phantom, phantom.labels, dose, tia, [BETA], organs, {})
+    given = assess(plan, tmp_path, phantom, SegmentationPlan(), phantom.labels, dose, tia, [BETA], organs, {})
     assert [row.organ for row in given.bed] == ["kidneys"]
     assert given.bed[0].protraction == pytest.approx(2.8 / 32.8)
 
@@ -110,11 +113,21 @@ def test_alpha_components_are_weighted_with_their_rbe(tmp_path):
     emissions = (Emission.line("alpha", 6.0, 1.0), BETA)
     plan = DosimetryPlan(rbe_alpha=5.0)
     components = {"alpha": alpha, "electron": other}
-    found = assess(plan, tmp_path, phantom, phantom.labels, dose, tia, emissions, organs, {}, components)
+    found = assess(plan, tmp_path, phantom, SegmentationPlan(), phantom.labels, dose, tia, emissions, organs, {}, components)
     rows = {row["organ"]: row for row in table(tmp_path / "rbe_doses.csv")}
     assert float(rows["kidney_left"]["rbe_weighted_GyRBE"]) == pytest.approx(5 * 5.0 + 15.0)
     assert float(rows["kidney_left"]["sigma_GyRBE"]) == pytest.approx(math.hypot(0.5, 0.2), rel=1e-5)
     assert any("Gy(RBE)" in note for note in found.notes)
+
+
+def test_a_distribution_of_active_marrow_of_ones_own(tmp_path):
+    own = tmp_path / "child.csv"
+    own.write_text("bone,share\nlumbar_spine,0.2\ncranium,0.8\n")
+    found = run(tmp_path, DosimetryPlan(marrow_distribution=own))
+    assert any("20% of the active marrow (distribution of the plan)" in note for note in found.notes)
+    own.write_text("bone,share\nlumbar_spine,0.2\ntail,0.8\n")
+    with pytest.raises(SynthDoseError, match="'tail' is no bone"):
+        run(tmp_path, DosimetryPlan(marrow_distribution=own))
 
 
 def test_a_wrong_plan_is_refused_by_name(tmp_path):

@@ -15,6 +15,10 @@ from scipy.optimize import brentq
 
 from SynthDoseLib.core import DoseMap, LabelMap, SynthDoseError, VoxelGrid, organ_table
 from SynthDoseLib.dosimetry import ContourBody, DoseVolumeHistogram, contour_histogram, label_histogram, label_histograms
+from SynthDoseLib.io import read_labels, write_volume
+from SynthDoseLib.pipeline.drawn import histograms as structure_histograms
+from SynthDoseLib.pipeline.plan import SegmentationPlan
+from SynthDoseLib.segmentation import match_organs
 
 RADIUS = (3 * 2000 / (4 * np.pi)) ** (1 / 3)  # 2 ml
 OPENKBP = Path(__file__).resolve().parents[3] / "shared" / "data" / "images" / "openkbp" / "pt_246"
@@ -261,8 +265,8 @@ def test_openkbp_patient_has_the_indices_of_its_voxels():
             assert least <= float(fine.dose_at(percent / 100)) <= most
 
 
-def as_dicom(folder, dose, contours):
-    """RTDOSE and RTSTRUCT with what a second program reads of them; LPS, slices along z."""
+def as_dicom(folder, dose, structures):
+    """RTDOSE and RTSTRUCT with what a second program reads of them; contours in RAS, slices along z."""
     grid = dose.grid
     nk, nj, ni = grid.shape
     origin = grid.ijk_to_ras[:3, 3] * [-1, -1, 1]
@@ -285,19 +289,19 @@ def as_dicom(folder, dose, contours):
             dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 32, 32, 31, 0
             dataset.PixelData = np.round(dose.dose_Gy.astype(float) * 1e8).astype("<u4").tobytes()
         else:
-            roi, drawn = Dataset(), Dataset()
-            roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = 1, "rod", "1.2.3"
-            dataset.StructureSetROISequence = Sequence([roi])
-            drawn.ReferencedROINumber, drawn.ROIDisplayColor = 1, [255, 0, 0]
-            items = []
-            for contour in contours:
-                item = Dataset()
-                item.ContourGeometricType, item.NumberOfContourPoints = "CLOSED_PLANAR", len(contour)
-                item.ContourData = [float(f"{x:.6f}") for x in contour.ravel()]
-                items.append(item)
-            drawn.ContourSequence = Sequence(items)
-            dataset.ROIContourSequence = Sequence([drawn])
+            dataset.StructureSetROISequence, dataset.ROIContourSequence = Sequence([]), Sequence([])
             dataset.RTROIObservationsSequence = Sequence([])
+            for n, (name, contours) in enumerate(structures.items(), start=1):
+                roi, drawn = Dataset(), Dataset()
+                roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = n, name, "1.2.3"
+                drawn.ReferencedROINumber, drawn.ROIDisplayColor, drawn.ContourSequence = n, [255, 0, 0], Sequence([])
+                for contour in contours:
+                    item = Dataset()
+                    item.ContourGeometricType, item.NumberOfContourPoints = "CLOSED_PLANAR", len(contour)
+                    item.ContourData = [float(f"{x:.6f}") for x in (contour * [-1, -1, 1]).ravel()]
+                    drawn.ContourSequence.append(item)
+                dataset.StructureSetROISequence.append(roi)
+                dataset.ROIContourSequence.append(drawn)
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = (
             storage,
@@ -319,7 +323,7 @@ def test_a_second_program_finds_the_same_histogram(tmp_path, monkeypatch):
     lps = VoxelGrid.from_spacing((31, 51, 51), (1.0, 1.0, 1.0), (25.0, 25.0, -15.0), np.diag([-1.0, -1.0, 1.0]))
     dose = linear_dose(lps, [1, 0, 0], 0.02)
     contours = [circle(15.0, z, (3.0, -2.0), corners=180) for z in range(-8, 9)]
-    dose_file, structure_file = as_dicom(tmp_path, dose, [c * [-1, -1, 1] for c in contours])
+    dose_file, structure_file = as_dicom(tmp_path, dose, {"rod": contours})
     other = dvhcalc.get_dvh(str(structure_file), str(dose_file), 1)
     ours = contour_histogram(dose, contours, "rod")
     assert ours.volume_ml == pytest.approx(other.volume, rel=0.015)
@@ -327,3 +331,32 @@ def test_a_second_program_finds_the_same_histogram(tmp_path, monkeypatch):
     for percent in (95, 50, 5):
         theirs = other.statistic(f"D{percent}").value
         assert float(ours.dose_at(percent / 100)) == pytest.approx(theirs, abs=0.02)  # one voxel of 1 mm
+
+
+def test_structures_drawn_as_contours_have_the_histograms_of_their_contours(tmp_path):
+    """A tumour of 2 ml inside the liver on 3 mm voxels: both keep their volumes, where a label map gives voxels to one only."""
+    grid = VoxelGrid.from_spacing((24, 24, 24), (3.0, 3.0, 3.0))
+    radius = (3 * 2000 / (4 * np.pi)) ** (1 / 3)
+    heights = np.arange(-36, 37, 3.0)
+    balls = {
+        name: [circle(np.sqrt(r**2 - z**2), z) for z in heights if abs(z) < r] for name, r in (("Liver", 30), ("GTV", radius))
+    }
+    path = as_dicom(tmp_path, linear_dose(GRID, [1, 0, 0]), balls)[1]
+    labels = match_organs(read_labels(path, reference=grid))
+    k, j, i = np.indices(grid.shape)
+    slope = grid.to_ras(np.stack([i, j, k], axis=-1))[..., 0] * 0.03
+    dose = DoseMap(grid, 4 + 4 * slope, np.zeros(grid.shape))
+    plan = SegmentationPlan(path=path)
+    found, notes = structure_histograms(plan, dose, labels, {"liver": 0.1})
+    by_name = {h.organ: h for h in found}
+    assert list(by_name) == ["liver", "GTV"]
+    assert by_name["liver"].volume_ml == pytest.approx(4 / 3 * np.pi * 27, rel=0.004)
+    assert by_name["GTV"].volume_ml == pytest.approx(2.0, rel=0.003)
+    assert by_name["liver"].mean_sigma_Gy == 0.1
+    assert float(by_name["GTV"].dose_at(0.95)) == pytest.approx(4 * (1 - 0.03 * 0.7293 * radius), abs=0.02)  # 0.5 %
+    assert "drawn as contours" in notes[-1]
+    other = LabelMap(grid, labels.labels, labels.organs)
+    write_volume(tmp_path / "labels.nrrd", other.labels, grid)
+    of_voxels, silent = structure_histograms(SegmentationPlan(path=tmp_path / "labels.nrrd"), dose, other, {})
+    assert of_voxels[1].volume_ml == pytest.approx(labels.voxel_counts()["GTV"] * 0.027)
+    assert silent == ()
