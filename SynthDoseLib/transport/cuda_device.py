@@ -230,7 +230,9 @@ class Gpu:
 
         if isinstance(value, np.ndarray):
             if id(value) not in self._copies:
-                self._copies[id(value)] = value, cuda.to_device(value)
+                # numba-cuda cannot pass an array of nothing
+                filled = value if value.size else np.zeros([max(1, length) for length in value.shape], value.dtype)
+                self._copies[id(value)] = value, cuda.to_device(filled)
             return self._copies[id(value)][1]
         return type(value)(*map(self._on_gpu, value)) if isinstance(value, tuple) else value
 

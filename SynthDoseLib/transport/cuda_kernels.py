@@ -13,12 +13,16 @@ from types import FunctionType
 from typing import Any
 
 from numba import config, cuda, float64, int64, uint64
+from numba.cuda.core import config as cuda_config
 
 from .geometry import STACK_SIZE, add_whole
 from .histories import run_histories
 
 THREADS_PER_BLOCK, BLOCKS_PER_MULTIPROCESSOR = 128, 3
 """The kernel needs about 170 registers to keep everything in them; five blocks of 64 threads leave each up to 200."""
+
+cuda_config.CACHE_DIR = config.CACHE_DIR  # see `cache`; numba.cuda may have been imported before
+cuda_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # the first launches are short: how long a history takes is not known yet
 
 # the simulator knows neither
 _OPTIONS = {} if config.ENABLE_CUDASIM else {"launch_bounds": (THREADS_PER_BLOCK, BLOCKS_PER_MULTIPROCESSOR), "cache": True}

@@ -128,7 +128,12 @@ def refused_for_memory() -> str:
 def main() -> None:
     """Compare all tallies, counts and totals."""
     real_copy = cuda.to_device
-    cuda.to_device = lambda array: real_copy(array.view(SingleArray) if array.dtype == np.float32 else array)
+
+    def copy_as_numba_sees_it(array: np.ndarray) -> Any:
+        assert array.size, "a GPU would refuse an empty array"
+        return real_copy(array.view(SingleArray) if array.dtype == np.float32 else array)
+
+    cuda.to_device = copy_as_numba_sees_it
     warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning)  # random numbers wrap around
     groups = [compare(problem, group) for problem in problems() for group in range(len(problem.groups))]
     print(json.dumps({"groups": groups, "engine": compare_engines(), "memory": refused_for_memory()}))
