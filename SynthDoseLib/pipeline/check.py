@@ -61,7 +61,7 @@ _PACKAGES = (
         "(needs a C compiler)",
     ),
     ("slicer-core", "slicer", "scene.mrb without the Slicer application", False, "pip install slicer-core==5.12.4.0"),
-    ("numba-cuda", "numba_cuda", "not used by this version: the engine runs on the processor", False, ""),
+    ("numba-cuda", "numba_cuda", "dose engine on NVIDIA GPUs", False, 'pip install "synthdose[cuda]"'),
 )
 
 
@@ -132,7 +132,7 @@ def _disk() -> Finding:
 def _gpu() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding("GPU", "note", "none found; segmentation and dose run on the processor")
-    return Finding("GPU", "note", "NVIDIA driver found; networks use it through torch, the dose engine runs on the processor")
+    return Finding("GPU", "note", "NVIDIA driver found; networks use it through torch, the dose engine through numba-cuda")
 
 
 def _slicer() -> Finding:

@@ -8,6 +8,10 @@ straight lines with the stopping power of the voxel's material.
 Kernels: `photons`, `electrons`, `alphas`, `geometry`, `random`, `sampling`, `histories`. Drivers, which hold no physics:
 `sources`, `emission_groups`, `locality`, `problem`, `crop`, `allotment`, `limits`, `tallies`, `crew`, `batches`, `checkpoint`,
 `results`, `engine`.
+
+`cuda_kernels` and `cuda_device` run the same kernels on NVIDIA GPUs. Kernels therefore keep to what numba compiles for both:
+numbers and tuples by value, arrays passed in; nothing allocated, raised, printed or looked up by name; `np.int64` around
+`math.floor`, which is a float there; and sums that histories share by `add_whole` alone.
 """
 
 from __future__ import annotations

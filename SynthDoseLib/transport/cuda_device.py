@@ -251,13 +251,15 @@ class GpuWork(Work):
     def run(self, problem: Problem, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:
         """See `Work.run`."""
         if component != self.component:
-            self.fetch()
+            self.gpu.fetch(self.tallies[self.component])
             self.component = component
         self.gpu.run(problem, group, first, last, weight, stream, self.counts, self.totals)
 
     def fetch(self) -> None:
         """See `Work.fetch`."""
+        begun = self.clock()
         self.gpu.fetch(self.tallies[self.component])
+        self.cpu_s += self.clock() - begun
 
 
 def _bytes(value: Any) -> int:

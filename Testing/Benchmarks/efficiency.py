@@ -65,7 +65,9 @@ def measure_engine(contest: Contest) -> Measured:
     rates = []
     named = contest.organs or contest.voxels_of
     for seed in range(1, SEEDS + 1):
-        settings = RunSettings(histories=contest.histories, organs=named, seed=seed, threads=1, estimator=contest.estimator)
+        settings = RunSettings(
+            histories=contest.histories, organs=named, seed=seed, device="cpu", threads=1, estimator=contest.estimator
+        )
         result = simulate(contest.case.phantom, contest.case.source, contest.case.emissions, settings)
         rates.append(result.histories / result.transport_cpu_s)
         for organ in result.organs:

@@ -116,7 +116,11 @@ def compare_electron_kernel(name: str, effort: Effort) -> list[Comparison]:
 
 def _own_radii(phantom: VoxelPhantom, energy_MeV: float, edges: NDArray[np.float64], effort: Effort, seed: int) -> list[float]:
     settings = RunSettings(
-        histories=int(20_000 * effort.share), seed=41 + seed, threads=effort.threads, estimator=effort.estimator
+        histories=int(20_000 * effort.share),
+        seed=41 + seed,
+        device=effort.device,
+        threads=effort.threads,
+        estimator=effort.estimator,
     )
     result = simulate(phantom, PointSource((0.0, 0.0, 0.0)), [Emission.line("electron", energy_MeV, 1.0)], settings)
     energy = np.array([organ.dose_Gy * organ.mass_g for organ in result.organs])

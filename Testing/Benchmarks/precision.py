@@ -23,12 +23,13 @@ class Effort:
     share : float
         Of the histories that the tolerances ask for.
     threads : int
-    estimator : str
+    estimator, device : str
     """
 
     share: float = 1.0
     threads: int = 0
     estimator: str = "auto"
+    device: str = "cpu"
 
 
 def precise_run(
@@ -46,7 +47,7 @@ def precise_run(
 
     A short run tells how many histories that takes; its own are not used again.
     """
-    settings = RunSettings(histories=first, seed=seed, threads=effort.threads, estimator=effort.estimator)
+    settings = RunSettings(histories=first, seed=seed, device=effort.device, threads=effort.threads, estimator=effort.estimator)
     trial = simulate(phantom, source, emissions, settings)
     factor = 0.0
     for organ in trial.organs:

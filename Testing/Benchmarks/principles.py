@@ -179,13 +179,15 @@ def energy_balance(effort: Effort) -> list[Comparison]:
     rows = []
     for name in CASES:
         case = load_case(name)
-        settings = RunSettings(histories=20_000, seed=131, threads=effort.threads, estimator="analog")
+        settings = RunSettings(histories=20_000, seed=131, device=effort.device, threads=effort.threads, estimator="analog")
         result = simulate(case.phantom, case.source, case.emissions, settings)
         balance = (result.energy_scored_MeV + result.energy_escaped_MeV) / result.energy_emitted_MeV - 1
         rows.append(absolute(name, "analog: (scored + escaped) / emitted - 1", balance, 0.0, 1e-6))
         balances = []
         for seed in range(SEEDS):
-            settings = RunSettings(histories=int(100_000 * effort.share), seed=141 + seed, threads=effort.threads)
+            settings = RunSettings(
+                histories=int(100_000 * effort.share), seed=141 + seed, device=effort.device, threads=effort.threads
+            )
             result = simulate(case.phantom, case.source, case.emissions, settings)
             balances.append((result.energy_scored_MeV + result.energy_escaped_MeV) / result.energy_emitted_MeV - 1)
         mean, error = _mean(balances)
@@ -223,7 +225,9 @@ def oblique_source(effort: Effort) -> list[Comparison]:
     for name, source in sources.items():
         found = []
         for seed in range(SEEDS):
-            settings = RunSettings(histories=int(20_000 * effort.share), seed=151 + seed, threads=effort.threads)
+            settings = RunSettings(
+                histories=int(20_000 * effort.share), seed=151 + seed, device=effort.device, threads=effort.threads
+            )
             result = simulate(phantom, source, [Emission.line("electron", 3.0, 1.0)], settings)
             energy = np.asarray(result.dose.dose_Gy, dtype=np.float64)
             found.append((energy[..., None] * centres).sum(axis=(0, 1, 2)) / energy.sum())

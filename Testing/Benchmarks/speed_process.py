@@ -32,7 +32,7 @@ def first_dose() -> dict[str, float]:
     """Times of the first and of the second dose map of this process, patient phantom, Lu-177."""
     case = load_case("f_patient_Lu-177_kidneys")
     ready = time.perf_counter()
-    settings = RunSettings(histories=FIRST_HISTORIES, seed=1)
+    settings = RunSettings(histories=FIRST_HISTORIES, seed=1, device="cpu")
     simulate(case.phantom, case.source, case.emissions, settings)
     first = time.perf_counter()
     simulate(case.phantom, case.source, case.emissions, settings)
@@ -44,7 +44,7 @@ def voxels(shape: tuple[int, int, int], histories: int) -> dict[str, float]:
     """Times and memory of a run with one thread; memory on top of what the phantom takes."""
     case = resampled_patient(shape)
     small = resampled_patient((16, 16, 16))
-    simulate(small.phantom, small.source, small.emissions, RunSettings(histories=1000, threads=1))
+    simulate(small.phantom, small.source, small.emissions, RunSettings(histories=1000, device="cpu", threads=1))
     said: list[float] = []
 
     def listen(report: ProgressReport) -> None:
@@ -54,7 +54,8 @@ def voxels(shape: tuple[int, int, int], histories: int) -> dict[str, float]:
 
     with PeakMemory() as memory:
         begun = time.perf_counter()
-        result = simulate(case.phantom, case.source, case.emissions, RunSettings(histories=histories, threads=1), listen)
+        settings = RunSettings(histories=histories, device="cpu", threads=1)
+        result = simulate(case.phantom, case.source, case.emissions, settings, listen)
         wall_s = time.perf_counter() - begun
     return {
         "voxels": case.phantom.grid.size, "wall_s": wall_s, "transport_cpu_s": result.transport_cpu_s,

@@ -42,7 +42,7 @@ class Goal:
 
 
 def _run(case: Case, histories: int, threads: int = 1, seed: int = 1) -> SimulationResult:
-    settings = RunSettings(histories=histories, threads=threads, seed=seed)
+    settings = RunSettings(histories=histories, device="cpu", threads=threads, seed=seed)
     return simulate(case.phantom, case.source, case.emissions, settings)
 
 
