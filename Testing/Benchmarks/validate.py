@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .comparison import Comparison, summary, table
+from .electron_cases import compare_electron_facts
 from .peer import available
 from .penred_cases import all_comparisons
 from .point_kernels import ELECTRON_KERNELS, PHOTON_KERNELS, compare_electron_kernel, compare_photon_kernel
@@ -51,6 +52,10 @@ GROUPS: dict[str, tuple[str, Group]] = {
     "electron kernels": (
         "Electron point kernels in water: radii of 50 % and 90 % of the energy, 1 %",
         lambda effort: [row for name in ELECTRON_KERNELS for row in compare_electron_kernel(name, effort)],
+    ),
+    "electrons": (
+        "Electrons and positrons beside kept values of PenRed: kernels 1 %, voxels 1, 2 and 5 %, slabs 1.5 %",
+        compare_electron_facts,
     ),
     "closed forms": ("Absorbed fractions of cubes from point kernels: alphas CSDA, others PenRed's", closed_forms),
     "fano": ("Fano's theorem: water of mixed densities, emission per mass; expected is the energy per mass", fano),
