@@ -21,16 +21,21 @@ from collections.abc import Sequence
 
 from ..core import Emission, Progress, VoxelPhantom, silent
 from .cache import prepare_kernel_cache
+from .convolution import LUNG_SOFT_BONE, SOFT_TISSUE, KernelTissue, kernel_dose
 from .kernel_store import VoxelKernel, read_kernel, write_kernel
 from .kernels import voxel_s_kernel
+from .local import local_dose
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
 from .values import CheckpointError, ComponentDose, RunSettings, SimulationResult, SValues, part_name
 
 __all__ = [
+    "LUNG_SOFT_BONE",
+    "SOFT_TISSUE",
     "BeamSource",
     "CheckpointError",
     "ComponentDose",
+    "KernelTissue",
     "OrganSource",
     "ParticleListSource",
     "PointSource",
@@ -41,6 +46,8 @@ __all__ = [
     "SphereSource",
     "VolumeSource",
     "VoxelKernel",
+    "kernel_dose",
+    "local_dose",
     "part_name",
     "read_kernel",
     "simulate",
