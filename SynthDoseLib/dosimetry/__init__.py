@@ -5,6 +5,7 @@ from .constraints import Constraint, ConstraintResult, check_constraints, constr
 from .contours import ContourBody
 from .cycles import cumulative_dose
 from .effective import EffectiveDose, Tissue, effective_dose, equivalent_dose, tissue_weights
+from .gamma import GammaIndex, gamma_index
 from .histogram import DoseVolumeHistogram, dose_volume_histogram, dose_volume_histograms, write_dvh_csv
 from .marrow import (
     MarrowDoses,
@@ -49,6 +50,7 @@ __all__ = [
     "DoseRate",
     "DoseVolumeHistogram",
     "EffectiveDose",
+    "GammaIndex",
     "MarrowDoses",
     "OrganDoseRow",
     "PartitionDoses",
@@ -78,6 +80,7 @@ __all__ = [
     "effective_dose",
     "eqd2",
     "equivalent_dose",
+    "gamma_index",
     "label_histogram",
     "label_histograms",
     "lea_catcheside",

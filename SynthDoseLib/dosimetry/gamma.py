@@ -90,8 +90,7 @@ def gamma_index(
     try:
         from pymedphys import gamma
     except ImportError as error:
-        message = "The gamma index needs the package pymedphys: pip install pymedphys"
-        raise MissingPackageError(message) from error
+        raise MissingPackageError("pymedphys", "The gamma index") from error
     highest = float(np.quantile(dose[dose > 0], 0.999))
     # every n-th voxel above the cut-off keeps its dose, the others fall below it and are passed over
     judged = np.flatnonzero(dose.ravel() >= cutoff_percent / 100 * highest)

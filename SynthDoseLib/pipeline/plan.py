@@ -15,11 +15,11 @@ import tomlkit
 
 from ..core import SynthDoseError
 from .clinical_plan import DosimetryPlan
+from .engine_plan import KERNEL_TISSUES, check_engines
 from .run_folder import RESOLVED
 from .toml_tables import nearest, read_table
 
 SCHEMA = 1
-ENGINES = ("monte-carlo",)
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,13 @@ class KineticsPlan:
 
 @dataclass(frozen=True)
 class DosePlan:
-    """``[dose]``"""
+    """``[dose]``; for `compare`, `kernel_tissues`, `density_scaling` and `local_photons` see `engines.EngineOptions`."""
 
     engine: str = "monte-carlo"
+    compare: tuple[str, ...] = ()
+    kernel_tissues: str = "lung-soft-bone"
+    density_scaling: bool = True
+    local_photons: bool = False
     relative_sigma: float | None = None
     organs: tuple[str, ...] = ()
     histories: int | None = None
@@ -330,13 +334,16 @@ def _check_therapy(plan: RunPlan) -> None:
 
 
 def _check_dose(dose: DosePlan) -> None:
-    _one_of("[dose] engine", dose.engine, ENGINES)
+    check_engines(dose.engine, dose.compare)
+    _one_of("[dose] kernel_tissues", dose.kernel_tissues, KERNEL_TISSUES)
     _one_of("[dose] device", dose.device, ("cpu", "cuda", "auto"))
     _one_of("[dose] estimator", dose.estimator, ("auto", "analog"))
     for name in ("relative_sigma", "histories", "max_seconds", "voxel_mm"):
         _positive(f"[dose] {name}", getattr(dose, name))
     if dose.threads < 0 or dose.seed < 0:
         raise SynthDoseError(f"[dose] threads and seed have to be 0 or more; found {dose.threads} and {dose.seed}.")
+    if "monte-carlo" not in (dose.engine, *dose.compare):
+        return
     if dose.relative_sigma is None and dose.histories is None and dose.max_seconds is None:
         raise SynthDoseError("[dose] needs a stop: relative_sigma (with organs), histories, or max_seconds.")
     if dose.relative_sigma is not None and not dose.organs:

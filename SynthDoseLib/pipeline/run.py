@@ -44,10 +44,12 @@ from ..dosimetry import (
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
-from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource, simulate
+from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
 from .clinical import assess
+from .engine_plan import EngineOptions
+from .engines import compare_engines, engine_dose, write_engine_comparison
 from .nuclides import emissions_of
-from .plan import SCHEMA, RunPlan, write_plan
+from .plan import SCHEMA, DosePlan, RunPlan, write_plan
 from .report import write_report
 from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
@@ -152,6 +154,8 @@ def run_patient(
             therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d
         )
         if plan.dosimetry.rbe_alpha is not None and any(e.particle == "alpha" for e in emissions):
+            if plan.dose.engine != "monte-carlo":
+                raise SynthDoseError(f'[dosimetry] rbe_alpha needs [dose] engine = "monte-carlo"; found "{plan.dose.engine}".')
             settings = dataclasses.replace(settings, components=True)
     open_folder(folder, phantom.grid.size)
     clear_results(folder, keep_checkpoint=resume)
@@ -161,9 +165,9 @@ def run_patient(
         key = _transport_key(plan, phantom, tia)
         # a finished transport is kept without its components
         simulated = _load_checkpoint(folder, key, phantom) if resume and not settings.components else None
+        source = VolumeSource(tia.grid, tia.tia_MBq_s)
         if simulated is None:
-            source = VolumeSource(tia.grid, tia.tia_MBq_s)
-            simulated = _transport(folder / UNFINISHED, phantom, source, emissions, settings, progress)
+            simulated = _transport(folder / UNFINISHED, plan.dose, phantom, source, emissions, settings, progress)
             _save_checkpoint(folder, key, simulated)
             (folder / UNFINISHED).unlink(missing_ok=True)
     with clock.stage("results"):
@@ -180,6 +184,16 @@ def run_patient(
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
+    compared: tuple[str, ...] = ()
+    if plan.dose.compare:
+        with clock.stage("engines"):
+            comparison = compare_engines(
+                phantom, source, emissions, dataclasses.replace(settings, components=False),
+                engines=(plan.dose.engine, *plan.dose.compare), decays=tia.decays, options=_options(plan.dose),
+                known={plan.dose.engine: simulated}, progress=progress,
+            )  # fmt: skip
+            write_engine_comparison(folder, comparison)
+            compared = comparison.notes
     radiomics = ""
     if plan.output.radiomics:
         with clock.stage("radiomics"):
@@ -193,6 +207,7 @@ def run_patient(
         "phantom": tuple(note for note in phantom.notes if note not in labels.notes),
         "activity": tia.notes,
         "transport": (*progeny_notes, *simulated.notes),
+        "engines": compared,
         "dosimetry": clinical.notes,
     }
     with clock.stage("report"):
@@ -213,9 +228,11 @@ def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
     organs: list[str] = []
     for name in plan.dose.organs:
         organs += [member for member in members(name, phantom.labels) if member not in organs]
+    dose = plan.dose
+    limited = dose.histories or dose.relative_sigma or dose.max_seconds
     return RunSettings(
-        histories=plan.dose.histories,
-        relative_sigma=plan.dose.relative_sigma,
+        histories=dose.histories,
+        relative_sigma=dose.relative_sigma if limited else EngineOptions.kernel_sigma,
         organs=tuple(organs),
         max_seconds=plan.dose.max_seconds,
         seed=plan.dose.seed,
@@ -223,6 +240,10 @@ def _settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
         threads=plan.dose.threads,
         estimator=plan.dose.estimator,
     )
+
+
+def _options(dose: DosePlan) -> EngineOptions:
+    return EngineOptions(dose.kernel_tissues, dose.density_scaling, dose.local_photons)
 
 
 def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> None:
@@ -288,18 +309,20 @@ def _transport_key(plan: RunPlan, phantom: VoxelPhantom, tia: TimeIntegratedActi
 
 def _transport(
     state: Path,
+    plan: DosePlan,
     phantom: VoxelPhantom,
     source: VolumeSource,
     emissions: Sequence[Emission],
     settings: RunSettings,
     progress: Progress,
 ) -> SimulationResult:
-    """Simulate, going on from the state of an interrupted run if it was of the same problem; else from the beginning."""
+    """Dose per decay, going on from the state of an interrupted run if it was of the same problem; else from the beginning."""
+    options = _options(plan)
     try:
-        return simulate(phantom, source, emissions, settings, progress, state)
+        return engine_dose(plan.engine, phantom, source, emissions, settings, options, progress, state)
     except CheckpointError:
         state.unlink()
-    result = simulate(phantom, source, emissions, settings, progress, state)
+    result = engine_dose(plan.engine, phantom, source, emissions, settings, options, progress, state)
     note = (
         "The interrupted run could not be gone on with, because the plan, its inputs or the engine had changed: it began anew."
     )

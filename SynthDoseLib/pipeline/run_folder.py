@@ -11,6 +11,7 @@ from typing import Any
 from ..core import SynthDoseError, atomic_path
 from ..io.folder import prepare_output_folder
 from ..transport import part_name
+from .engine_plan import ENGINES
 
 FINISHED = "provenance.json"
 """Written last: its presence says that the run is complete."""
@@ -28,7 +29,8 @@ RESULTS = (
     FINISHED, *CHECKPOINT, "plan.toml", "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
     "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "constraints.csv", "bed.csv", "rbe_doses.csv",
     "cumulative_dose_Gy.nrrd", "cumulative_organ_doses.csv", "radiomics.csv", "report.html", "scene.mrb",
-    "dicom/rtdose.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm",
+    "dicom/rtdose.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm", "engines.csv", "engines_gamma.csv",
+    *(name for engine in ENGINES for name in (f"dvh_{engine}.csv", f"difference_{engine}_Gy.nrrd", f"gamma_{engine}.nrrd")),
 )  # fmt: skip
 
 BYTES_PER_VOXEL = 24  # CT, density, materials, labels, activity, dose, sigma, compressed, and a checkpoint

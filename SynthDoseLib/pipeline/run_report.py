@@ -15,6 +15,7 @@ from .plan import RunPlan
 from .report import EnergyBalance, ReportContents, ReportInput
 from .report_quality import segmentation_rows
 
+ENGINE_NAMES = {"monte-carlo": "Monte Carlo", "kernel": "Convolution with voxel S-kernels", "local": "Local deposition"}
 FILES = {
     "plan.toml": "the plan as resolved, with absolute paths",
     "ct.nrrd": "CT on the grid of the dose, HU",
@@ -26,6 +27,7 @@ FILES = {
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
     "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",
+    "engines.csv, engines_gamma.csv": "dose engines side by side: organ doses, gamma index, time",
     "radiomics.csv": "radiomics features per organ",
     "scene.mrb": "everything in one Slicer scene",
     "dicom/": "RTDOSE, RTSTRUCT and SEG, when the CT was DICOM",
@@ -55,12 +57,12 @@ def report_contents(
         nuclide=therapy.nuclide,
         administered_MBq=therapy.administered_MBq,
         administered_at=therapy.administered_at,
-        engine="Monte Carlo",
-        device=f"{simulated.device}, {simulated.threads} threads",
-        histories=simulated.histories,
-        seed=simulated.seed,
-        target_sigma=plan.dose.relative_sigma,
-        target_organs=plan.dose.organs,
+        engine=ENGINE_NAMES[plan.dose.engine],
+        device=f"{simulated.device}, {simulated.threads} threads" if simulated.histories else "",
+        histories=simulated.histories or None,
+        seed=None if plan.dose.engine == "local" else simulated.seed,
+        target_sigma=plan.dose.relative_sigma if simulated.histories else None,
+        target_organs=plan.dose.organs if simulated.histories else (),
         ct=ct,
         dose=dose,
         labels=phantom.labels,
