@@ -92,3 +92,26 @@ def test_a_source_uniform_per_mass_gives_a_uniform_dose(kind, energy, voxels_per
     # Bremsstrahlung leaves; all that is expected of the mean is that it is the same everywhere.
     assert np.all(np.abs(mean / mean[-1] - 1) < 4 * error + 0.003)
     assert abs(mean[-1] - 1) < 0.05
+
+
+@pytest.mark.parametrize(("energy", "size_cm"), [(0.3, 0.01), (2.0, 0.15), (2.0, 1.5)])
+def test_half_the_step_gives_the_same_dose(energy, size_cm):
+    # Lung, bone and soft tissue in layers; both kinds of steps, those of large voxels and those that voxels resolve.
+    materials = [get_material(name) for name in ("lung_tissue_icru44", "bone_cortical_icru44", "soft_tissue")]
+    layers = np.repeat([2, 0, 1, 0, 2], 3).astype(np.uint8)
+    density = np.array([0.26, 1.92, 1.0])[layers]
+    geometry = block((layers.size, 1, 1), (1e4, 1e4, size_cm), density, layers)
+    shares = []
+    for part in (1.0, 0.5):
+        tables = build_electron_tables(
+            materials, energy, first_moment=(0.2 * part, 0.06 * part), energy_share=(0.2 * part, 0.12 * part)
+        )
+        runs = np.zeros((BATCHES, layers.size))
+        for batch in range(BATCHES):
+            tally = np.zeros(layers.size, np.int64)
+            fill(ELECTRON, energy, 2000, 50 + batch, np.cumsum(density), geometry, tables, tally)
+            runs[batch] = tally / TALLY_PER_MEV / (2000 * energy)
+        shares.append(runs)
+    mean = [run.mean(axis=0) for run in shares]
+    error = [run.std(axis=0, ddof=1) / math.sqrt(BATCHES) for run in shares]
+    assert np.all(np.abs(mean[1] - mean[0]) < 4 * np.hypot(*error) + 0.003 * mean[0])
