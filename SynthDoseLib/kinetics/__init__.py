@@ -6,6 +6,7 @@ from .convert import activity_from_counts, decay_during, to_scan_time
 from .curves import MODELS, CurveModel, curve_model
 from .fit import CurveFit, fit_curve
 from .integrate import from_map, time_integrated_activity
+from .multi import RegionCurve, TimeCourse, TimeCourseOptions, integrate_time_points
 from .organs import OrganSource, from_organs
 from .recovery import RecoveryCurve, blurred_sphere, fit_recovery, recovery_note
 from .registration import Registration, register, same_frame
@@ -30,11 +31,14 @@ __all__ = [
     "ModelAverage",
     "OrganSource",
     "RecoveryCurve",
+    "RegionCurve",
     "Registration",
     "RegistrationQuality",
     "SingleTimeIntegral",
     "SpatialTransform",
     "TimeActivity",
+    "TimeCourse",
+    "TimeCourseOptions",
     "TimeIntegratedActivity",
     "TrapezoidIntegral",
     "VoxelFit",
@@ -55,6 +59,7 @@ __all__ = [
     "from_organs",
     "from_to_parent",
     "hanscheid",
+    "integrate_time_points",
     "integrate_trapezoid",
     "lean_body_mass_kg",
     "madsen",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,11 +42,17 @@ class ActivityRow:
     effective_half_life_h : float or None
         None if none was used.
     half_life_source : str
-        "given", "biological", "rest of body", "physical", or "" if none was used.
+        "given", "biological", "rest of body", "physical", "fitted", the name of another method, or "" if none was used.
     tia_MBq_s : float
         Time-integrated activity from administration to infinity.
     residence_time_h : float or None
         `tia_MBq_s` per administered activity; None if that is not known.
+    tia_sigma_MBq_s : float or None
+        Standard uncertainty of `tia_MBq_s`; None if it is not known.
+    model : str
+        Of the time course, "" for one time point with a given half-life.
+    parts : mapping of str to float
+        Relative standard uncertainties of `tia_MBq_s` by origin: "fit", "recovery", "calibration".
     """
 
     organ: str
@@ -55,6 +61,9 @@ class ActivityRow:
     half_life_source: str
     tia_MBq_s: float
     residence_time_h: float | None
+    tia_sigma_MBq_s: float | None = None
+    model: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

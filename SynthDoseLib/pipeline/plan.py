@@ -14,6 +14,7 @@ from typing import Any
 import tomlkit
 
 from ..core import SynthDoseError
+from .activity_plan import ActivityPlan, KineticsPlan, OrganActivityPlan, check_time_points
 from .clinical_plan import DosimetryPlan
 from .engine_plan import KERNEL_TISSUES, check_engines
 from .run_folder import RESOLVED
@@ -88,45 +89,6 @@ class TherapyPlan:
 
 
 @dataclass(frozen=True)
-class ActivityPlan:
-    """``[[activity]]``: an image of one time point, or a map of time-integrated activity."""
-
-    path: Path | None = None
-    tia_MBq_s: Path | None = None
-    series: str = ""
-    spacing_mm: tuple[float, float, float] | None = None
-    orientation: str = ""
-    unit: str = ""
-    acquired_at: datetime | None = None
-    hours_after_administration: float | None = None
-    sensitivity_cps_per_MBq: float | None = None
-    duration_s: float | None = None
-    patient_weight_kg: float | None = None
-    negative: str = "refuse"
-
-
-@dataclass(frozen=True)
-class OrganActivityPlan:
-    """``[[organ_activity]]``: uniform activity of one organ, by one of three quantities."""
-
-    organ: str
-    tia_MBq_s: float | None = None
-    residence_time_h: float | None = None
-    activity_MBq: float | None = None
-    hours_after_administration: float = 0.0
-    effective_half_life_h: float | None = None
-
-
-@dataclass(frozen=True)
-class KineticsPlan:
-    """``[kinetics]``: half-lives per organ for one time point, h; organs not named follow the rest of the body."""
-
-    rest_effective_half_life_h: float | None = None
-    effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
-    biological_half_life_h: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class DosePlan:
     """``[dose]``; for `compare`, `kernel_tissues`, `density_scaling` and `local_photons` see `engines.EngineOptions`."""
 
@@ -171,7 +133,7 @@ class RunPlan:
     activity: tuple[ActivityPlan, ...] = ()
     organ_activity: tuple[OrganActivityPlan, ...] = ()
     phantom: PhantomPlan = PhantomPlan()
-    kinetics: KineticsPlan = KineticsPlan()
+    kinetics: KineticsPlan = field(default_factory=KineticsPlan)
     dose: DosePlan = DosePlan()
     dosimetry: DosimetryPlan = field(default_factory=DosimetryPlan)
     output: OutputPlan = OutputPlan()
@@ -262,6 +224,7 @@ def _with_base(plan: RunPlan, base: Path) -> RunPlan:
         segmentation=segmentation,
         phantom=phantom,
         activity=tuple(table(entry) for entry in plan.activity),
+        kinetics=table(plan.kinetics),
         dosimetry=dataclasses.replace(table(plan.dosimetry), previous=tuple(table(entry) for entry in plan.dosimetry.previous)),
     )
 
@@ -290,23 +253,7 @@ def _check_segmentation(segmentation: SegmentationPlan) -> None:
 def _check_activity(plan: RunPlan) -> None:
     if bool(plan.activity) == bool(plan.organ_activity):
         raise SynthDoseError("The plan needs either [[activity]] or [[organ_activity]], to say where the nuclide is.")
-    if len(plan.activity) > 1:
-        raise SynthDoseError(
-            f"The plan has {len(plan.activity)} [[activity]] tables; this version integrates one time point. Keep one of them."
-        )
-    for entry in plan.activity:
-        if (entry.path is None) == (entry.tia_MBq_s is None):
-            raise SynthDoseError("[[activity]] needs exactly one of path (an activity image) and tia_MBq_s (a map).")
-        _one_of("[[activity]] negative", entry.negative, ("refuse", "zero"))
-        for name in ("sensitivity_cps_per_MBq", "duration_s", "patient_weight_kg"):
-            _positive(f"[[activity]] {name}", getattr(entry, name))
-        hours = entry.hours_after_administration
-        if hours is not None and (entry.acquired_at or not (math.isfinite(hours) and hours >= 0)):
-            raise SynthDoseError(
-                f"[[activity]] hours_after_administration has to be 0 or more, in place of acquired_at; found {hours}."
-            )
-        if entry.unit:
-            _one_of("[[activity]] unit", entry.unit, ("Bq/ml", "counts", "g/ml", "MBq*s", "MBq*s/ml"))
+    check_time_points(plan.activity)
     for row in plan.organ_activity:
         given = [n for n in ("tia_MBq_s", "residence_time_h", "activity_MBq") if getattr(row, n) is not None]
         if len(given) != 1:
@@ -323,11 +270,6 @@ def _check_activity(plan: RunPlan) -> None:
 
 def _check_therapy(plan: RunPlan) -> None:
     _positive("[therapy] administered_MBq", plan.therapy.administered_MBq)
-    kinetics = plan.kinetics
-    _positive("[kinetics] rest_effective_half_life_h", kinetics.rest_effective_half_life_h)
-    for name in ("effective_half_life_h", "biological_half_life_h"):
-        for organ, value in getattr(kinetics, name).items():
-            _positive(f"[kinetics.{name}] {organ}", value)
     _positive("[therapy] progeny_max_half_life_d", plan.therapy.progeny_max_half_life_d)
     if isinstance(plan.therapy.progeny, str):
         _one_of("[therapy] progeny", plan.therapy.progeny, ("none", "all"))

@@ -16,6 +16,7 @@ from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
 from ..dosimetry import ConstraintResult, DoseVolumeHistogram, OrganDoseRow
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
+from .activity_tables import CurveRow
 from .clinical import BedRow
 from .report_quality import SegmentationRow
 
@@ -80,6 +81,10 @@ class ReportContents:
     constraints : sequence of (which dose, ConstraintResult)
     bed : sequence of BedRow
     activity : TimeIntegratedActivity, optional
+    courses : sequence of CurveRow
+        Time courses of several time points.
+    time_activity : sequence of (caption, address)
+        Pictures of them, see `time_pictures`.
     segmentation : sequence of SegmentationRow
         See `segmentation_rows`.
     segmentation_source : str
@@ -118,6 +123,8 @@ class ReportContents:
     constraints: Sequence[tuple[str, ConstraintResult]] = ()
     bed: Sequence[BedRow] = ()
     activity: TimeIntegratedActivity | None = None
+    courses: Sequence[CurveRow] = ()
+    time_activity: Sequence[tuple[str, str]] = ()
     segmentation: Sequence[SegmentationRow] = ()
     segmentation_source: str = ""
     radiomics: str = ""

@@ -45,6 +45,8 @@ from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentati
 from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
+from .activity import ActivityResult, time_integrate
+from .activity_tables import kinetics_record, write_activity_tables
 from .clinical import assess
 from .engine_plan import EngineOptions
 from .engines import compare_engines, engine_dose, write_engine_comparison
@@ -53,7 +55,7 @@ from .plan import SCHEMA, DosePlan, RunPlan, write_plan
 from .report import write_report
 from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
-from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, time_integrate, to_dose_grid
+from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, to_dose_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +149,8 @@ def run_patient(
         dose_ct, dose_labels = to_dose_grid(plan.dose, ct, labels)
         phantom = make_phantom(plan.phantom, dose_ct, dose_labels)
     with clock.stage("activity"):
-        tia, activity = time_integrate(plan, phantom)
+        found = time_integrate(plan, phantom, dose_ct, progress)
+        tia = found.tia
         settings = _settings(plan, phantom)
         therapy = plan.therapy
         emissions, progeny_notes = emissions_of(
@@ -161,6 +164,7 @@ def run_patient(
     clear_results(folder, keep_checkpoint=resume)
     with clock.stage("results"):
         _write_inputs(folder, plan, dose_ct, phantom, tia)
+        write_activity_tables(folder, found)
     with clock.stage("transport"):
         key = _transport_key(plan, phantom, tia)
         # a finished transport is kept without its components
@@ -202,7 +206,7 @@ def run_patient(
         with clock.stage("scene"):
             warnings += write_scene(folder)
     notes = {
-        "images": (*ct.notes, *(activity.notes if activity else ())),
+        "images": (*ct.notes, *found.notes),
         "organs": labels.notes,
         "phantom": tuple(note for note in phantom.notes if note not in labels.notes),
         "activity": tia.notes,
@@ -211,10 +215,10 @@ def run_patient(
         "dosimetry": clinical.notes,
     }
     with clock.stage("report"):
-        record = _provenance(plan, ct, activity, simulated, tia, clock.seconds, [*warnings, *sum(notes.values(), ())])
+        record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())])
         record |= clinical.record()
         contents = report_contents(
-            plan, dose_ct, phantom, tia, dose, clinical, simulated, record, notes, tuple(warnings), radiomics, folder
+            plan, dose_ct, phantom, found, dose, clinical, simulated, record, notes, tuple(warnings), radiomics, folder
         )
         write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds
@@ -358,13 +362,12 @@ def _load_checkpoint(folder: Path, key: str, phantom: VoxelPhantom) -> Simulatio
 def _provenance(
     plan: RunPlan,
     ct: ImageVolume,
-    activity: ImageVolume | None,
+    found: ActivityResult,
     simulated: SimulationResult,
-    tia: TimeIntegratedActivity,
     seconds: Mapping[str, float],
     notes: list[str],
 ) -> dict[str, Any]:
-    inputs = {"image": ct.source_files, "activity": activity.source_files if activity else ()}
+    inputs = {"image": ct.source_files, "activity": found.source_files}
     if plan.segmentation.path is not None and plan.segmentation.path.is_file():
         inputs["segmentation"] = (str(plan.segmentation.path),)
     nuclide = get_nuclide(plan.therapy.nuclide)
@@ -374,7 +377,8 @@ def _provenance(
         "versions": versions(),
         "computer": computer(),
         "inputs": {name: _hash_files(files) for name, files in inputs.items() if files},
-        "nuclide": {"name": nuclide.name, "half_life_s": nuclide.half_life_s, "decays": tia.decays},
+        "nuclide": {"name": nuclide.name, "half_life_s": nuclide.half_life_s, "decays": found.tia.decays},
+        **({"kinetics": kinetics_record(found)} if found.course else {}),
         "transport": _plain_fields(simulated),
         "seconds": dict(seconds),
         "notes": list(notes),

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DoseMap, ImageVolume, VoxelPhantom
-from ..kinetics import TimeIntegratedActivity
 from ..transport import SimulationResult
+from .activity import ActivityResult
+from .activity_tables import curve_rows
 from .clinical import Clinical
 from .plan import RunPlan
 from .report import EnergyBalance, ReportContents, ReportInput
+from .report_kinetics import time_pictures
 from .report_quality import segmentation_rows
 
 ENGINE_NAMES = {"monte-carlo": "Monte Carlo", "kernel": "Convolution with voxel S-kernels", "local": "Local deposition"}
@@ -22,6 +24,9 @@ FILES = {
     "labels.seg.nrrd": "organs, for Slicer",
     "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",
     "tia_MBq_s.nrrd": "time-integrated activity per voxel, MBq s",
+    "kinetics.csv, time_activity.csv": "time courses per organ, their integrals and uncertainties",
+    "registration.csv": "how time points were registered, and how well",
+    "activity_fields.csv": "every field of the activity images, its value and where it comes from",
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
     "organ_doses.csv, dvh.csv": "organ doses and dose-volume histograms",
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
@@ -38,7 +43,7 @@ def report_contents(
     plan: RunPlan,
     ct: ImageVolume,
     phantom: VoxelPhantom,
-    tia: TimeIntegratedActivity,
+    found: ActivityResult,
     dose: DoseMap,
     clinical: Clinical,
     simulated: SimulationResult,
@@ -70,7 +75,9 @@ def report_contents(
         histograms=clinical.histograms,
         constraints=clinical.constraints,
         bed=clinical.bed,
-        activity=tia,
+        activity=found.tia,
+        courses=curve_rows(found),
+        time_activity=time_pictures(found, plan.dose.organs),
         segmentation=segmentation_rows(phantom, ct),
         segmentation_source=_segmentation_source(plan),
         radiomics=radiomics,

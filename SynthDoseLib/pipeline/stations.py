@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -22,23 +21,12 @@ from ..core import (
     silent,
 )
 from ..io import read_image, read_labels
-from ..kinetics import (
-    OrganSource,
-    TimeIntegratedActivity,
-    activity_from_counts,
-    activity_from_suv,
-    from_map,
-    from_organs,
-    time_integrated_activity,
-)
 from ..phantom import HUCalibration, add_box, build_phantom, read_calibration, schneider_calibration
-from ..physics import get_nuclide
 from ..segmentation import apply_table, label_table, match_organs, organ_group, segment_tissue, segment_with_bundle
-from .plan import ActivityPlan, DosePlan, ImagePlan, OverridePlan, PhantomPlan, RunPlan, SegmentationPlan
+from .plan import DosePlan, ImagePlan, OverridePlan, PhantomPlan, SegmentationPlan
 
 AIR_HU = -1000.0
 MOST_VOXELS_ALONG = 2000  # of the shortest side: more is a wrong unit
-NOMINAL_START = datetime(2000, 1, 1)
 
 
 def read_ct(plan: ImagePlan) -> ImageVolume:
@@ -169,111 +157,6 @@ def groups_of(labels: LabelMap, wanted: Sequence[str]) -> dict[str, tuple[str, .
     """Members of those names in `wanted` that are groups and not labels themselves."""
     counts = labels.voxel_counts()
     return {name: members(name, labels) for name in wanted if name not in counts}
-
-
-def time_integrate(plan: RunPlan, phantom: VoxelPhantom) -> tuple[TimeIntegratedActivity, ImageVolume | None]:
-    """Decays per voxel from administration to infinity, and the activity image if there is one."""
-    nuclide = get_nuclide(plan.therapy.nuclide)
-    labels = phantom.labels
-    administered = plan.therapy.administered_MBq
-    if plan.organ_activity:
-        sources = [OrganSource(**dataclasses.asdict(row)) for row in plan.organ_activity]
-        groups = groups_of(labels, [row.organ for row in plan.organ_activity])
-        tia = from_organs(
-            sources,
-            labels,
-            physical_half_life_s=nuclide.half_life_s,
-            administered_MBq=administered,
-            groups=groups,
-        )
-        return tia, None
-    entry = plan.activity[0]
-    image = _read_activity(entry)
-    if entry.tia_MBq_s is not None:
-        return from_map(image, labels, administered_MBq=administered, negative=entry.negative), None
-    administered_at, acquired_at, administered = _times(plan, image, administered)
-    image = _to_concentration(entry, image, administered, administered_at, acquired_at, nuclide.half_life_s)
-    kinetics = plan.kinetics
-    named = [*kinetics.effective_half_life_h, *kinetics.biological_half_life_h]
-    tia = time_integrated_activity(
-        image,
-        labels,
-        physical_half_life_s=nuclide.half_life_s,
-        administered_at=administered_at,
-        effective_half_life_h=kinetics.effective_half_life_h,
-        biological_half_life_h=kinetics.biological_half_life_h,
-        rest_effective_half_life_h=kinetics.rest_effective_half_life_h,
-        groups=groups_of(labels, named),
-        acquired_at=acquired_at,
-        administered_MBq=administered,
-        negative=entry.negative,
-    )
-    return tia, image
-
-
-def _read_activity(entry: ActivityPlan) -> ImageVolume:
-    path = entry.tia_MBq_s or entry.path
-    assert path is not None
-    image = read_image(
-        path,
-        series=entry.series or None,
-        spacing_mm=entry.spacing_mm,
-        orientation=entry.orientation or None,
-    )
-    return dataclasses.replace(image, unit=entry.unit) if entry.unit else image
-
-
-def _times(plan: RunPlan, image: ImageVolume, administered: float | None) -> tuple[datetime, datetime, float | None]:
-    """Times of administration and scan, from the plan or else from the image; what is missing is asked for by name."""
-    entry = plan.activity[0]
-    administered_at = plan.therapy.administered_at or image.metadata.get("injected_at")
-    if entry.hours_after_administration is not None:
-        start = administered_at or NOMINAL_START  # only the time between the two counts
-        acquired_at = start + timedelta(hours=entry.hours_after_administration)
-        return start, acquired_at, administered or image.metadata.get("injected_activity_MBq")
-    acquired_at = entry.acquired_at or image.acquired_at
-    lacking = []
-    if administered_at is None:
-        lacking.append("[therapy] administered_at (the image does not say when the activity was given)")
-    if acquired_at is None:
-        lacking.append("[[activity]] acquired_at or hours_after_administration (the image does not say when it was taken)")
-    if lacking or administered_at is None or acquired_at is None:
-        raise SynthDoseError(f"Please add to the plan: {'; '.join(lacking)}.")
-    return administered_at, acquired_at, administered or image.metadata.get("injected_activity_MBq")
-
-
-def _to_concentration(
-    entry: ActivityPlan,
-    image: ImageVolume,
-    administered: float | None,
-    administered_at: datetime,
-    acquired_at: datetime,
-    half_life_s: float,
-) -> ImageVolume:
-    if image.unit == "Bq/ml":
-        return image
-    if image.unit == "g/ml":
-        weight = entry.patient_weight_kg or image.metadata.get("patient_weight_kg")
-        lacking = [] if administered else ["[therapy] administered_MBq"]
-        lacking += [] if weight else ["[[activity]] patient_weight_kg"]
-        if not weight or not administered:
-            raise SynthDoseError(
-                f"The activity image is in SUV (g/ml) and its file lacks what turns it into Bq/ml: {', '.join(lacking)}. "
-                "Add it to the plan."
-            )
-        return activity_from_suv(
-            image,
-            injected_MBq=administered,
-            weight_kg=weight,
-            seconds_since_injection=(acquired_at - administered_at).total_seconds(),
-            physical_half_life_s=half_life_s,
-        )
-    if entry.sensitivity_cps_per_MBq and entry.duration_s:
-        return activity_from_counts(image, sensitivity_cps_per_MBq=entry.sensitivity_cps_per_MBq, duration_s=entry.duration_s)
-    raise SynthDoseError(
-        f'The unit of the activity image is {image.unit or "not stated"}. Give [[activity]] unit = "Bq/ml" if that is what '
-        "it holds, or sensitivity_cps_per_MBq and duration_s to calibrate counts."
-    )
 
 
 def describe_masses(phantom: VoxelPhantom) -> str:
