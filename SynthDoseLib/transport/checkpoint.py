@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core import Emission, VoxelPhantom
 from .batches import Batches, Statistics
-from .cache import engine_hash
+from .cache import engine_hash, physics_hash
 from .limits import Plan
 from .sources import Source
 from .values import CheckpointError, RunSettings, part_name
@@ -35,7 +35,7 @@ def problem_key(phantom: VoxelPhantom, source: Source, emissions: Sequence[Emiss
     digest = hashlib.blake2b(digest_size=20)
     decisive = [getattr(settings, name) for name in _DECIDE_DOSE]
     notes_do_not_matter = dataclasses.replace(phantom, notes=(), labels=dataclasses.replace(phantom.labels, notes=()))
-    _feed(digest, [FORMAT, kind, engine_hash(), decisive, notes_do_not_matter, source, list(emissions)])
+    _feed(digest, [FORMAT, kind, engine_hash(), physics_hash(), decisive, notes_do_not_matter, source, list(emissions)])
     return digest.hexdigest()
 
 

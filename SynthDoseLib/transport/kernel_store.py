@@ -7,15 +7,14 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Emission, Material, SynthDoseError, atomic_path, resource_path
-from .cache import engine_hash, user_cache_folder
+from ..core import Emission, Material, SynthDoseError, atomic_path
+from .cache import engine_hash, physics_hash, user_cache_folder
 from .values import RunSettings
 
 MEV_PER_G_IN_GY = 1.602176634e-10
@@ -86,17 +85,6 @@ def mirrored(octant: NDArray[Any]) -> NDArray[Any]:
     return octant[np.ix_(*places)]
 
 
-@cache
-def _physics_hash() -> str:
-    """Of the tables and modules that the engine draws its physics from."""
-    digest = hashlib.sha256()
-    code = sorted((Path(__file__).resolve().parents[1] / "physics").glob("*.py"))
-    for path in [*code, *sorted(resource_path("physics").glob("*.npz"))]:
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _about_material(material: Material) -> dict[str, Any]:
     return {**asdict(material), "mass_fractions": dict(sorted(material.mass_fractions.items()))}
 
@@ -112,7 +100,7 @@ def kernel_recipe(
     ignored = {"threads", "device", "organs"}
     return json.dumps(
         {
-            "format": FORMAT, "engine": engine_hash(), "physics": _physics_hash(), "voxel_mm": spacing, "radius_mm": reach_mm,
+            "format": FORMAT, "engine": engine_hash(), "physics": physics_hash(), "voxel_mm": spacing, "radius_mm": reach_mm,
             "material": _about_material(material), "emissions": sent,
             "settings": {name: value for name, value in asdict(settings).items() if name not in ignored},
         }

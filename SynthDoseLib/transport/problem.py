@@ -20,6 +20,7 @@ from .histories import ALPHA, KINDS, Tables, run_histories
 from .locality import local_range_classes
 from .particle_lists import ParticleListSource, list_notes
 from .sources import Source, build_source
+from .table_store import kept_tables, table_recipe
 from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
 from .tallies import add_list, add_rest, compact, organ_energies, range_of_labels
 
@@ -163,12 +164,18 @@ def _tables(
     materials: tuple[Material, ...], max_energy_MeV: float, with_alphas: bool
 ) -> tuple[PhotonTables, ElectronTables, AlphaTables]:
     """Tables of all particles; kept for the next run with the same materials, as S values need it."""
-    return (
-        build_photon_tables(materials, max_energy_MeV),
-        # these tables end a little above the energy asked for, and the data at 20 MeV
-        build_electron_tables(materials, min(max_energy_MeV, E_HIGHEST * (1 - 2e-6))),
-        build_alpha_tables(materials, with_alphas),
-    )
+
+    def build() -> tuple[PhotonTables, ElectronTables, AlphaTables]:
+        return (
+            build_photon_tables(materials, max_energy_MeV),
+            # these tables end a little above the energy asked for, and the data at 20 MeV
+            build_electron_tables(materials, min(max_energy_MeV, E_HIGHEST * (1 - 2e-6))),
+            build_alpha_tables(materials, with_alphas),
+        )
+
+    recipe = table_recipe(materials, max_energy_MeV, with_alphas)
+    photons, electrons, alphas = kept_tables(recipe, (PhotonTables, ElectronTables, AlphaTables), build)
+    return photons, electrons, alphas
 
 
 def components_of(groups: Sequence[EmissionGroup]) -> dict[str, tuple[int, ...]]:
