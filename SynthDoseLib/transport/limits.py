@@ -26,7 +26,7 @@ HOPELESS_HISTORIES = 2_000_000
 BATCHES, MOST_BATCHES = 64, 1 << 40
 PILOT_HISTORIES, MOST_PILOT_HISTORIES = 4000, 100_000  # of each group of emissions
 _OPEN_BATCHES = 48  # for a run whose length is not known: the pilot's estimate may be off by as much as 30 %
-_FEWEST_BATCHES = 2
+_FEWEST_BATCHES = 10
 MOST_MEV_IN_BATCH = 1e8
 """The tally of one voxel holds a third more."""
 

@@ -178,8 +178,7 @@ def build_source(source: Source, phantom: VoxelPhantom, seed: int = 0) -> Source
         centre = _vector("centre_mm_ras", source.centre_mm_ras)
         if not (np.isfinite(source.radius_mm) and source.radius_mm > 0):
             raise SynthDoseError(f"radius_mm of the sphere has to be positive; found {source.radius_mm}.")
-        for offset in np.vstack([np.zeros(3), np.eye(3), -np.eye(3)]) * source.radius_mm:
-            _require_matter(phantom, centre + offset, "The sphere source")
+        _require_sphere_in_matter(phantom, centre, source.radius_mm)
         return _tables(SPHERE, [*_to_frame(phantom.grid, centre), source.radius_mm / 10])
     return _build_beam(source, phantom.grid)
 
@@ -212,6 +211,25 @@ def _require_matter(phantom: VoxelPhantom, ras_mm: NDArray[np.float64], what: st
         raise SynthDoseError(f"{what} reaches outside the phantom: RAS {place} mm is not in its grid.")
     if phantom.density_g_cm3[tuple(index[::-1])] <= 0:
         raise SynthDoseError(f"{what} lies in vacuum: the density at RAS {place} mm is 0. Place it inside the body.")
+
+
+def _require_sphere_in_matter(phantom: VoxelPhantom, centre: NDArray[np.float64], radius_mm: float) -> None:
+    grid = phantom.grid
+    axes = grid.directions.T  # along these a sphere reaches farthest towards the faces of the grid
+    for offset in np.vstack([np.zeros(3), axes, -axes]) * radius_mm:
+        _require_matter(phantom, centre + offset, "The sphere source")
+    middle, reach = grid.to_ijk(centre), radius_mm / np.asarray(grid.spacing_mm)
+    low = np.maximum(np.ceil(middle - reach).astype(int), 0)
+    high = np.minimum(np.floor(middle + reach).astype(int) + 1, grid.shape[::-1])
+    spans = [np.arange(first, last) - place for first, last, place in zip(low, high, middle, strict=True)]
+    i, j, k = (span * size for span, size in zip(spans, grid.spacing_mm, strict=True))
+    inside = k[:, None, None] ** 2 + j[None, :, None] ** 2 + i[None, None, :] ** 2 <= radius_mm**2
+    density = phantom.density_g_cm3[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    empty = int(np.count_nonzero(inside & (density <= 0)))
+    if empty:
+        raise SynthDoseError(
+            f"The sphere source holds {empty} voxels of zero density (vacuum). Make it smaller or place it inside the body."
+        )
 
 
 def _build_volume(source: VolumeSource, phantom: VoxelPhantom) -> SourceTables:

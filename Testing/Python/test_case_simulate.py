@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -355,3 +356,57 @@ def test_a_killed_run_is_resumed_to_the_same_result(case, tmp_path, capsys):
     for name in ("dose_Gy.nrrd", "sigma_Gy.nrrd", "organs.csv"):
         assert (killed / name).read_bytes() == (straight / name).read_bytes()
     assert main(["simulate", str(case), "--out", str(tmp_path / "new"), "--resume"]) == 0  # nothing there: from the beginning
+
+
+ORGANS = "weights = { kidneys = 3, liver = 1 }"
+POINT = 'kind = "point"\nposition_mm_ras = [{}, 0, 0]'
+SPHERE = 'kind = "sphere"\ncentre_mm_ras = [0, 0, 0]\nradius_mm = {}'
+BEAM = 'kind = "beam"\ncentre_mm_ras = [{}, 0, 60]\ndirection_ras = [0, 0, -1]\nsize_mm = [10, 10]'
+RUN = "histories = 2000\nthreads = 1"
+
+
+@pytest.mark.parametrize(
+    ("density", "old", "new", "message"),
+    [
+        ((2, 3, 3, 0.0), "", "", "zero density"),
+        ((2, 3, 3, np.nan), "", "", "finite and not negative; found nan"),
+        ((2, 3, 3, -0.1), "", "", "finite and not negative; found -0.1"),
+        (None, 'kind = "organs"\n' + ORGANS, POINT.format(100.0), "outside the phantom"),
+        ((4, 5, 5, 0.0), 'kind = "organs"\n' + ORGANS, POINT.format(0.0), "lies in vacuum"),
+        (None, 'kind = "organs"\n' + ORGANS, SPHERE.format(30.0), "outside the phantom"),
+        (None, 'kind = "organs"\n' + ORGANS, SPHERE.format(-1.0), "radius_mm"),
+        (None, 'kind = "organs"\n' + ORGANS, BEAM.format(500.0), "misses the phantom"),
+        (None, 'particle = "photon"\nenergy_MeV = 0.2', 'particle = "alpha"\nenergy_MeV = 12.0', "tables end at"),
+        (None, 'particle = "photon"\nenergy_MeV = 0.2', 'particle = "photon"\nenergy_MeV = 0.0', "positive"),
+        (None, 'particle = "photon"\nenergy_MeV = 0.2', 'particle = "photon"\nenergy_MeV = nan', "finite"),
+        (None, RUN, "histories = 10", "at least 100"),
+        (None, RUN, "histories = 1000\nrelative_sigma = 0.1", "needs the organs"),
+        (None, RUN, 'histories = 1000\norgans = ["lung_left"]', "kidneys, liver"),
+        (None, RUN, "max_seconds = -1", "max_seconds"),
+        (None, RUN, "histories = 1000\nthreads = -1", "threads"),
+        (None, RUN, 'histories = 1000\nestimator = "magic"', "auto, analog"),
+        (None, "index = 7", "index = 300", "300|7"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_one_message(case, tmp_path, capsys, density, old, new, message):
+    """Through the command line: exit 2, one message, nothing written."""
+    if density is not None:
+        k, j, i, value = density
+        values = np.ones(GRID.shape, np.float32)
+        values[k, j, i] = value
+        write_volume(case.parent / "density.nrrd", values, GRID)
+        rewrite(case, 'organs = "organs.nrrd"', 'organs = "organs.nrrd"\ndensity = "density.nrrd"')
+    if old:
+        rewrite(case, old, new)
+    assert main(["simulate", str(case), "--out", str(tmp_path / "out")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("synthdose: ")]
+    assert len(lines) == 1
+    assert re.search(message, lines[0]), lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_materials_are_refused(case):
+    entry = "[[phantom.material]]\nindex = {}\nname = 'm{}'\ndensity_g_cm3 = 1.0\nmass_fractions = {{ O = 1.0 }}\n"
+    rewrite(case, "[[phantom.organ]]", "".join(entry.format(n, n) for n in range(10, 270)) + "[[phantom.organ]]")
+    with pytest.raises(SynthDoseError, match="at most 255 materials"):
+        read_case(case)

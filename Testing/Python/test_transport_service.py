@@ -292,3 +292,55 @@ def test_s_values_honour_sigma_and_go_on_from_their_checkpoints(tmp_path):
         simulate_s_values(phantom_of(), [BETA], settings, checkpoint=tmp_path / "kept")
     alone = simulate_s_values(phantom_of(), [GAMMA], settings, ["liver"])
     assert alone == (straight[1],)
+
+
+# bad input
+
+
+def test_a_sphere_that_is_partly_outside_or_in_vacuum_is_refused():
+    tilt = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    oblique = VoxelGrid.from_spacing((13, 14, 15), (5.0, 5.0, 5.0), directions=tilt)
+    phantom = phantom_of(oblique)
+    near_a_face = tuple(oblique.to_ras((2.6, 7.0, 6.0)))  # 15.5 mm along i; along R and A there is more room
+    settings = RunSettings(histories=1000, threads=1)
+    simulate(phantom, SphereSource(near_a_face, 15.0), [GAMMA], settings)
+    with pytest.raises(SynthDoseError, match="outside the phantom"):
+        simulate(phantom, SphereSource(near_a_face, 17.0), [GAMMA], settings)
+    density = phantom.density_g_cm3.copy()
+    density[6, 7, 4] = 0.0
+    hollow = VoxelPhantom(oblique, phantom.material_index, density, phantom.materials, phantom.labels)
+    with pytest.raises(SynthDoseError, match="1 voxels of zero density"):
+        simulate(hollow, SphereSource(near_a_face, 15.0), [GAMMA], settings)
+
+
+def test_too_few_histories_for_the_emissions_are_refused():
+    lines = [Emission.line(particle, energy, 1.0) for energy in (0.02, 0.3, 0.5, 1.0) for particle in ("photon", "electron")]
+    lines += [Emission.line("photon", energy, 1.0) for energy in (0.005, 0.07, 0.15, 2.0)] + [ALPHA, POSITRON]
+    with pytest.raises(SynthDoseError, match="100 histories are too few.*12 groups"):
+        simulate(phantom_of(), KIDNEY, lines, RunSettings(histories=100, threads=1))
+
+
+def test_few_batches_are_said_so():
+    result = simulate(phantom_of(), KIDNEY, [BETA, GAMMA], RunSettings(histories=100, threads=1))
+    assert result.histories == 100
+    assert result.batches == 50
+    lines = [Emission.line("photon", 0.1 + 0.1 * n, 1.0) for n in range(8)]
+    few = simulate(phantom_of(), KIDNEY, lines, RunSettings(histories=100, threads=1))
+    assert few.batches == 12
+    assert any("12 batches only" in note for note in few.notes)
+
+
+@pytest.mark.parametrize("particle", ["photon", "electron", "positron", "alpha"])
+def test_energies_below_the_tables_stay_where_they_are(particle):
+    """Below 1 keV (alphas: the shortest range) nothing is transported; a positron's quanta still are."""
+    phantom, position = phantom_of(), (0.3, 0.4, 0.2)
+    result = simulate(
+        phantom, PointSource(position), [Emission.line(particle, 0.0009, 1.0)], RunSettings(histories=200, threads=1)
+    )
+    i, j, k = np.floor(GRID.to_ijk(position) + 0.5).astype(int)
+    energy = float(result.dose.dose_Gy[k, j, i]) * 0.125 / 1.602176634e-10
+    if particle == "positron":
+        assert energy >= 0.0009
+        assert result.energy_emitted_MeV == pytest.approx(1.02199790 + 0.0009)
+    else:
+        assert energy == pytest.approx(0.0009, rel=1e-5)
