@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SynthDoseLib.core import Emission, LabelMap, VoxelGrid, VoxelPhantom, organ_table
-from SynthDoseLib.physics import alpha_csda_range, get_material, stopping_powers
+from SynthDoseLib.physics import alpha_csda_range, decay_emissions, get_material, stopping_powers
 from SynthDoseLib.transport import OrganSource, PointSource, RunSettings, SimulationResult, SphereSource, VolumeSource, simulate
 from SynthDoseLib.transport.sources import Source
 
 from .comparison import Comparison, absolute, compare
 from .penred_cases import slab_phantom
 from .precision import Effort, precise_run
+from .pulls import SOURCE, pulls_of, two_organs
 from .reference_cases import CASES, REFERENCE, load_case
 from .shells import sphere_directions
 
@@ -260,4 +261,19 @@ def estimators(effort: Effort) -> list[Comparison]:
             )
             for name in boxes
         ]
+    return rows
+
+
+def honest_sigma(effort: Effort) -> list[Comparison]:
+    """Pulls between independent seeds: mean 0, mean square 1."""
+    rows = []
+    for nuclide, histories, pairs in (("Lu-177", 100_000, 32), ("I-131", 100_000, 32)):
+        settings = RunSettings(histories=histories, seed=200, threads=effort.threads)
+        pairs = max(8, int(pairs * effort.share))
+        for what, pulls in zip(
+            ("organs", "voxels"), pulls_of(two_organs(), SOURCE, decay_emissions(nuclide), settings, pairs), strict=True
+        ):
+            for quantity, (value, error), right in (("mean", pulls.bias, 0.0), ("mean square", pulls.width, 1.0)):
+                title = f"{nuclide}, {pulls.number} {what}, {pairs} pairs of runs"
+                rows.append(absolute(title, f"{quantity} of the pulls, less {right:g}", value - right, error, 0.05))
     return rows

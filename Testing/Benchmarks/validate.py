@@ -20,7 +20,7 @@ from .peer import available
 from .penred_cases import all_comparisons
 from .point_kernels import ELECTRON_KERNELS, PHOTON_KERNELS, compare_electron_kernel, compare_photon_kernel
 from .precision import Effort
-from .principles import closed_forms, energy_balance, estimators, fano, oblique_source, reciprocity
+from .principles import closed_forms, energy_balance, estimators, fano, honest_sigma, oblique_source, reciprocity
 from .reference_cases import CASES, REFERENCE, compare_precisely
 from .results import RESULTS, write_section
 from .voxel_values import compare_lanconelli, compare_mird17, compare_s_values, compare_spheres
@@ -62,6 +62,7 @@ GROUPS: dict[str, tuple[str, Group]] = {
     "reciprocity": ("Reciprocity in water", reciprocity),
     "estimators": ("Estimator `auto` beside `analog`", estimators),
     "energy": ("Energy balance: analog 1e-6, auto three standard errors", energy_balance),
+    "sigma": ("Sigma: pulls between independent seeds", honest_sigma),
     "oblique": ("Sources off the centre of an oblique phantom: centre of the dose, mm", oblique_source),
     "s values": ("Voxel S values of Y-90 in 3 mm", compare_s_values),
     "lanconelli": ("Voxel S values of Lanconelli et al. 2012 (DOSXYZnrc)", compare_lanconelli),
