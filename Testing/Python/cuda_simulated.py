@@ -15,7 +15,7 @@ import numpy as np
 from numba import cuda
 
 from SynthDoseLib.core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom
-from SynthDoseLib.transport import PointSource, RunSettings, simulate
+from SynthDoseLib.transport import PointSource, RunSettings, cuda_device, simulate
 from SynthDoseLib.transport.cuda_device import Gpu
 from SynthDoseLib.transport.problem import Problem, build_problem, new_work
 
@@ -115,14 +115,19 @@ def compare_engines() -> dict[str, Any]:
     }
 
 
-def refused_for_memory() -> str:
-    """What is said when the GPU has a megabyte left."""
+def refused_for_memory() -> dict[str, Any]:
+    """What is said and done when the GPU has a megabyte left."""
     cuda.current_context = lambda: SimpleNamespace(get_memory_info=lambda: SimpleNamespace(free=2**20))
+    cuda_device._has_driver = lambda: True
+    settings = RunSettings(histories=400, device="auto", threads=1)
+    emissions = [Emission.line("photon", 0.2, 1.0)]
+    result = simulate(heterogeneous(5.0), PointSource((0.0, 0.0, 0.0)), emissions, settings)
+    message = ""
     try:
         Gpu(problems()[2])
     except SynthDoseError as error:
-        return str(error)
-    return ""
+        message = str(error)
+    return {"message": message, "device": result.device, "notes": result.notes}
 
 
 def main() -> None:

@@ -56,8 +56,16 @@ def test_a_whole_simulation_gives_the_same_result_in_the_simulator(simulated):
 @needs_numba_cuda
 @pytest.mark.slow
 def test_too_little_memory_is_an_error_that_says_how_much_is_needed_and_free(simulated):
-    assert "has 0.00 GiB of free memory" in simulated["memory"]
-    assert "needs 0." in simulated["memory"]
+    message = simulated["memory"]["message"]
+    assert "has 0.00 GiB of free memory" in message
+    assert "needs 0." in message
+
+
+@needs_numba_cuda
+@pytest.mark.slow
+def test_auto_goes_back_to_the_cpu_where_the_gpu_is_too_small_and_says_so(simulated):
+    assert simulated["memory"]["device"] == "cpu"
+    assert any(note.startswith("The CPU was used: The GPU (simulator) has") for note in simulated["memory"]["notes"])
 
 
 @needs_numba_cuda
