@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from ..core import SynthDoseError
 from .curves import Floats, curve_model
-from .fit import CurveFit, fit_curve, fixed_parameters
+from .fit import SURPRISING, CurveFit, fit_curve, fixed_parameters
 from .time_points import TimeActivity
 
 CANDIDATES = ("mono", "mono-uptake", "bi", "bi-uptake", "tri")
@@ -178,21 +179,49 @@ def fit_models(
         else:
             usable.append(fit)
     notes: list[str] = []
+    scores = {fit.model: fit.aicc for fit in usable}
+    simplest_fit = min(fits, key=lambda f: (not f.converged, len(f.parameters), f.chi_squared))
+    if all(map(_contradicted, usable or [simplest_fit])) and (larger := [f for f in fits if _worth_more_parameters(f)]):
+        # more phases are needed than AICc can judge by so few points: Akaike's criterion without its correction
+        scores = {f.model: _akaike(f) for f in (*usable, *larger)}
+        usable += larger
+        rejected = {name: why for name, why in rejected.items() if name not in scores}
+        notes.append(
+            f"{data.region}: the simpler models contradict the data (chi-squared), and {len(data.times_h)} time points are "
+            "too few for the correction of AICc; the models were weighed by Akaike's criterion without it."
+        )
     if not usable:
-        simplest_fit = min(fits, key=lambda f: (not f.converged, len(f.parameters), f.chi_squared))
         rejected.pop(simplest_fit.model, None)
         notes.append(
             f"{data.region}: {len(data.times_h)} time points do not tell the models apart; the one with the fewest parameters, "
             f"{simplest_fit.model}, was taken."
         )
         return ModelAverage((simplest_fit,), (1.0,), rejected, (*simplest_fit.notes, *notes))
-    usable.sort(key=lambda f: f.aicc)
-    relative = np.exp(-0.5 * (np.array([f.aicc for f in usable]) - usable[0].aicc))
+    usable.sort(key=lambda f: scores[f.model])
+    lowest = scores[usable[0].model]
+    relative = np.exp(-0.5 * (np.array([scores[f.model] for f in usable]) - lowest))
     if not average:
         relative = np.where(np.arange(len(usable)) == 0, 1.0, 0.0)
     weights = tuple(float(w) for w in relative / relative.sum())
     said = dict.fromkeys(note for f, w in zip(usable, weights, strict=True) if w >= LEAST_WEIGHT for note in f.notes)
-    return ModelAverage(tuple(usable), weights, rejected, tuple(said))
+    return ModelAverage(tuple(usable), weights, rejected, (*said, *notes))
+
+
+def _contradicted(fit: CurveFit) -> bool:
+    """Whether the data rule a model out: known noise, and more scatter than it explains."""
+    left = fit.degrees_of_freedom
+    return fit.noise_known and left > 0 and float(stats.chi2.sf(fit.chi_squared, left)) < SURPRISING
+
+
+def _worth_more_parameters(fit: CurveFit) -> bool:
+    """Whether a model that AICc cannot judge fits: known noise, parameters known, data not against it."""
+    known = fit.noise_known and not math.isfinite(fit.aicc) and fit.converged
+    return known and not _contradicted(fit) and not _poorly_known(fit)
+
+
+def _akaike(fit: CurveFit) -> float:
+    """Akaike's criterion for known noise, without the correction for few data."""
+    return fit.chi_squared + 2 * (len(fit.data.times_h) - fit.degrees_of_freedom)
 
 
 def _unusable(fit: CurveFit) -> str:
@@ -201,6 +230,11 @@ def _unusable(fit: CurveFit) -> str:
         return "too few time points for AICc"
     if not fit.converged:
         return "did not converge"
+    return _poorly_known(fit)
+
+
+def _poorly_known(fit: CurveFit) -> str:
+    """Which parameter the data do not determine; "" if they determine all."""
     shape = curve_model(fit.model)
     for n, (name, value) in enumerate(fit.parameters.items()):
         if fit.sigmas[name] > MOST_RELATIVE_SIGMA * value:

@@ -19,6 +19,7 @@ from .regrid import checked, onto_phantom
 from .shared import fit_shared
 from .single_time import SingleTimeIntegral, hanscheid, madsen, population_half_life
 from .time_points import TimeActivity, time_activity
+from .transfer import LEAST_OWN, transfer_matrix
 from .trapezoid import TrapezoidIntegral, integrate_trapezoid
 from .values import REST, ActivityRow, Findings, TimeIntegratedActivity, organ_sums, require_positive, residence_time_h
 from .voxelwise import VoxelFit, fit_voxels
@@ -26,7 +27,6 @@ from .voxelwise import VoxelFit, fit_voxels
 METHODS = ("auto", "trapezoid", "hanscheid", "population", "madsen")
 SINGLE = ("hanscheid", "population", "madsen")
 MOST_TIME_POINTS = 10
-LEAST_REST = 0.1  # of the rest of the body that the recovery correction leaves there
 AGREE = 0.1  # between the sum of the voxels' integrals and the organ's own
 RegionIntegral = CurveFit | ModelAverage | TrapezoidIntegral | SingleTimeIntegral
 
@@ -197,7 +197,8 @@ def integrate_time_points(
     volumes = _volumes(labels)
     measured = [organ_sums(m * np.float32(volume_ml * 1e-6), labels) for m in maps]
     regions = [r for r in measured[0] if any(sums.get(r, 0.0) > 0 for sums in measured)]
-    corrected, recovery = _recovered(measured, regions, volumes, options.recovery, findings)
+    corrected, recovery = _recovered(measured, regions, labels, options.recovery, findings)
+    regions = [r for r in regions if any(sums[r] > 0 for sums in corrected)]
     noise = _noise(images, labels, regions, options)
     data = [
         time_activity(
@@ -259,21 +260,17 @@ def _volumes(labels: LabelMap) -> dict[str, float]:
 
 
 def _recovered(
-    measured: list[dict[str, float]],
-    regions: list[str],
-    volumes: Mapping[str, float],
-    curve: RecoveryCurve | None,
-    findings: Findings,
+    measured: list[dict[str, float]], regions: list[str], labels: LabelMap, curve: RecoveryCurve | None, findings: Findings
 ) -> tuple[list[dict[str, float]], dict[str, tuple[float, float, float]]]:
-    """Activities with recovery R, and per region R, its sigma, and what that sigma does to the activity (relative).
-
-    A region's mean concentration is R C + (1 - R) B with the concentration B of the rest of the body. What the correction adds
-    is taken from the rest, where blur had put it.
-    """
+    """Activities without blur, and per region the recovery, its sigma, and what that does to the activity (relative)."""
     result = [dict(sums) for sums in measured]
     factors = {region: (1.0, 0.0, 0.0) for region in regions}
     if curve is None:
         return result, factors
+    findings.notes += curve.notes
+    if curve.form == "sphere":
+        return _unblurred(measured, regions, labels, curve, findings)
+    volumes = _volumes(labels)
     skipped = []
     for region in regions:
         if region == REST:
@@ -284,20 +281,59 @@ def _recovered(
             skipped.append(region)
             continue
         effect = 0.0
-        for sums in result:
-            background = sums.get(REST, 0.0) / volumes[REST] * volumes[region] if volumes.get(REST) else 0.0
-            before = sums[region]
-            after = max((before - (1 - coefficient) * background) / coefficient, 0.0)
+        for sums, before in zip(result, measured, strict=True):
+            # the mean concentration of a region is R C + (1 - R) B with the concentration B of the rest of the body
+            background = before.get(REST, 0.0) / volumes[REST] * volumes[region] if volumes.get(REST) else 0.0
+            after = max((before[region] - (1 - coefficient) * background) / coefficient, 0.0)
             if after > 0:
                 effect = max(effect, abs(after - background) / after * sigma / coefficient)
             sums[region] = after
-            if REST in sums:
-                sums[REST] = max(sums[REST] - (after - before), LEAST_REST * sums[REST])
         factors[region] = (coefficient, sigma, effect)
         findings.say(recovery_note(curve, region, volumes[region]))
     if skipped:
         findings.warn(f"Too small for a recovery correction, left as measured: {', '.join(skipped)}.")
-    findings.notes += curve.notes
+    findings.say(
+        "Recovery was corrected organ by organ, against the concentration of the rest of the body; what spills from one "
+        "organ into another, and from organs into the rest of the body, was left there."
+    )
+    return result, factors
+
+
+def _unblurred(
+    measured: list[dict[str, float]], regions: list[str], labels: LabelMap, curve: RecoveryCurve, findings: Findings
+) -> tuple[list[dict[str, float]], dict[str, tuple[float, float, float]]]:
+    """As `_recovered`, for all regions at once with the width of the blur."""
+    fwhm = curve.parameters["fwhm_mm"]
+    spread = math.sqrt(float(curve.covariance[0, 0]))
+    matrix = transfer_matrix(labels, regions, fwhm)
+    wider = transfer_matrix(labels, regions, fwhm * math.exp(max(spread, 1e-3)))
+    result, changes = [], []
+    for sums in measured:
+        values = np.array([sums.get(region, 0.0) for region in regions])
+        true, other = matrix.solve(values), wider.solve(values)
+        result.append({**sums, **dict(zip(regions, (float(v) for v in true), strict=True))})
+        changes.append(np.abs(other / np.maximum(true, 1e-300) - 1) * (spread / max(spread, 1e-3)))
+    effect = np.max(changes, axis=0)
+    total = [np.array([sums.get(region, 0.0) for region in regions]) for sums in measured]
+    share = sum(total) / np.maximum(sum(np.array([s[r] for r in regions]) for s in result), 1e-300)
+    findings.say(
+        f"Blur was undone between all regions at once (geometric transfer matrix, Gaussian of {fwhm:.2f} mm full width at half "
+        "maximum from the recovery curve): every region is taken to be uniform."
+    )
+    lost = [r for r, own in zip(regions, np.diag(matrix.shares), strict=True) if own < LEAST_OWN]
+    if lost:
+        findings.warn(f"Too small for a recovery correction, left as measured: {', '.join(lost)}.")
+    pairs = list(zip(result, measured, strict=True))
+    empty = [r for r in regions if any(after[r] == 0 and before.get(r, 0) > 0 for after, before in pairs)]
+    if empty:
+        findings.warn(
+            f"All activity seen in {', '.join(empty)} at one or more times can come from its neighbours by blur; none was "
+            "left there."
+        )
+    factors = {
+        region: (float(share[n]), float(share[n] * min(effect[n], 1.0)), float(min(effect[n], 1.0)))
+        for n, region in enumerate(regions)
+    }
     return result, factors
 
 

@@ -201,6 +201,19 @@ def test_few_points_take_the_simplest_model_and_say_so():
     assert "3 free parameters, 2 time points" in chosen.rejected["mono-uptake"]
 
 
+def test_a_rise_that_four_points_show_is_not_forced_into_one_exponential():
+    times = [4.0, 24.0, 72.0, 168.0]
+    parameters = {"amplitude_1": 100.0, "half_life_1_h": 90.0, "uptake_half_life_h": 6.0}
+    data = time_activity("tumour", times, course("mono-uptake", times, parameters), relative_sigma=0.03)
+    chosen = fit_models(data, physical_half_life_h=LU177_H)
+    assert chosen.best.model == "mono-uptake"
+    assert "contradict the data" in chosen.notes[-1]
+    assert chosen.tia_MBq_h == pytest.approx(true_integral("mono-uptake", parameters), rel=0.01)
+    unknown = fit_models(time_activity("tumour", times, data.activity_MBq), physical_half_life_h=LU177_H)
+    assert unknown.model == "mono"  # without noise nothing contradicts it
+    assert "do not tell the models apart" in unknown.notes[-1]
+
+
 def test_a_half_life_is_shared_between_regions_of_different_uptake():
     times = np.array(FIVE)
     rng = np.random.default_rng(4)  # of an ordinary scatter: chi-squared 11.2 for 11 degrees of freedom
