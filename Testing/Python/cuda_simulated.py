@@ -15,7 +15,7 @@ import numpy as np
 from numba import cuda
 
 from SynthDoseLib.core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom
-from SynthDoseLib.transport import PointSource, RunSettings, cuda_device, simulate
+from SynthDoseLib.transport import PointSource, RunSettings, cuda_device, cuda_kernels, simulate
 from SynthDoseLib.transport.cuda_device import Gpu
 from SynthDoseLib.transport.problem import Problem, build_problem, new_work
 
@@ -139,6 +139,7 @@ def main() -> None:
         return real_copy(array.view(SingleArray) if array.dtype == np.float32 else array)
 
     cuda.to_device = copy_as_numba_sees_it
+    cuda_kernels.THREADS_PER_BLOCK = 8  # threads of Python take long to start
     warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning)  # random numbers wrap around
     groups = [compare(problem, group) for problem in problems() for group in range(len(problem.groups))]
     print(json.dumps({"groups": groups, "engine": compare_engines(), "memory": refused_for_memory()}))
