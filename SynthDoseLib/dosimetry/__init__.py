@@ -6,7 +6,13 @@ from .contours import ContourBody
 from .cycles import cumulative_dose
 from .effective import EffectiveDose, Tissue, effective_dose, equivalent_dose, tissue_weights
 from .gamma import GammaIndex, gamma_index
-from .histogram import DoseVolumeHistogram, dose_volume_histogram, dose_volume_histograms, write_dvh_csv
+from .histogram import (
+    DoseVolumeHistogram,
+    dose_volume_histogram,
+    dose_volume_histograms,
+    write_dvh_csv,
+    write_dvh_metrics_csv,
+)
 from .marrow import (
     MarrowDoses,
     active_marrow_distribution,
@@ -104,5 +110,6 @@ __all__ = [
     "tissue_weights",
     "trabecula_thickness_cm",
     "write_dvh_csv",
+    "write_dvh_metrics_csv",
     "write_organ_doses_csv",
 ]

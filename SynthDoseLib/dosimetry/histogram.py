@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,6 +176,39 @@ class DoseVolumeHistogram:
         """Return dose, Gy, from 0 to just past the maximum and the volume fraction there, `points` of each."""
         dose = np.linspace(0.0, max(float(self.sorted_dose_Gy[-1]) * 1.005, 1e-300), points)
         return dose, self.volume_fraction_at(dose)
+
+
+def write_dvh_metrics_csv(
+    path: str | os.PathLike[str],
+    histograms: Iterable[DoseVolumeHistogram],
+    *,
+    volumes_at_Gy: Iterable[float] = (),
+    eud_exponents: Mapping[str, float] | None = None,
+) -> None:
+    """Write indices per organ: mean, extremes, D98 to D2, dose to the hottest 1 and 0.1 ml, generalised EUD, volumes at doses.
+
+    Parameters
+    ----------
+    path : path-like
+    histograms : iterable of DoseVolumeHistogram
+    volumes_at_Gy : iterable of float
+        Doses for whose volume fractions there are columns ``v<dose>Gy_fraction``.
+    eud_exponents : mapping of organ to exponent, optional
+        For `DoseVolumeHistogram.generalised_eud`; left empty for the others.
+    """
+    levels, exponents = list(volumes_at_Gy), eud_exponents or {}
+    header = ["organ", "volume_ml", "mean_Gy", "min_Gy", "max_Gy", "d98_Gy", "d95_Gy", "d50_Gy", "d5_Gy", "d2_Gy", "d1cc_Gy"]
+    header += ["d0.1cc_Gy", "geud_exponent", "geud_Gy", *(f"v{level:g}Gy_fraction" for level in levels)]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        for h in histograms:
+            at_volume = [h.dose_at_volume(v) if v <= h.volume_ml else math.nan for v in (1.0, 0.1)]
+            exponent = exponents.get(h.organ, math.nan)
+            eud = h.generalised_eud(exponent) if not math.isnan(exponent) else math.nan
+            numbers = [h.volume_ml, h.mean_Gy, h.min_Gy, h.max_Gy, *h.dose_at([0.98, 0.95, 0.5, 0.05, 0.02]).tolist()]
+            numbers += [*at_volume, exponent, eud, *(float(h.volume_fraction_at(level)) for level in levels)]
+            writer.writerow([h.organ, *("" if math.isnan(x) else f"{x:.6g}" for x in numbers)])
 
 
 def dose_volume_histogram(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import DoseMap, Emission, LabelMap, Material, OrganDose, SynthDoseError, VoxelPhantom
-from ..physics import get_material, photon_cross_sections
+from ..physics import get_material
 from .organs import OrganDoseRow
 from .spongiosa import (
     SOURCES,
@@ -29,8 +29,10 @@ RED_MARROW, ENDOSTEUM = "red_marrow", "endosteum"
 BONE_DENSITY, MARROW_DENSITY = 1.92, 1.03  # g/cm3, ICRP 110
 SEXES = ("male", "female")
 EQUILIBRIUM = "equilibrium"
+LEAST_ENERGY_SHARE = 1e-3  # of the energy per decay, below which photons or charged particles are left out
 LEAST_MARROW = 0.02  # volume of marrow per voxel below which the voxel counts as compact bone
 SMALLEST_PHOTON_MEV, LARGEST_PHOTON_MEV = 0.005, 4.0
+LOCAL_PHOTON_MEV = 0.012  # softer X rays of a nuclide go less than 3 mm: they do not come from one organ to another
 _PATTERNS = (
     (r"(skull|cranium)", ("cranium",)),
     (r"mandible", ("mandible",)),
@@ -224,8 +226,7 @@ def marrow_doses(
         return None
     seen = sum(share for share, _ in groups.values())
     notes = [_describe(groups, shares, seen, distribution is None)]
-    photons = [e for e in emissions if e.particle == "photon"]
-    charged = [e for e in emissions if e.particle != "photon"]
+    photons, charged = _kinds(emissions)
     factors = _Factors(phantom.materials, photons, charged, source)
     sigmas = _sigma_map(organ_sigma)
     collected: dict[str, list[NDArray[np.float64]]] = {
@@ -287,6 +288,14 @@ class _Piece:
     endosteum_sigma: NDArray[np.float64]
 
 
+def _kinds(emissions: Sequence[Emission]) -> tuple[list[Emission], list[Emission]]:
+    """Photons and charged particles; a kind that carries next to no energy is left out, its bremsstrahlung goes with betas."""
+    kinds = [e for e in emissions if e.particle == "photon"], [e for e in emissions if e.particle != "photon"]
+    energies = [sum(e.yield_per_decay * e.mean_energy_MeV for e in kind) for kind in kinds]
+    kept = [kind if energy > LEAST_ENERGY_SHARE * sum(energies) else [] for kind, energy in zip(kinds, energies, strict=True)]
+    return kept[0], kept[1]
+
+
 class _Factors:
     """Marrow dose over voxel dose, for photons and charged particles, per material of the phantom."""
 
@@ -307,7 +316,8 @@ class _Factors:
             )
         if charged:
             self.notes.append(
-                "Charged particles: dose ratio by collision stopping powers (equilibrium)."
+                "Charged particles reach the marrow in equilibrium (ratio of collision stopping powers); if the activity sits "
+                "in the marrow itself and its betas are short against the trabeculae, its dose is up to 1.3 times that."
                 if source == EQUILIBRIUM
                 else f"Charged particles: absorbed fractions in plates of trabecular bone, source in bones: {source}."
             )
@@ -322,7 +332,8 @@ class _Factors:
         energies, yields = self.lines
         if not energies.size:
             return 1.0, 0.0, 1.0, 0.0
-        weight = yields * energies * photon_cross_sections(medium, energies).energy_absorption
+        # by energy emitted: what each line gives in equilibrium; the fluence of soft X rays does not reach bones from elsewhere
+        weight = yields * energies
         ratio = photon_ratio(self.marrow, medium, energies)
         lower = photon_ratio(self.marrow, medium, np.maximum(energies / 2, SMALLEST_PHOTON_MEV))
         weight = weight / weight.sum()
@@ -359,13 +370,13 @@ class _Factors:
 
 
 def _lines(photons: Sequence[Emission]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Photon energies and numbers; those that carry less than 0.1 % of the energy are left out."""
-    energies = [energy for e in photons for energy in _bins(e)[0]]
-    yields = [e.yield_per_decay * p for e in photons for p in _bins(e)[1]]
-    energy = np.clip(np.array(energies, dtype=np.float64), SMALLEST_PHOTON_MEV, LARGEST_PHOTON_MEV)
-    number_ = np.array(yields, dtype=np.float64)
-    kept = number_ * energy > 1e-3 * float(number_ @ energy) if energy.size else np.zeros(0, bool)
-    return energy[kept], number_[kept]
+    """Photon energies and numbers, without those that are absorbed where they start or carry next to nothing."""
+    energy = np.array([energy for e in photons for energy in _bins(e)[0]], dtype=np.float64)
+    count = np.array([e.yield_per_decay * p for e in photons for p in _bins(e)[1]], dtype=np.float64)
+    far = energy > LOCAL_PHOTON_MEV if (energy > LOCAL_PHOTON_MEV).any() else energy > 0
+    energy, count = energy[far], count[far]
+    kept = count * energy > 1e-3 * float(count @ energy)
+    return np.clip(energy[kept], SMALLEST_PHOTON_MEV, LARGEST_PHOTON_MEV), count[kept]
 
 
 def _bins(emission: Emission) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -36,6 +36,7 @@ from ..dosimetry import (
     read_marrow_distribution,
     tissue_weights,
     write_dvh_csv,
+    write_dvh_metrics_csv,
     write_organ_doses_csv,
 )
 from ..io import read_image, read_rtdose, write_volume
@@ -47,6 +48,7 @@ from .plan import SegmentationPlan
 
 TUMOURS = ("tumour", "tumor", "lesion")
 CONSTRAINTS_CSV, BED_CSV, ALL_CYCLES_CSV = "constraints.csv", "bed.csv", "cumulative_organ_doses.csv"
+METRICS_CSV = "dvh_metrics.csv"
 RBE_CSV = "rbe_doses.csv"
 ALL_CYCLES_NRRD = "cumulative_dose_Gy.nrrd"
 
@@ -151,8 +153,8 @@ def assess(
     ----------
     plan : DosimetryPlan
     folder : Path
-        Gets ``organ_doses.csv``, ``dvh.csv``, ``constraints.csv``, ``bed.csv`` and, with earlier cycles, their sum and its
-        organ doses.
+        Gets ``organ_doses.csv``, ``dvh.csv``, ``dvh_metrics.csv``, ``constraints.csv``, ``bed.csv`` and, with earlier
+        cycles, their sum and its organ doses.
     phantom : VoxelPhantom
     segmentation : SegmentationPlan
         Where the labels come from: histograms of contours are of these.
@@ -200,6 +202,7 @@ def assess(
     histograms, drawn_notes = structure_histograms(segmentation, dose, drawn, sigma)
     write_organ_doses_csv(folder / "organ_doses.csv", kept)
     write_dvh_csv(folder / "dvh.csv", histograms)
+    write_dvh_metrics_csv(folder / METRICS_CSV, histograms, volumes_at_Gy=plan.volumes_at_Gy, eud_exponents=plan.eud_exponent)
     bed_rows = _bed_rows(plan, table, rows, histograms, tia, groups)
     by_bed = {row.organ: (row.bed_Gy, row.sigma_Gy) for row in bed_rows}
     by_eqd2 = {row.organ: (row.eqd2_Gy, row.sigma_Gy * row.eqd2_Gy / row.bed_Gy) for row in bed_rows if row.bed_Gy > 0}

@@ -32,6 +32,8 @@ class DosimetryPlan:
     marrow_distribution: Path | None = None
     rbe_alpha: float | None = None
     effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
+    volumes_at_Gy: tuple[float, ...] = ()
+    eud_exponent: Mapping[str, float] = field(default_factory=dict)
     previous: tuple[PreviousPlan, ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,6 +45,11 @@ class DosimetryPlan:
         for organ, hours in self.effective_half_life_h.items():
             if not 0 < hours < float("inf"):
                 raise SynthDoseError(f"[dosimetry.effective_half_life_h] {organ} has to be positive; found {hours}.")
+        if any(not 0 <= level < float("inf") for level in self.volumes_at_Gy):
+            raise SynthDoseError(f"[dosimetry] volumes_at_Gy have to be 0 or more; found {list(self.volumes_at_Gy)}.")
+        for organ, exponent in self.eud_exponent.items():
+            if exponent == 0 or not abs(exponent) < float("inf"):
+                raise SynthDoseError(f"[dosimetry.eud_exponent] {organ} has to be finite and not 0; found {exponent}.")
         for entry in self.previous:
             if len(entry.transform) not in (0, 16):
                 raise SynthDoseError(

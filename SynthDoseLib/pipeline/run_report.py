@@ -28,7 +28,7 @@ FILES = {
     "registration.csv": "how time points were registered, and how well",
     "activity_fields.csv": "every field of the activity images, its value and where it comes from",
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
-    "organ_doses.csv, dvh.csv": "organ doses and dose-volume histograms",
+    "organ_doses.csv, dvh.csv, dvh_metrics.csv": "organ doses, dose-volume histograms and their indices",
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
     "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",

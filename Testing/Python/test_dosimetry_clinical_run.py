@@ -75,6 +75,16 @@ def test_red_marrow_is_a_row_of_the_organ_table_and_groups_are_not(tmp_path):
     assert {row["organ"] for row in table(tmp_path / "dvh.csv")} == set(NAMES)
 
 
+def test_indices_of_histograms_are_a_table_of_their_own(tmp_path):
+    run(tmp_path, DosimetryPlan(volumes_at_Gy=(20.0, 30.0), eud_exponent={"tumour_1": -10.0}))
+    rows = {row["organ"]: row for row in table(tmp_path / "dvh_metrics.csv")}
+    assert float(rows["kidney_left"]["mean_Gy"]) == pytest.approx(20.0, rel=2e-3)
+    assert float(rows["tumour_1"]["v30Gy_fraction"]) == 1.0
+    assert float(rows["tumour_1"]["geud_Gy"]) == pytest.approx(60.0, rel=2e-3)
+    assert rows["kidney_left"]["geud_Gy"] == ""
+    assert float(rows["tumour_1"]["d1cc_Gy"]) == pytest.approx(60.0, rel=2e-3)
+
+
 def test_earlier_cycles_are_added_where_their_transform_puts_them(tmp_path):
     earlier = np.repeat((5.0, 5.0, 0.2, 10.0, 0.1), 100).reshape(GRID.shape).astype(np.float32)
     moved = VoxelGrid(GRID.shape, np.array([[1, 0, 0, 7], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1.0]]) @ GRID.ijk_to_ras)

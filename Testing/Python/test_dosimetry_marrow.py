@@ -28,7 +28,7 @@ from SynthDoseLib.dosimetry import (
 )
 from SynthDoseLib.dosimetry.spongiosa import DETOUR
 from SynthDoseLib.io import write_volume
-from SynthDoseLib.physics import csda_range, get_material
+from SynthDoseLib.physics import csda_range, decay_emissions, get_material
 from SynthDoseLib.pipeline.case import run_case
 from SynthDoseLib.transport import OrganSource, RunSettings, simulate
 
@@ -209,6 +209,20 @@ def test_photons_and_betas_have_their_own_factors_and_what_is_unknown_is_uncerta
     distance = abs(photons.red_marrow.mean_dose_Gy - betas.red_marrow.mean_dose_Gy)
     assert unknown.red_marrow_model_sigma_Gy >= distance / np.sqrt(12)
     assert "not scored apart" in " ".join(unknown.notes)
+
+
+def test_soft_x_rays_of_a_nuclide_do_not_decide_the_photon_factor():
+    """Lu-177 sends out most photon energy at 113 and 208 keV, where bone and marrow absorb alike within a few per cent."""
+    phantom = bone_phantom(material="spongiosa")
+    photons = [e for e in decay_emissions("Lu-177") if e.particle == "photon"]
+    found = marrow_doses(dose_like(phantom, 1.0), phantom, photons)
+    lines = np.array([0.2084, 0.1129, 0.0556])  # gamma rays, and the K X rays of hafnium; energies per decay in keV (ICRP 107)
+    energy = np.array([23.0, 7.2, 2.9])
+    ratio = photon_ratio(MARROW, get_material("spongiosa"), lines) * marrow_enhancement(Spongiosa(), lines)[0]
+    assert found.red_marrow.mean_dose_Gy == pytest.approx(float(energy @ ratio / energy.sum()), rel=0.01)
+    y90 = marrow_doses(dose_like(phantom, 1.0), phantom, decay_emissions("Y-90"))
+    assert y90.red_marrow.mean_dose_Gy == pytest.approx(float(stopping_ratio(MARROW, get_material("spongiosa"), 1.0)), rel=0.01)
+    assert "not scored apart" not in " ".join(y90.notes)
 
 
 def test_activity_in_the_marrow_gives_short_ranged_particles_the_whole_energy():
