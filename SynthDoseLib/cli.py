@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 only on success, 2 for bad input, 1 for any other failure, 130 after Ctrl-C.
     """
     parsed = build_parser().parse_args(arguments)
-    from .pipeline.console import TextProgress, json_progress
-
-    progress = json_progress() if getattr(parsed, "progress", "text") == "json" else TextProgress()
     try:
+        from .pipeline.console import TextProgress, json_progress
+
+        progress = json_progress() if getattr(parsed, "progress", "text") == "json" else TextProgress()
         verb: Verb = parsed.verb
         return verb(parsed, progress)
     except (KeyboardInterrupt, Cancelled):
@@ -54,6 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return _stop("This is a fault of SynthDose. Please report it with the lines above.", FAILURE)
+
+
+def program() -> int:
+    """`main` as a process of its own: after Ctrl-C it ends at once, and does not wait for a kernel that is being compiled."""
+    status = main()
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _stop(message: str, status: int) -> int:

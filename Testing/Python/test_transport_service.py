@@ -316,7 +316,7 @@ def test_a_sphere_that_is_partly_outside_or_in_vacuum_is_refused():
 def test_too_few_histories_for_the_emissions_are_refused():
     lines = [Emission.line(particle, energy, 1.0) for energy in (0.02, 0.3, 0.5, 1.0) for particle in ("photon", "electron")]
     lines += [Emission.line("photon", energy, 1.0) for energy in (0.005, 0.07, 0.15, 2.0)] + [ALPHA, POSITRON]
-    with pytest.raises(SynthDoseError, match="100 histories are too few.*12 groups"):
+    with pytest.raises(SynthDoseError, match=r"100 histories are too few.*12 groups"):
         simulate(phantom_of(), KIDNEY, lines, RunSettings(histories=100, threads=1))
 
 
