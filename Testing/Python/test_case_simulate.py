@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -410,3 +412,30 @@ def test_too_many_materials_are_refused(case):
     rewrite(case, "[[phantom.organ]]", "".join(entry.format(n, n) for n in range(10, 270)) + "[[phantom.organ]]")
     with pytest.raises(SynthDoseError, match="at most 255 materials"):
         read_case(case)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C there without its parent getting it")
+def test_ctrl_c_ends_a_running_simulation_within_a_second_and_keeps_it(case, tmp_path):
+    rewrite(case, "histories = 2000", "histories = 50_000_000_000")
+    command = [
+        sys.executable,
+        "-m",
+        "SynthDoseLib",
+        "simulate",
+        str(case),
+        "--out",
+        str(tmp_path / "out"),
+        "--progress",
+        "json",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        words = json.loads(line)["message"].split() if line.startswith("{") else []
+        if len(words) > 1 and words[1].startswith("histories"):
+            break
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    assert time.monotonic() - begun < 1.0
+    assert process.returncode == 130
+    assert "--resume" in errors

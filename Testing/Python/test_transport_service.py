@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -18,6 +19,7 @@ from SynthDoseLib.transport import (
     SimulationResult,
     SphereSource,
     VolumeSource,
+    engine,
     simulate,
     simulate_s_values,
 )
@@ -344,3 +346,28 @@ def test_energies_below_the_tables_stay_where_they_are(particle):
         assert result.energy_emitted_MeV == pytest.approx(1.02199790 + 0.0009)
     else:
         assert energy == pytest.approx(0.0009, rel=1e-5)
+
+
+# cancelling
+
+
+@pytest.mark.parametrize("what", ["build_problem", "warm_up"])
+def test_cancelling_is_felt_while_tables_are_built_and_kernels_compiled(monkeypatch, what):
+    """Neither can be stopped, so neither is waited for."""
+    asleep = threading.Event()
+
+    def long(*_, **__):
+        asleep.set()
+        time.sleep(3)
+
+    monkeypatch.setattr(engine, what, long)
+    begun: list[float] = []
+
+    def cancel(_):
+        if asleep.is_set():
+            begun.append(time.monotonic())
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        simulate(phantom_of(), KIDNEY, [BETA], RunSettings(histories=1000, threads=1), cancel)
+    assert time.monotonic() - begun[0] < 0.5
