@@ -45,6 +45,7 @@ _FIELDS: tuple[tuple[str, str, str, str], ...] = (
     ("injected_activity_MBq", "MBq", "RadionuclideTotalDose", "SUV, residence times"),
     ("injected_at", "", "RadiopharmaceuticalStartDateTime", "time since administration, SUV"),
     ("acquired_at", "", "SeriesTime, AcquisitionTime", "time since administration"),
+    ("timezone_offset", "", "TimezoneOffsetFromUTC", "comparing times"),
     ("decay_correction", "", "DecayCorrection", "bringing values to the start of the scan"),
     ("decay_correction_header", "", "DecayCorrection", "what the file said before the reader brought it to the scan"),
     ("corrections", "", "CorrectedImage", "decay during the acquisition"),

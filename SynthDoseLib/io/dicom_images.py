@@ -23,6 +23,7 @@ from .dicom_metadata import (
     patient_metadata,
     philips_factors,
     reference_moment,
+    seconds_between,
 )
 from .finish import AIR_HU, finish_image
 from .slices import Placement, order_slices, regular_volume, require_no_gap
@@ -78,9 +79,10 @@ def read_dicom_image(
     series: str | None = None,
     hu_offset: float = 0.0,
     overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> ImageVolume:
     """Read one series of a DICOM folder or file; see `read_image`."""
-    native = read_native_slices(path, modality=modality, series=series, overrides=overrides)
+    native = read_native_slices(path, modality=modality, series=series, overrides=overrides, defaults=defaults)
     fill = AIR_HU if native.modality == "CT" else 0.0
     if len(native.placements) == 1 and native.thickness_mm is None:
         raise SynthDoseError(f"{path}: the only slice does not say how thick it is (SliceThickness). Give the whole series.")
@@ -103,7 +105,12 @@ def read_dicom_image(
 
 
 def read_native_slices(
-    path: Path, *, modality: str | None = None, series: str | None = None, overrides: Mapping[str, Any] | None = None
+    path: Path,
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> NativeSlices:
     """Read the slices of one DICOM series without bringing them to a regular grid; arguments as of `read_image`.
 
@@ -139,7 +146,7 @@ def read_native_slices(
     acquired_at, time_notes = reference_moment(headers, kind)
     acquired_at = given.get("acquired_at", acquired_at)
     nuclide, nuclide_notes = nuclide_metadata(headers[0], acquired_at)
-    metadata = {**patient_metadata(headers[0]), **nuclide, **given}
+    metadata = {**(defaults or {}), **patient_metadata(headers[0]), **nuclide, **given}
     stack = _load(path, files, frames, kind)
     unit, values, unit_notes = _unit(headers[0], kind, frames, stack.values)
     unit = given.get("unit", unit)
@@ -280,7 +287,12 @@ def _refer_to_start(
                 f"{path}: the PET is decay-corrected to the injection, but lacks its {', '.join(missing)}: the activity "
                 "at the scan is not known. Export it corrected to the start of the scan, or add what is missing."
             )
-        seconds = (acquired_at - injected).total_seconds()
+        seconds = seconds_between(injected, acquired_at, metadata.get("timezone_offset", ""))
+        if seconds is None:
+            raise SynthDoseError(
+                f"{path}: the PET is decay-corrected to the injection, whose time has a time zone ({injected}) while that "
+                "of the scan has none. Write administered_at without its zone."
+            )
         note = f"The PET was decay-corrected to the injection; it was brought to the start of the scan, {seconds:.0f} s later."
         metadata |= {"decay_correction": "START", "decay_correction_header": "ADMIN"}  # nobody takes it back twice
         return values * np.float32(0.5 ** (seconds / half_life)), (note,)

@@ -179,10 +179,37 @@ def acquisition_metadata(header: Dataset) -> dict[str, Any]:
     factors = philips_factors(header)
     return {
         "duration_s": duration_ms / 1000 if duration_ms else None,
+        "timezone_offset": timezone_offset(header),
         "corrections": " ".join(clean_text(c, 16) for c in listed),
         "activity_factor_Bq_ml": factors.get("Bq/ml"),
         "suv_factor": factors.get("g/ml"),
     }
+
+
+def timezone_offset(header: Dataset) -> str:
+    """Offset from UTC of the header's times, as "+0100"; "" if it is not said.
+
+    Examples
+    --------
+    >>> header = Dataset()
+    >>> header.AcquisitionDateTime = "20240331103000.0+0200"
+    >>> timezone_offset(header)
+    '+0200'
+    """
+    for text in (header.get("TimezoneOffsetFromUTC"), header.get("AcquisitionDateTime")):
+        found = re.search(r"[+-]\d{4}$", str(text or "").strip())
+        if found:
+            return found[0]
+    return ""
+
+
+def seconds_between(earlier: datetime, later: datetime, offset: str) -> float | None:
+    """Seconds from a time to one of the header, whose zone is `offset`; None if only one of them has a zone."""
+    if earlier.tzinfo is not None and later.tzinfo is None and offset:
+        later = datetime.fromisoformat(f"{later.isoformat()}{offset[:3]}:{offset[3:]}")
+    if (earlier.tzinfo is None) != (later.tzinfo is None):
+        return None
+    return (later - earlier).total_seconds()
 
 
 def philips_factors(header: Dataset) -> dict[str, float]:

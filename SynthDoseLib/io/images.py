@@ -35,6 +35,7 @@ def read_image(
     unit: str | None = None,
     series: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> ImageVolume:
     """Read one image volume, whatever the format: it is recognised by its content.
 
@@ -58,6 +59,8 @@ def read_image(
     overrides : mapping, optional
         Metadata by the names below (also ``acquired_at``) that replace what the header says, before anything is
         computed from it.
+    defaults : mapping, optional
+        Metadata for what the header does not say.
 
     Returns
     -------
@@ -76,8 +79,8 @@ def read_image(
     ``patient_sex``, ``patient_age``,
     ``patient_age_years``, ``radionuclide`` ("Lu-177"), ``half_life_s``, ``injected_activity_MBq``, ``injected_at``,
     ``decay_correction`` ("START", "ADMIN", "NONE": of the values as they are handed out; if the reader changed it,
-    ``decay_correction_header`` is what the file said), ``duration_s``, ``corrections``, ``activity_factor_Bq_ml``,
-    ``suv_factor``, ``suv_type``, ``units``, ``study_instance_uid``,
+    ``decay_correction_header`` is what the file said), ``duration_s``, ``timezone_offset``, ``corrections``,
+    ``activity_factor_Bq_ml``, ``suv_factor``, ``suv_type``, ``units``, ``study_instance_uid``,
     ``series_instance_uid``, ``series_description``, ``frame_of_reference_uid``, ``manufacturer``.
     """
     source = require_path(path)
@@ -88,7 +91,9 @@ def read_image(
 
         _require_silence(source, spacing_mm, orientation)
         with guarded(source):
-            image = read_dicom_image(source, modality=modality, series=series, hu_offset=hu_offset, overrides=overrides)
+            image = read_dicom_image(
+                source, modality=modality, series=series, hu_offset=hu_offset, overrides=overrides, defaults=defaults
+            )
         return _with_unit(source, image, unit)
     plain = read_interfile(source) if kind == "interfile" else read_plain(source)
     matrix, notes = place(source, plain, spacing_mm, orientation)
@@ -106,7 +111,7 @@ def read_image(
         unit=unit or said_unit or _UNIT_OF_MODALITY.get(chosen, ""),
         hu_offset=hu_offset,
         acquired_at=(overrides or {}).get("acquired_at"),
-        metadata=overrides,
+        metadata={**(defaults or {}), **(overrides or {})},
         notes=(*plain.notes, *notes),
     )
 

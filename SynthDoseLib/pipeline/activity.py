@@ -132,7 +132,7 @@ def time_integrate(
         )
     if plan.activity[0].tia_MBq_s is not None:
         entry = plan.activity[0]
-        image = _read_activity(entry, {})
+        image = _read_activity(entry, {}, {})
         return ActivityResult(from_map(image, labels, administered_MBq=administered, negative=entry.negative))
     points, start, administered = _time_points(plan, phantom, ct, nuclide.half_life_s, progress)
     if needs_curves(kinetics, plan.activity):
@@ -177,12 +177,11 @@ def _time_points(
     images, overrides = [], []
     for entry in plan.activity:
         given = {name: getattr(entry, name) for name in OVERRIDES if getattr(entry, name) not in (None, "")}
-        if plan.therapy.administered_at is not None:
-            given["injected_at"] = plan.therapy.administered_at
-        if plan.therapy.administered_MBq is not None:
-            given["injected_activity_MBq"] = plan.therapy.administered_MBq
-        images.append(_read_activity(entry, given))
-        overrides.append({**given, **({"unit": entry.unit} if entry.unit else {})})
+        # a PET corrected to its injection was corrected to the one of its header
+        therapy = {"injected_at": plan.therapy.administered_at, "injected_activity_MBq": plan.therapy.administered_MBq}
+        therapy = {name: value for name, value in therapy.items() if value is not None}
+        images.append(_read_activity(entry, given, therapy))
+        overrides.append({**therapy, **given, **({"unit": entry.unit} if entry.unit else {})})
     start, hours, administered = _times(plan, images)
     fields = [activity_fields(image, given) for image, given in zip(images, overrides, strict=True)]
     ready = [
@@ -197,7 +196,7 @@ def _time_points(
     return points, start, administered
 
 
-def _read_activity(entry: ActivityPlan, overrides: Mapping[str, Any]) -> ImageVolume:
+def _read_activity(entry: ActivityPlan, overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> ImageVolume:
     path = entry.tia_MBq_s or entry.path
     assert path is not None
     image = read_image(
@@ -206,6 +205,7 @@ def _read_activity(entry: ActivityPlan, overrides: Mapping[str, Any]) -> ImageVo
         spacing_mm=entry.spacing_mm,
         orientation=entry.orientation or None,
         overrides=overrides,
+        defaults=defaults,
     )
     return dataclasses.replace(image, unit=entry.unit) if entry.unit else image
 
@@ -214,6 +214,7 @@ def _times(plan: RunPlan, images: Sequence[ImageVolume]) -> tuple[datetime, list
     """Administration, hours of every scan after it, and administered activity: from the plan or else from the images."""
     says = [image.metadata.get("injected_at") for image in images]
     start = plan.therapy.administered_at or next((t for t in says if t is not None), None)
+    _require_one_zone(images, start)
     administered = plan.therapy.administered_MBq or next(
         (a for image in images if (a := image.metadata.get("injected_activity_MBq"))), None
     )
@@ -232,10 +233,28 @@ def _times(plan: RunPlan, images: Sequence[ImageVolume]) -> tuple[datetime, list
                 f"[[activity]] acquired_at or hours_after_administration{which} (the image does not say when it was taken)"
             )
         if start is not None and acquired_at is not None:
-            hours.append(hours_between(start, acquired_at))
+            hours.append(hours_between(start, _in_zone(acquired_at, start, image)))
     if lacking:
         raise SynthDoseError(f"Please add to the plan: {'; '.join(dict.fromkeys(lacking))}.")
     return start or NOMINAL_START, hours, administered
+
+
+def _require_one_zone(images: Sequence[ImageVolume], start: datetime | None) -> None:
+    """Refuse times of several zones that cannot be compared because that of the administration is not known."""
+    offsets = sorted({zone for image in images if (zone := str(image.metadata.get("timezone_offset", "")))})
+    if len(offsets) > 1 and start is not None and start.tzinfo is None:
+        raise SynthDoseError(
+            f"The activity images are in different time zones ({', '.join(offsets)} from UTC; summer time changes it too). "
+            f"Write [therapy] administered_at with its own, for example {start.isoformat()}{offsets[0][:3]}:{offsets[0][3:]}."
+        )
+
+
+def _in_zone(acquired_at: datetime, start: datetime, image: ImageVolume) -> datetime:
+    """Give a time of the header its zone where the administration has one."""
+    offset = str(image.metadata.get("timezone_offset", ""))
+    if start.tzinfo is None or acquired_at.tzinfo is not None or not offset:
+        return acquired_at
+    return datetime.fromisoformat(f"{acquired_at.isoformat()}{offset[:3]}:{offset[3:]}")
 
 
 def _to_concentration(

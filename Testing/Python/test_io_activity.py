@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +275,13 @@ def test_the_table_of_fields_says_where_each_value_comes_from(tmp_path):
     assert (fields["patient_sex"].value, fields["patient_sex"].source) == ("", "missing")
     assert fields["sensitivity_cps_per_MBq"].source == "plan"
     assert fields["acquired_at"].value == "2024-01-31 10:00:00"
+
+
+def test_what_the_header_lacks_comes_from_the_plan_and_nothing_else_does(tmp_path):
+    image, _ = pet(tmp_path, decay_correction="ADMIN")
+    wrong = {"injected_at": datetime(2024, 1, 31, 9), "patient_height_m": 1.7}
+    again = read_image(tmp_path / "p", defaults=wrong)
+    np.testing.assert_allclose(again.values.max(), image.values.max() * 0.5 ** (24.5 * 3600 / 574300), rtol=1e-4)
+    assert again.metadata["patient_height_m"] == 1.7
+    with pytest.raises(SynthDoseError, match="whose time has a time zone"):
+        read_image(tmp_path / "p", overrides={"injected_at": datetime(2024, 1, 31, 9, tzinfo=UTC)})

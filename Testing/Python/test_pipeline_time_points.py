@@ -6,9 +6,11 @@ import csv
 import json
 import math
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,10 +19,12 @@ from small_patient import body_mask, grid, hounsfield, labels, write_patient
 from SynthDoseLib.cli import BAD_INPUT, main
 from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid, VoxelPhantom
 from SynthDoseLib.core.materials import Material
-from SynthDoseLib.io import read_volume, write_volume
+from SynthDoseLib.io import DicomStudy, read_volume, write_dicom_series, write_volume
+from SynthDoseLib.io.dicom_files import save_dataset
 from SynthDoseLib.kinetics import TimeCourseOptions, integrate_time_points
 from SynthDoseLib.pipeline import read_plan
 from SynthDoseLib.pipeline.activity import read_recovery, time_integrate
+from SynthDoseLib.pipeline.stations import read_ct
 
 HOURS = (4.0, 24.0, 72.0, 168.0)
 LU177_S = 574300.0
@@ -201,3 +205,49 @@ def test_images_and_times_have_to_match():
         integrate_time_points([image], [4.0, 24.0], labels(grid()), physical_half_life_s=LU177_S)
     with pytest.raises(SynthDoseError, match="no time-activity model"):
         TimeCourseOptions(method="quad")
+
+
+def write_dicom_course(folder: Path, zones=("", "")) -> Path:
+    """CT and two SPECT as DICOM; the patient of the second lies 12 mm to the right and 8 mm lower, in a frame of its own."""
+    administered = datetime(2024, 1, 31, 10)
+    first = DicomStudy(started_at=administered)
+    write_dicom_series(folder / "ct", ImageVolume(grid(), hounsfield(grid()), "CT", "HU", administered), first)
+    matrix = grid().ijk_to_ras.copy()
+    matrix[:3, 3] += (12.0, 0.0, -8.0)
+    tables = ""
+    for number, (hours, where, study) in enumerate(
+        ((24.0, grid(), first), (120.0, VoxelGrid(grid().shape, matrix), DicomStudy(started_at=administered)))
+    ):
+        values = concentration(hours) * np.random.default_rng(number).normal(1, 0.02, where.shape).astype(np.float32)
+        image = ImageVolume(where, values, "NM", "Bq/ml", administered + timedelta(hours=hours), {"radionuclide": "Lu-177"})
+        [path] = write_dicom_series(folder / f"spect{number}", image, study)
+        if zones[number]:
+            dataset = pydicom.dcmread(path)
+            dataset.TimezoneOffsetFromUTC = zones[number]
+            save_dataset(dataset, path)
+        tables += f'[[activity]]\npath = "spect{number}"\n'
+    return write_patient(folder, HEAD.replace('"ct.nrrd"\nmodality = "CT"', '"ct"') + tables)
+
+
+def test_a_second_scan_in_another_frame_of_reference_is_registered_by_itself(tmp_path):
+    plan = read_plan(write_dicom_course(tmp_path))
+    result = time_integrate(plan, phantom(), read_ct(plan.image))
+    first, second = (point.registration for point in result.points)
+    assert first.method == "same frame of reference"
+    assert (second.method, second.accepted) == ("rigid", True)
+    shift = second.transform.points([0.0, 0.0, 0.0])
+    np.testing.assert_allclose(shift, (12.0, 0.0, -8.0), atol=1.0)  # a fifth of a voxel
+    assert "Time point 2 was registered (rigid" in " ".join(result.tia.notes)
+    liver = next(curve for curve in result.course.curves if curve.region == "liver")
+    expected = START["liver"] * liver.volume_ml * 1e-6 * HALF_LIVES["liver"] / math.log(2)
+    assert liver.integral.tia_MBq_h == pytest.approx(expected, rel=0.04)
+
+
+def test_times_of_different_zones_are_compared_as_instants_or_refused(tmp_path):
+    path = write_dicom_course(tmp_path, zones=("+0100", "+0200"))
+    with pytest.raises(SynthDoseError, match=r"different time zones \(\+0100, \+0200"):
+        time_integrate(read_plan(path), phantom())
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("2024-01-31T10:00:00", "2024-01-31T10:00:00+01:00"), encoding="utf-8")
+    result = time_integrate(read_plan(path), phantom())
+    assert [point.hours for point in result.points] == [24.0, 119.0]
