@@ -20,7 +20,7 @@ class EngineOptions:
     kernel_tissues : str
         "soft": one kernel of soft tissue; "lung-soft-bone": three, each for the voxels of its density that receive dose.
     density_scaling : bool
-        Whether the energy that a kernel gives a voxel goes to the voxel's own mass.
+        Whether the energy that charged particles leave in a voxel goes to the voxel's own mass (photons: never scaled).
     local_photons : bool
         Whether local deposition keeps photons too.
     kernel_sigma : float

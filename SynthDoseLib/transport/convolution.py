@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +15,14 @@ from scipy.fft import irfftn, next_fast_len, rfftn
 
 from ..core import Emission, Material, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
 from ..physics import get_material
-from .decay_map import decay_map, result_of
+from .decay_map import ANNIHILATION_MEV, decay_map, result_of
 from .kernel_store import VoxelKernel
-from .kernels import kernel_reach_mm, voxel_s_kernel
+from .kernels import voxel_s_kernel
 from .sources import Source
 from .values import SimulationResult
 
 NEGLIGIBLE_DENSITY = 0.05  # g/cm3: air takes the dose of the tissue around it, not energy over its own mass
+PHOTON_SIGMA = 2.0
 RADIUS_STEP_MM = 25.0  # kernels for phantoms of nearly the same size are the same one
 _BYTES_PER_ELEMENT = 40  # of the padded arrays: the transforms of activity and kernel, and their product
 _MEMORY_SHARE = 0.8
@@ -61,6 +62,10 @@ def kernel_dose(
 ) -> SimulationResult:
     """Dose per decay by kernels that the engine makes (once; they are kept in the user's cache).
 
+    Charged particles and photons have kernels of their own, because density acts on them differently. What charged particles
+    leave in a voxel goes to its mass; photons leave energy in proportion to the mass they meet, so that their dose does not
+    depend on it, and most of their way leads through soft tissue.
+
     Parameters
     ----------
     phantom : VoxelPhantom
@@ -68,10 +73,10 @@ def kernel_dose(
     emissions : sequence of Emission
         Per decay.
     tissues : sequence of KernelTissue
-        By increasing density. Each kernel is made at the mean density of its voxels (two digits), and serves the voxels that
-        receive the dose, whatever lies between.
+        By increasing density, for charged particles. Each kernel is made at the mean density of its voxels (two digits), and
+        serves the voxels that receive the dose, whatever lies between. Photons take the one that water falls into.
     density_scaling : bool
-        See `convolve`.
+        See `convolve`; of charged particles.
     relative_sigma, seed, threads, device
         Of the kernels: see `voxel_s_kernel`.
     radius_mm : float, optional
@@ -96,27 +101,59 @@ def kernel_dose(
     begun = time.monotonic(), time.process_time()
     shares = decay_map(source, phantom)
     classes = tissue_classes(phantom, tissues)
-    kernels: dict[int, VoxelKernel] = {}
-    for n, tissue in enumerate(tissues):
-        where = classes == n
-        if not where.any():
-            continue
-        progress(ProgressReport("kernels", n / len(tissues), None, f"Kernel of {tissue.material}"))
-        dense = where & (phantom.density_g_cm3 >= NEGLIGIBLE_DENSITY)
-        material = get_material(tissue.material)
-        if dense.any():
-            density = float(phantom.density_g_cm3[dense].mean(dtype=np.float64))
-            material = replace(material, density_g_cm3=float(f"{density:.2g}"))
+
+    def kernel(n: int, sent: Sequence[Emission], sigma: float) -> VoxelKernel:
         size = phantom.grid.spacing_mm
-        kernels[n] = voxel_s_kernel(
-            emissions, (round(size[0], 4), round(size[1], 4), round(size[2], 4)), material,
-            radius_mm=radius_mm or _radius_mm(phantom, emissions, material), relative_sigma=relative_sigma, seed=seed,
+        return voxel_s_kernel(
+            sent, (round(size[0], 4), round(size[1], 4), round(size[2], 4)), _medium(phantom, tissues[n], classes == n),
+            radius_mm=radius_mm, most_radius_mm=_diagonal_mm(phantom), relative_sigma=sigma, seed=seed,
             threads=threads, device=device, progress=progress,
         )  # fmt: skip
-    progress(ProgressReport("convolution", 0.0, None, "Convolving"))
-    dose, sigma = convolve(phantom, shares, kernels, classes, density_scaling=density_scaling)
-    progress(ProgressReport("convolution", 1.0, 0.0, ""))
-    return result_of(phantom, dose, sigma, emissions, begun, _notes(kernels, density_scaling), seed)
+
+    charged, photons = split_emissions(emissions)
+    dose, sigma, notes = np.zeros(phantom.grid.shape), np.zeros(phantom.grid.shape), []
+    if charged:
+        kernels = {int(n): kernel(int(n), charged, relative_sigma) for n in np.unique(classes)}
+        dose, sigma = convolve(phantom, shares, kernels, classes, density_scaling=density_scaling)
+        notes.append(_note("charged particles", kernels.values(), density_scaling))
+    if photons:
+        # beside charged particles they matter less near the source, where they take longest to be known
+        share = PHOTON_SIGMA * relative_sigma if charged else relative_sigma
+        one = {0: kernel(_class_of(1.0, tissues), photons, share)}
+        progress(ProgressReport("convolution", 0.5, None, "Convolving with the kernel of photons"))
+        more, error = convolve(phantom, shares, one, np.zeros(phantom.grid.shape, np.uint8), density_scaling=False)
+        dose, sigma = dose + more, np.hypot(sigma, error)
+        notes.append(_note("photons", one.values(), False))
+    notes.append(
+        "Sigma is that of the kernels alone, as if all elements of one erred together: an upper bound. What convolution leaves "
+        "out at borders of tissue and body is not in it."
+    )
+    return result_of(phantom, dose, sigma, emissions, begun, tuple(notes), seed)
+
+
+def split_emissions(emissions: Sequence[Emission]) -> tuple[tuple[Emission, ...], tuple[Emission, ...]]:
+    """Charged particles and photons: a positron becomes an electron of its energy and two quanta of 511 keV."""
+    charged, photons = [], []
+    for emission in emissions:
+        if emission.yield_per_decay == 0:
+            continue
+        if emission.particle == "photon":
+            photons.append(emission)
+        elif emission.particle == "positron":
+            charged.append(replace(emission, particle="electron"))
+            photons.append(Emission.line("photon", ANNIHILATION_MEV / 2, 2 * emission.yield_per_decay, "annihilation"))
+        else:
+            charged.append(emission)
+    return tuple(charged), tuple(photons)
+
+
+def _medium(phantom: VoxelPhantom, tissue: KernelTissue, where: NDArray[np.bool_]) -> Material:
+    """The tissue at the mean density of its voxels, air apart."""
+    material = get_material(tissue.material)
+    dense = where & (phantom.density_g_cm3 >= NEGLIGIBLE_DENSITY)
+    if not dense.any():
+        return material
+    return replace(material, density_g_cm3=float(f"{phantom.density_g_cm3[dense].mean(dtype=np.float64):.2g}"))
 
 
 def tissue_classes(phantom: VoxelPhantom, tissues: Sequence[KernelTissue]) -> NDArray[np.uint8]:
@@ -132,6 +169,10 @@ def tissue_classes(phantom: VoxelPhantom, tissues: Sequence[KernelTissue]) -> ND
         raise SynthDoseError(f"The tissues of the kernels have to be given by increasing density; found {limits}.")
     density = np.where(phantom.density_g_cm3 < NEGLIGIBLE_DENSITY, np.float32(1.0), phantom.density_g_cm3)
     return np.maximum(np.searchsorted(limits, density, side="right") - 1, 0).astype(np.uint8)
+
+
+def _class_of(density_g_cm3: float, tissues: Sequence[KernelTissue]) -> int:
+    return max(0, sum(tissue.lowest_g_cm3 <= density_g_cm3 for tissue in tissues) - 1)
 
 
 def convolve(
@@ -211,20 +252,17 @@ def _density_scale(phantom: VoxelPhantom, kernel: VoxelKernel, density_scaling: 
     return scale
 
 
-def _radius_mm(phantom: VoxelPhantom, emissions: Sequence[Emission], material: Material) -> float:
+def _diagonal_mm(phantom: VoxelPhantom) -> float:
+    """Longest way in a phantom, in whole steps."""
     diagonal = float(np.linalg.norm(np.asarray(phantom.grid.shape[::-1]) * phantom.grid.spacing_mm))
-    return min(kernel_reach_mm(emissions, material), RADIUS_STEP_MM * math.ceil(diagonal / RADIUS_STEP_MM))
+    return RADIUS_STEP_MM * math.ceil(diagonal / RADIUS_STEP_MM)
 
 
-def _notes(kernels: Mapping[int, VoxelKernel], density_scaling: bool) -> tuple[str, ...]:
+def _note(radiation: str, kernels: Iterable[VoxelKernel], density_scaling: bool) -> str:
     made = [
         f"{kernel.material.name} {kernel.material.density_g_cm3:g} g/cm3 ({100 * kernel.absorbed_fraction:.1f} % of the energy "
         f"within {float(kernel.provenance['radius_mm']):.0f} mm)"
-        for kernel in kernels.values()
+        for kernel in kernels
     ]
     scaled = "scaled by the density of the voxel" if density_scaling else "not scaled by density"
-    return (
-        f"Kernel convolution: endless {', '.join(made)}; {scaled}.",
-        "Sigma is that of the kernels alone, as if all their elements erred together: an upper bound. What convolution leaves "
-        "out at borders of tissue is not in it.",
-    )
+    return f"Kernel convolution, {radiation}: endless {', '.join(made)}; {scaled}."

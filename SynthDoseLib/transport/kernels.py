@@ -50,6 +50,7 @@ def voxel_s_kernel(
     *,
     density_g_cm3: float | None = None,
     radius_mm: float | None = None,
+    most_radius_mm: float = MOST_REACH_MM,
     relative_sigma: float = 0.005,
     histories: int | None = None,
     seed: int = 1,
@@ -71,7 +72,9 @@ def voxel_s_kernel(
     density_g_cm3 : float, optional
         Of the medium; that of the material if not given.
     radius_mm : float, optional
-        How far the kernel reaches; as far as the radiation counts if not given (at most about 100 voxels).
+        How far the kernel reaches; as far as the radiation counts if not given, and as 111 voxels with their margin allow.
+    most_radius_mm : float
+        What a radius that is not given goes up to.
     relative_sigma : float
         To be reached by the source voxel, its nearest neighbours and, if photons count, 50 mm away.
     histories : int, optional
@@ -100,7 +103,7 @@ def voxel_s_kernel(
         raise SynthDoseError(f"voxel_mm has to be three positive lengths (along i, j, k); found {voxel_mm!r}.")
     if density_g_cm3 is not None:
         material = replace(material, density_g_cm3=density_g_cm3)
-    reach = kernel_reach_mm(emissions, material) if radius_mm is None else float(radius_mm)
+    reach = min(kernel_reach_mm(emissions, material), most_radius_mm) if radius_mm is None else float(radius_mm)
     if not (np.isfinite(reach) and reach > 0):
         raise SynthDoseError(f"radius_mm of a kernel has to be positive; found {radius_mm}.")
     counts, whole = _sizes(emissions, spacing, material, reach)
@@ -156,7 +159,7 @@ def _sizes(
     """Voxels from the source to the end of the kernel, and of the block around it, along i, j, k."""
     block = max(reach_mm, charged_reach_mm(emissions, material))
     if _photon_share(emissions) > _PHOTONS_COUNT:
-        block += min(MOST_MARGIN_MM, 10 * MARGIN_G_CM2 / material.density_g_cm3)
+        block += min(MOST_MARGIN_MM, 10 * MARGIN_G_CM2 / material.density_g_cm3, 0.4 * MOST_VOXELS * min(spacing))
     counts = [max(1, int(np.ceil(reach_mm / size - 1e-9))) for size in spacing]
     return counts, [max(count, int(np.ceil(block / size - 1e-9))) for count, size in zip(counts, spacing, strict=True)]
 

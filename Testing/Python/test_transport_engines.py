@@ -19,7 +19,7 @@ from SynthDoseLib.transport import (
     local_dose,
     simulate,
 )
-from SynthDoseLib.transport.convolution import convolve, tissue_classes
+from SynthDoseLib.transport.convolution import convolve, split_emissions, tissue_classes
 
 MEV_PER_G_IN_GY = 1.602176634e-10
 WATER = get_material("water")
@@ -150,6 +150,29 @@ def test_a_map_on_another_grid_keeps_its_place():
     lit[5:8, 4, 10:13] = True
     assert np.array_equal(result.dose.dose_Gy > 0, lit)
     assert result.energy_deposited_MeV == pytest.approx(CHARGED_MEV)
+
+
+def test_positrons_are_split_into_what_stays_and_what_leaves():
+    charged, photons = split_emissions([*DECAY, Emission.line("electron", 1.0, 0.0)])
+    assert [e.particle for e in charged] == ["electron", "electron", "alpha"]
+    assert sum(e.yield_per_decay * e.mean_energy_MeV for e in charged) == pytest.approx(CHARGED_MEV)
+    assert sum(e.yield_per_decay * e.mean_energy_MeV for e in photons) == pytest.approx(PHOTON_MEV)
+
+
+def test_density_scales_the_dose_of_charged_particles_but_not_that_of_photons():
+    """Energy that photons leave goes with the mass they meet: the dose in a lung is that in tissue at the same distance."""
+    grid = VoxelGrid.from_spacing((8, 8, 8), (5.0, 5.0, 5.0))
+    density = np.ones(grid.shape, np.float32)
+    density[4:] = 0.3
+    for emission, scale in ((Emission.line("photon", 0.1, 1.0), 1.0), (Emission.line("electron", 0.3, 1.0), 1 / 0.3)):
+        even, uneven = (
+            kernel_dose(phantom_of(grid, d), OrganSource({"down": 1.0, "up": 1.0}), [emission], tissues=[
+                KernelTissue("water"), KernelTissue("soft_tissue", 1.2)], relative_sigma=0.05, threads=1)
+            for d in (1.0, density)
+        )  # fmt: skip
+        ratio = uneven.dose.dose_Gy / even.dose.dose_Gy
+        # the kernel of the uneven phantom is that of its mean density, 0.65 g/cm3
+        assert ratio[6:].mean() / ratio[:2].mean() == pytest.approx(scale, rel=1e-3)
 
 
 def test_three_engines_agree_in_even_water():

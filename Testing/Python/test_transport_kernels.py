@@ -228,6 +228,14 @@ def test_bad_kernels_are_refused(change, message):
         voxel_s_kernel(ELECTRON, material=WATER, histories=2000, **arguments)
 
 
+def test_a_kernel_of_photons_in_small_voxels_is_shortened_not_refused(monkeypatch):
+    monkeypatch.setattr(kernels, "MOST_VOXELS", 30)
+    kernel = voxel_s_kernel([Emission.line("photon", 0.5, 1.0)], (2.0, 2.0, 2.0), WATER, histories=500, threads=1)
+    assert kernel.octant_Gy.shape == (int(np.ceil(kernel.provenance["radius_mm"] / 2)) + 1,) * 3
+    assert 25 < kernel.provenance["radius_mm"] < 40
+    assert kernel.absorbed_fraction < 0.3
+
+
 def test_the_verb_writes_a_table(tmp_path, capsys):
     out = tmp_path / "new" / "y90.csv"
     arguments = ["kernel", "Y-90", "--voxel", "3", "--relative-sigma", "0.02", "--threads", "1", "--out"]
