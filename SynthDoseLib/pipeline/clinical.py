@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..core import DoseMap, Emission, LabelMap, OrganDose, SynthDoseError, VoxelPhantom, atomic_path
 from ..dosimetry import (
@@ -29,6 +29,7 @@ from ..dosimetry import (
     cumulative_dose,
     effective_dose,
     eqd2,
+    lea_catcheside,
     marrow_doses,
     organ_dose_table,
     radiobiology_table,
@@ -46,6 +47,7 @@ from .clinical_plan import DosimetryPlan
 from .drawn import histograms as structure_histograms
 from .plan import SegmentationPlan
 
+COURSE_STEPS = 1200  # of a fitted time course; its straight pieces then change G by less than 0.1 %
 TUMOURS = ("tumour", "tumor", "lesion")
 CONSTRAINTS_CSV, BED_CSV, ALL_CYCLES_CSV = "constraints.csv", "bed.csv", "cumulative_organ_doses.csv"
 METRICS_CSV = "dvh_metrics.csv"
@@ -61,7 +63,7 @@ class BedRow:
     ----------
     organ : str
     mean_dose_Gy, effective_half_life_h : float
-        The half-life of a group is that of its dose rate at the start.
+        Of the slowest phase of a fitted time course, or of the dose rate at the start; `protraction` is of the whole course.
     alpha_beta_Gy, repair_half_life_h, protraction : float
     bed_Gy, sigma_Gy : float
         Of the mean dose, with the Monte Carlo error.
@@ -120,6 +122,17 @@ class Clinical:
         }  # fmt: skip
 
 
+class TimeActivityCurve(Protocol):
+    """A time course of activity, as any of the integrals of `kinetics` is."""
+
+    @property
+    def effective_half_life_h(self) -> float:
+        """Of the slowest phase."""
+
+    def activity_MBq(self, times_h: ArrayLike) -> NDArray[np.float64]:
+        """Activity at times after administration."""
+
+
 def clinical_groups(plan: DosimetryPlan, labels: LabelMap) -> dict[str, tuple[str, ...]]:
     """Groups of labels that limits, radiobiology and tissue weights speak of, with the members that have voxels."""
     counts = labels.voxel_counts()
@@ -146,6 +159,7 @@ def assess(
     organ_doses: Sequence[OrganDose],
     asked: Mapping[str, Sequence[str]],
     components: Mapping[str, Sequence[OrganDose]] | None = None,
+    courses: Mapping[str, TimeActivityCurve] | None = None,
 ) -> Clinical:
     """Organ doses, histograms, red marrow, limits, BED and earlier cycles, written as tables into the run folder.
 
@@ -171,6 +185,8 @@ def assess(
         Groups that get a row of their own.
     components : mapping of component to organ doses, optional
         Split by what is emitted: for RBE, the weighting of alpha particles, and red marrow.
+    courses : mapping of organ to TimeActivityCurve, optional
+        Fitted time courses of the activity, which dose rates follow.
 
     Raises
     ------
@@ -203,7 +219,7 @@ def assess(
     write_organ_doses_csv(folder / "organ_doses.csv", kept)
     write_dvh_csv(folder / "dvh.csv", histograms)
     write_dvh_metrics_csv(folder / METRICS_CSV, histograms, volumes_at_Gy=plan.volumes_at_Gy, eud_exponents=plan.eud_exponent)
-    bed_rows = _bed_rows(plan, table, rows, histograms, tia, groups)
+    bed_rows = _bed_rows(plan, table, rows, histograms, tia, groups, courses or {})
     by_bed = {row.organ: (row.bed_Gy, row.sigma_Gy) for row in bed_rows}
     by_eqd2 = {row.organ: (row.eqd2_Gy, row.sigma_Gy * row.eqd2_Gy / row.bed_Gy) for row in bed_rows if row.bed_Gy > 0}
     found = check_constraints(limits, rows, histograms=histograms, bed_Gy=by_bed, eqd2_Gy=by_eqd2)
@@ -249,6 +265,7 @@ def _bed_rows(
     histograms: Sequence[DoseVolumeHistogram],
     tia: TimeIntegratedActivity,
     groups: Mapping[str, tuple[str, ...]],
+    courses: Mapping[str, TimeActivityCurve],
 ) -> tuple[BedRow, ...]:
     """BED of every organ of the table whose dose and half-life are known; ``tumour`` speaks for all tumour labels."""
     curves = {h.organ: h for h in histograms}
@@ -260,16 +277,15 @@ def _bed_rows(
         if known is None or not row.mean_dose_Gy > 0 or not math.isfinite(known.repair_half_life_h):
             continue
         members = groups.get(row.organ, (row.organ,))
-        rate = _dose_rate(row, members, plan.effective_half_life_h, tia)
-        if rate is None:
+        found_rate = _protraction(row, members, plan.effective_half_life_h, tia, courses, known.repair_half_life_h)
+        if found_rate is None:
             continue
-        factor = rate.protraction(known.repair_half_life_h)
+        factor, half_life = found_rate
         value = float(bed(row.mean_dose_Gy, known.alpha_beta_Gy, factor))
         parts = [curves[member] for member in members if member in curves]
         volume = sum(part.volume_ml for part in parts)
         by_voxels = [float(bed(part.sorted_dose_Gy, known.alpha_beta_Gy, factor).mean()) * part.volume_ml for part in parts]
         voxel = sum(by_voxels) / volume if volume > 0 else math.nan
-        half_life = row.mean_dose_Gy * math.log(2) / float(rate.at(0.0))
         sigma = float(bed_sigma(row.mean_dose_Gy, row.sigma_Gy, known.alpha_beta_Gy, factor))
         found.append(
             BedRow(
@@ -278,6 +294,29 @@ def _bed_rows(
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _protraction(
+    row: OrganDoseRow,
+    members: Sequence[str],
+    given_h: Mapping[str, float],
+    tia: TimeIntegratedActivity,
+    courses: Mapping[str, TimeActivityCurve],
+    repair_half_life_h: float,
+) -> tuple[float, float] | None:
+    """Lea-Catcheside factor and half-life of an organ: as given, or by its fitted time course, or by the half-life used."""
+    fitted = [courses[member] for member in members if member in courses]
+    halves = [curve.effective_half_life_h for curve in fitted]
+    if row.organ not in given_h and fitted and len(fitted) == len(members) and all(math.isfinite(half) for half in halves):
+        longest = max(halves)
+        times = np.concatenate([[0.0], np.geomspace(longest / 5000, 10 * longest, COURSE_STEPS)])
+        activity = np.maximum(sum(curve.activity_MBq(times) for curve in fitted), 0.0)
+        if activity.max() > 0:
+            return lea_catcheside(times, activity, repair_half_life_h, tail_half_life_h=longest), longest
+    rate = _dose_rate(row, members, given_h, tia)
+    if rate is None:
+        return None
+    return rate.protraction(repair_half_life_h), row.mean_dose_Gy * math.log(2) / float(rate.at(0.0))
 
 
 def _dose_rate(

@@ -182,9 +182,11 @@ def run_patient(
         write_volume(folder / "dose_Gy.nrrd", dose.dose_Gy, dose.grid, unit="Gy")
         write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
         components = {part.component: absolute_organ_doses(part.organs, tia.decays) for part in simulated.components}
+        courses = {curve.region: curve.integral for curve in found.course.curves} if found.course is not None else {}
         clinical = assess(
-            plan.dosimetry, folder, phantom, plan.segmentation, labels, dose, tia, emissions, organ_doses, groups, components
-        )
+            plan.dosimetry, folder, phantom, plan.segmentation, labels, dose, tia, emissions, organ_doses, groups, components,
+            courses,
+        )  # fmt: skip
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)

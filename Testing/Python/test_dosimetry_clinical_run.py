@@ -2,11 +2,13 @@
 
 import csv
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from SynthDoseLib.core import DoseMap, Emission, LabelMap, OrganDose, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
+from SynthDoseLib.dosimetry import DoseRate
 from SynthDoseLib.io import write_volume
 from SynthDoseLib.kinetics import ActivityRow, TimeIntegratedActivity
 from SynthDoseLib.physics import get_material
@@ -108,6 +110,31 @@ def test_what_the_activity_does_not_say_can_be_given(tmp_path):
     given = assess(plan, tmp_path, phantom, SegmentationPlan(), phantom.labels, dose, tia, [BETA], organs, {})
     assert [row.organ for row in given.bed] == ["kidneys"]
     assert given.bed[0].protraction == pytest.approx(2.8 / 32.8)
+
+
+@dataclass
+class Course:
+    """A fitted time course of two phases with uptake, MBq."""
+
+    rate: DoseRate
+    effective_half_life_h: float
+
+    def activity_MBq(self, times_h):
+        return self.rate.at(times_h)
+
+
+def test_bed_follows_a_fitted_time_course_of_several_phases(tmp_path):
+    """The closed form for three exponentials; the slowest half-life alone would miss the fast phase."""
+    rate = DoseRate((3.0, 1.0, -4.0), (8.0, 60.0, 0.5))
+    phantom, dose, tia, organs = case()
+    courses = {name: Course(rate, 60.0) for name in ("kidney_left", "kidney_right")}
+    found = assess(
+        DosimetryPlan(), tmp_path, phantom, SegmentationPlan(), phantom.labels, dose, tia, [BETA], organs, {}, None, courses
+    )
+    kidneys = {row.organ: row for row in found.bed}["kidneys"]
+    assert kidneys.protraction == pytest.approx(rate.protraction(2.8), rel=1e-3)
+    assert kidneys.protraction > 1.3 * DoseRate.fading(1.0, 60.0).protraction(2.8)
+    assert kidneys.effective_half_life_h == 60.0
 
 
 def test_alpha_emitters_get_no_effective_dose(tmp_path):
