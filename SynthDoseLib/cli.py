@@ -159,8 +159,9 @@ def build_parser() -> argparse.ArgumentParser:
         "synthdose simulate CASE.toml --out results/",
         _simulate,
     )
-    simulate.add_argument("case", type=Path, help="TOML file")
-    simulate.add_argument("--out", type=Path, required=True, help="folder to write")
+    simulate.add_argument("case", type=Path, nargs="?", help="TOML file; --template prints one")
+    simulate.add_argument("--out", type=Path, help="folder to write")
+    simulate.add_argument("--template", action="store_true", help="print a commented case and stop")
     simulate.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same case")
 
     kernel = _verb(
@@ -259,6 +260,13 @@ def _phantom(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
+    if arguments.template:
+        _say(resource_path("case_template.toml").read_text(encoding="utf-8").rstrip())
+        return 0
+    if arguments.case is None or arguments.out is None:
+        raise SynthDoseError(
+            "'synthdose simulate' needs a case and --out DIR. 'synthdose simulate --template' prints a case to start from."
+        )
     from .pipeline.case import run_case
 
     run_case(arguments.case, arguments.out, progress, resume=arguments.resume)

@@ -212,8 +212,9 @@ def read_case(path: str | Path) -> Case:
     inputs = (path, *(folder / file for file in files if file is not None))
     if table.run.s_values and not phantom.labels.organs:
         raise SynthDoseError("s_values = true needs [phantom] organs and [[phantom.organ]] entries.")
-    if table.run.s_values and isinstance(source, ParticleListSource):
-        raise SynthDoseError("s_values = true needs a nuclide or emissions, which a phase space does not have.")
+    for name in ("s_values", "components", "marrow"):
+        if getattr(table.run, name) and isinstance(source, ParticleListSource):
+            raise SynthDoseError(f"{name} = true needs a nuclide or emissions, which a phase space does not have.")
     if table.run.marrow:
         _check_marrow(phantom, emissions)
     own_order = file_grid(folder / table.phantom.materials)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ import pytest
 from SynthDoseLib.cli import main
 from SynthDoseLib.core import SynthDoseError, VoxelGrid
 from SynthDoseLib.io import read_volume, write_volume
+from SynthDoseLib.pipeline import case_file
 from SynthDoseLib.pipeline.case import read_case, run_case
+from SynthDoseLib.pipeline.toml_tables import read_table
 
 GRID = VoxelGrid.from_spacing((9, 10, 11), (4.0, 4.0, 4.0))
 CASE = """
@@ -130,6 +134,20 @@ def as_phase_space(case: Path) -> None:
     (case.parent / "beam.csv").write_text("\n".join(["particle,energy_MeV,x_mm,y_mm,z_mm,u,v,w", *rows]))
 
 
+def test_the_template_shows_every_key(capsys):
+    assert main(["simulate", "--template"]) == 0
+    text = capsys.readouterr().out
+    for table in (case_file.CaseTable, case_file.PhantomTable, case_file.MaterialTable, case_file.OrganTable,
+                  case_file.SourceTable, case_file.EmissionTable, case_file.RunTable):  # fmt: skip
+        for field in dataclasses.fields(table):
+            assert re.search(rf"^(# )?\[*(phantom\.|source\.)?{field.name}( =|\])|with {field.name} =", text, re.MULTILINE), (
+                field.name
+            )
+    read_table(case_file.CaseTable, tomllib.loads(text), "The template")
+    assert main(["simulate"]) == 2
+    assert "--template" in capsys.readouterr().err
+
+
 def test_a_phase_space_is_a_source(case, tmp_path):
     as_phase_space(case)
     result = run_case(case, tmp_path / "out")
@@ -146,6 +164,7 @@ def test_a_phase_space_is_a_source(case, tmp_path):
         ("z_axis_ras = [0, 0, -1]", "", "lacks the key 'z_axis_ras'"), ("beam.csv", "no.csv", "no.csv"),
         ("origin_mm_ras", 'nuclide = "Lu-177"\norigin_mm_ras', "brings its own energies"),
         ("threads = 1", "threads = 1\ns_values = true", "needs a nuclide"),
+        ("threads = 1", "threads = 1\ncomponents = true", "components = true needs"),
         ("origin_mm_ras", "original_histories = 3\norigin_mm_ras", "more than the 3 original"),
     ],
 )  # fmt: skip
