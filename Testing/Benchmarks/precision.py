@@ -41,13 +41,20 @@ def precise_run(
     *,
     seed: int,
     first: int = 100_000,
-    most: int = 300_000_000,
+    most: int = 100_000_000,
 ) -> SimulationResult:
     """Run until the standard error of every organ of `tolerances` is a third of its tolerance.
 
     A short run tells how many histories that takes; its own are not used again.
     """
-    settings = RunSettings(histories=first, seed=seed, device=effort.device, threads=effort.threads, estimator=effort.estimator)
+    settings = RunSettings(
+        histories=first,
+        organs=tuple(tolerances),
+        seed=seed,
+        device=effort.device,
+        threads=effort.threads,
+        estimator=effort.estimator,
+    )
     trial = simulate(phantom, source, emissions, settings)
     factor = 0.0
     for organ in trial.organs:
