@@ -11,7 +11,7 @@ from SynthDoseLib.transport.sources import Source
 
 from .comparison import OWN_SHARE
 
-MARGIN = 0.9  # sigma aimed at, of the largest allowed: one of 64 batches is known to 9 %
+MARGIN = 0.75  # sigma aimed at, of the largest allowed: the short run knows it to some 20 %
 
 
 @dataclass(frozen=True)
