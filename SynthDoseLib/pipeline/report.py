@@ -18,6 +18,7 @@ from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
 from .activity_tables import CurveRow
 from .clinical import BedRow
+from .engines import EngineRow
 from .report_quality import SegmentationRow
 
 CURVES = 12  # more lines in one plot cannot be told apart
@@ -80,6 +81,8 @@ class ReportContents:
     histograms : sequence of DoseVolumeHistogram
     constraints : sequence of (which dose, ConstraintResult)
     bed : sequence of BedRow
+    engines : sequence of EngineRow
+        Organ doses of several dose engines, the first of them the reference.
     activity : TimeIntegratedActivity, optional
     courses : sequence of CurveRow
         Time courses of several time points.
@@ -122,6 +125,7 @@ class ReportContents:
     histograms: Sequence[DoseVolumeHistogram] = ()
     constraints: Sequence[tuple[str, ConstraintResult]] = ()
     bed: Sequence[BedRow] = ()
+    engines: Sequence[EngineRow] = ()
     activity: TimeIntegratedActivity | None = None
     courses: Sequence[CurveRow] = ()
     time_activity: Sequence[tuple[str, str]] = ()
@@ -313,6 +317,7 @@ class _Pictures:
     sigma: str = ""
     activity: str = ""
     dvh: str = ""
+    engines: str = ""
     smoothing_mm: float = 0.0
 
 
@@ -346,6 +351,10 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
         pictures.activity = address(draw.activity_figure(c.activity.tia_MBq_s, c.activity.grid, body))
     if curves:
         pictures.dvh = address(draw.dvh_figure(curves, colours))
+    if c.engines:
+        from .engine_picture import engines_figure
+
+        pictures.engines = address(engines_figure(c.engines))
     return pictures
 
 

@@ -49,7 +49,7 @@ from .activity import ActivityResult, time_integrate
 from .activity_tables import kinetics_record, write_activity_tables
 from .clinical import assess
 from .engine_plan import EngineOptions
-from .engines import compare_engines, engine_dose, write_engine_comparison
+from .engines import EngineRow, compare_engines, engine_dose, write_engine_comparison
 from .nuclides import emissions_of
 from .plan import SCHEMA, DosePlan, RunPlan, write_plan
 from .report import write_report
@@ -191,6 +191,7 @@ def run_patient(
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
     compared: tuple[str, ...] = ()
+    engine_rows: tuple[EngineRow, ...] = ()
     if plan.dose.compare:
         with clock.stage("engines"):
             comparison = compare_engines(
@@ -199,7 +200,7 @@ def run_patient(
                 known={plan.dose.engine: simulated}, progress=progress,
             )  # fmt: skip
             write_engine_comparison(folder, comparison)
-            compared = comparison.notes
+            compared, engine_rows = comparison.notes, comparison.rows
     radiomics = ""
     if plan.output.radiomics:
         with clock.stage("radiomics"):
@@ -220,7 +221,19 @@ def run_patient(
         record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())])
         record |= clinical.record()
         contents = report_contents(
-            plan, dose_ct, phantom, found, dose, clinical, simulated, record, notes, tuple(warnings), radiomics, folder
+            plan,
+            dose_ct,
+            phantom,
+            found,
+            dose,
+            clinical,
+            simulated,
+            record,
+            notes,
+            tuple(warnings),
+            radiomics,
+            folder,
+            engine_rows,
         )
         write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds

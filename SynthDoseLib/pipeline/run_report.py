@@ -12,6 +12,7 @@ from ..transport import SimulationResult
 from .activity import ActivityResult
 from .activity_tables import curve_rows
 from .clinical import Clinical
+from .engines import EngineRow
 from .plan import RunPlan
 from .report import EnergyBalance, ReportContents, ReportInput
 from .report_kinetics import time_pictures
@@ -52,6 +53,7 @@ def report_contents(
     warnings: tuple[str, ...],
     radiomics: str,
     folder: Path,
+    engines: tuple[EngineRow, ...] = (),
 ) -> ReportContents:
     """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
     therapy = plan.therapy
@@ -75,6 +77,7 @@ def report_contents(
         histograms=clinical.histograms,
         constraints=clinical.constraints,
         bed=clinical.bed,
+        engines=engines,
         activity=found.tia,
         courses=curve_rows(found),
         time_activity=time_pictures(found, plan.dose.organs),

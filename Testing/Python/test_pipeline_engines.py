@@ -125,7 +125,9 @@ def test_a_plan_compares_engines_and_leaves_nothing_old_behind(tmp_path):
     assert unit == "Gy"
     assert float(np.abs(difference).max()) > 0
     assert (out / "dvh_local.csv").is_file()
-    assert "Engine local beside monte-carlo" in (out / "report.html").read_text(encoding="utf-8")
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "Engine local beside monte-carlo" in html
+    assert "Dose engines side by side" in html
     assert {"engine", "gamma_pass_rate"} <= set((out / "engines_gamma.csv").read_text().splitlines()[0].split(","))
     path.write_text(path.read_text().replace('compare = ["local"]\n', ""))
     assert main(["run", str(path), "--out", str(out), "--overwrite"]) == 0
