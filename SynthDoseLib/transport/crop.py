@@ -35,13 +35,18 @@ class Box:
         nk, nj, ni = self.shape
         return nk * nj * ni
 
+    def wider(self, voxels: int, shape: tuple[int, ...]) -> Box:
+        """With so many voxels more on each side, as far as a grid of `shape` goes."""
+        spans = zip(self.slices, shape, strict=True)
+        return Box(*(slice(max(0, own.start - voxels), min(size, own.stop + voxels)) for own, size in spans))
+
     def grid_of(self, grid: VoxelGrid) -> VoxelGrid:
         """The sub-grid."""
         return grid.crop((self.k.start, self.j.start, self.i.start), self.shape)
 
 
 def box_of_matter(density: NDArray[np.float32]) -> Box:
-    """Smallest box that holds every voxel of a density above 0."""
+    """Smallest box that holds every voxel above 0; at least one has to be."""
     if all(plane.any() for n in (0, -1) for plane in (density[n], density[:, n], density[:, :, n])):
         # nothing to gain: spare the passes over a large phantom
         return Box(*(slice(0, size) for size in density.shape))

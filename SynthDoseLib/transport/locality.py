@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..core import VoxelPhantom, resample_mean
+from .crop import box_of_matter
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
 from .tables import range_classes
@@ -39,9 +40,14 @@ def local_range_classes(phantom: VoxelPhantom, source: Source) -> NDArray[np.uin
 def _contrast(phantom: VoxelPhantom, source: Source) -> NDArray[np.float32]:
     """How uneven the activity is around each voxel: 1 less the mean over the largest of 27 voxels; 0 is even or none."""
     activity = _activity(phantom, source)
-    largest = ndimage.maximum_filter(activity, size=3, mode="nearest")
-    mean = ndimage.uniform_filter(activity, size=3, mode="nearest")
-    return np.asarray(1.0 - np.divide(mean, largest, out=np.ones_like(mean), where=largest > 0), dtype=np.float32)
+    contrast = np.zeros(activity.shape, np.float32)
+    if activity.any():
+        # sources are mostly small beside the body
+        place = box_of_matter(activity).wider(2, activity.shape).slices
+        largest = ndimage.maximum_filter(activity[place], size=3, mode="nearest")
+        mean = ndimage.uniform_filter(activity[place], size=3, mode="nearest")
+        contrast[place] = 1.0 - np.divide(mean, largest, out=np.ones_like(mean), where=largest > 0)
+    return contrast
 
 
 def _activity(phantom: VoxelPhantom, source: Source) -> NDArray[np.float32]:
