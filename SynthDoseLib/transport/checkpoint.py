@@ -24,8 +24,9 @@ from .values import CheckpointError, RunSettings, part_name
 
 FORMAT = 1
 SECONDS_BETWEEN = 20.0
-_SHARE_OF_TIME = 0.05  # that writing may take of a run: large phantoms are written less often
-_QUICK_SECONDS = 0.5  # writing that may be waited for after a run was cancelled
+SHARE_OF_TIME = 0.05  # that writing may take of a run: large phantoms are written less often
+_SECONDS_PER_BYTE = 2e-9  # before it is known better
+QUICK_SECONDS = 0.5
 _DECIDE_DOSE = ("histories", "relative_sigma", "organs", "max_seconds", "seed", "estimator", "components")
 _SCALARS = ("emitted", "escaped", "excess", "cpu_s")
 
@@ -113,13 +114,13 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time to write again."""
-        pause = max(SECONDS_BETWEEN, self._write_seconds / _SHARE_OF_TIME)
+        pause = max(SECONDS_BETWEEN, self._write_seconds / SHARE_OF_TIME)
         return not self.failure and time.monotonic() - self._written_at > pause
 
-    def worth_waiting(self, statistics: Statistics) -> bool:
-        """Whether writing takes little enough time for somebody who has cancelled."""
-        seconds = self._write_seconds or 2e-9 * statistics.energy.nbytes
-        return not self.failure and statistics.done > 0 and seconds < _QUICK_SECONDS
+    def worth_waiting(self, statistics: Statistics, seconds: float = QUICK_SECONDS) -> bool:
+        """Whether writing takes less than so many seconds; by default, little enough for somebody who has cancelled."""
+        needed = self._write_seconds or _SECONDS_PER_BYTE * 2 * statistics.energy.nbytes
+        return not self.failure and statistics.done > 0 and needed < seconds
 
     def save(self, state: State) -> None:
         """Write the state; a failure (a full disk) is remembered in `failure`, and does not end the run."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..core import Emission, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
 from .background import in_background
 from .batches import BatchRunner, Statistics
-from .checkpoint import Checkpoint, State, problem_key
+from .checkpoint import QUICK_SECONDS, SHARE_OF_TIME, Checkpoint, State, problem_key
 from .crew import Crew
 from .crop import Box, box_of_matter, crop_phantom, crop_source
 from .cuda_device import open_gpu, wants_gpu
@@ -39,6 +39,7 @@ def simulate(
     """Dose per decay in every voxel and organ of a phantom.
 
     Photons, electrons and positrons are transported, alphas slow down along straight lines; see the modules of this package.
+    What is emitted with less than 1 keV is deposited where it starts; energies above the tables are refused.
 
     Parameters
     ----------
@@ -235,9 +236,10 @@ class _Keeper:
             self._save()
 
     def finish(self) -> None:
-        """Write the final state, if the run was long enough to be kept at all."""
+        """Write the final state, unless that would be a notable part of the time that it spares."""
         self._state.wall_s = time.monotonic() - self._begun
-        if self._checkpoint is not None:
+        affordable = max(QUICK_SECONDS, SHARE_OF_TIME * self._state.wall_s)
+        if self._checkpoint is not None and self._checkpoint.worth_waiting(self._runner.statistics, affordable):
             self._save()
 
     def _save(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from SynthDoseLib.core import Cancelled, Emission, LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
@@ -25,6 +27,7 @@ from SynthDoseLib.transport import (
 )
 from SynthDoseLib.transport.checkpoint import Checkpoint
 from SynthDoseLib.transport.limits import batch_rates
+from SynthDoseLib.transport.memory import affordable_threads, needed_bytes
 
 WATER = get_material("water")
 GRID = VoxelGrid.from_spacing((13, 14, 15), (5.0, 5.0, 5.0))
@@ -346,6 +349,32 @@ def test_energies_below_the_tables_stay_where_they_are(particle):
         assert result.energy_emitted_MeV == pytest.approx(1.02199790 + 0.0009)
     else:
         assert energy == pytest.approx(0.0009, rel=1e-5)
+
+
+# memory
+
+
+def test_memory_is_counted_per_voxel_and_thread():
+    """Per voxel: 8 bytes of tally for each thread and component; 16 for sums and 8 for the result of each map; see `memory`."""
+    voxels = 512 * 512 * 400
+    one, two = (needed_bytes(voxels, voxels, n) for n in (1, 2))
+    assert 8 * voxels < two - one < 10 * voxels
+    assert one < (8 + 24 + 4) * voxels + 2**29
+    assert needed_bytes(voxels, voxels, 1, 3) - one > 3 * 24 * voxels
+    assert needed_bytes(voxels, voxels, 1, with_map=False) < one
+    assert needed_bytes(voxels // 4, voxels, 1) < one
+
+
+def test_threads_are_as_many_as_memory_allows(monkeypatch):
+    voxels = 10**8
+    for threads in (3, 7):
+        for share, expected in ((0.9, threads), (0.91, threads - 1)):  # a tenth stays free for others
+            free = int(needed_bytes(voxels, voxels, threads) / share) + 1
+            monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+            assert affordable_threads(voxels, voxels, 8) == expected
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    with pytest.raises(SynthDoseError, match="Crop it to the body"):
+        affordable_threads(voxels, voxels, 8)
 
 
 # cancelling
