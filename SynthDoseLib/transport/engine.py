@@ -205,7 +205,8 @@ def run(job: Job, settings: RunSettings, checkpoint: Checkpoint | None, *, with_
     try:
         while True:
             runner.run(state.planned, watch)
-            planned = min(state.plan.most, extension(state.statistics, job.organs, settings, state.planned))
+            wanted = extension(state.statistics, job.organs, settings, state.planned, dark=not with_map)
+            planned = min(state.plan.most, wanted)
             if runner.expired or planned <= state.statistics.done:
                 break
             state.planned = planned

@@ -136,13 +136,20 @@ def batch_rates(share: NDArray[np.float64], total: int, batches: int) -> tuple[N
     return rates, largest
 
 
-def extension(statistics: Statistics, organs: NDArray[np.int64], settings: RunSettings, planned: int) -> int:
-    """Batches to have in total: more than were planned if sigma, or the time that is left, asks for it."""
+def extension(
+    statistics: Statistics, organs: NDArray[np.int64], settings: RunSettings, planned: int, *, dark: bool = False
+) -> int:
+    """Batches to have in total: more than were planned if sigma, or the time that is left, asks for it.
+
+    Organs that got no dose after HOPELESS_HISTORIES are refused or, if they may be `dark`, left as they are.
+    """
     limit = None
     if settings.relative_sigma is not None:
         errors = statistics.relative_errors(organs)
         if not np.isfinite(errors).any():
             if statistics.counts.sum() > HOPELESS_HISTORIES:
+                if dark:
+                    return planned
                 raise SynthDoseError(
                     f"After {statistics.counts.sum()} histories {', '.join(settings.organs)} got no dose at all: their sigma "
                     "is out of reach. Choose organs that the radiation reaches, or limit histories or max_seconds."

@@ -39,8 +39,8 @@ def simulate_s_values(
         Per decay.
     settings : RunSettings
         `histories` are for each source. `relative_sigma` holds for its `organs` as targets of every source, or, if it names
-        none, for the dose of each source to itself. `max_seconds` is for all sources together. Each source has a seed of its
-        own, which does not depend on what others there are.
+        none, for the dose of each source to itself; targets that a source cannot reach stay 0. `max_seconds` is for all
+        sources together. Each source has a seed of its own, which does not depend on what others there are.
     sources : sequence of str
         Source organs; all that are not empty if none is named.
     progress : callable

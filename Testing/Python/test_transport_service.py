@@ -299,6 +299,16 @@ def test_s_values_honour_sigma_and_go_on_from_their_checkpoints(tmp_path):
     assert alone == (straight[1],)
 
 
+def test_s_values_of_targets_that_nothing_reaches_are_zero():
+    """Alphas stay in their organ: where a single run refuses to look for the other organ's sigma, a matrix has a zero."""
+    settings = RunSettings(relative_sigma=0.05, organs=("liver",), threads=1)
+    with pytest.raises(SynthDoseError, match="no dose at all"):
+        simulate(phantom_of(), KIDNEY, [ALPHA], settings)
+    (kidney,) = simulate_s_values(phantom_of(), [ALPHA], settings, ["kidney"])
+    assert kidney.targets[0].dose_Gy > 0
+    assert (kidney.targets[1].dose_Gy, kidney.targets[1].sigma_Gy) == (0.0, 0.0)
+
+
 # bad input
 
 
