@@ -61,6 +61,9 @@ class TimeCourseOptions:
         Fit every voxel as well; the map then follows the voxels' own integrals within each region.
     voxel_model : str
     recovery : RecoveryCurve or None
+        Of form "sphere": blur is undone between all regions at once; otherwise region by region.
+    blur_relative_sigma : float
+        How much the width of the blur differs within the field of view from that of a "sphere" curve.
     calibration_relative_sigma : float
         Common to all regions and times.
     """
@@ -80,6 +83,7 @@ class TimeCourseOptions:
     voxelwise: bool = False
     voxel_model: str = "mono"
     recovery: RecoveryCurve | None = None
+    blur_relative_sigma: float = 0.1
     calibration_relative_sigma: float = 0.0
 
     def __post_init__(self) -> None:
@@ -197,7 +201,7 @@ def integrate_time_points(
     volumes = _volumes(labels)
     measured = [organ_sums(m * np.float32(volume_ml * 1e-6), labels) for m in maps]
     regions = [r for r in measured[0] if any(sums.get(r, 0.0) > 0 for sums in measured)]
-    corrected, recovery = _recovered(measured, regions, labels, options.recovery, findings)
+    corrected, recovery = _recovered(measured, regions, labels, options, findings)
     regions = [r for r in regions if any(sums[r] > 0 for sums in corrected)]
     noise = _noise(images, labels, regions, options)
     data = [
@@ -260,16 +264,17 @@ def _volumes(labels: LabelMap) -> dict[str, float]:
 
 
 def _recovered(
-    measured: list[dict[str, float]], regions: list[str], labels: LabelMap, curve: RecoveryCurve | None, findings: Findings
+    measured: list[dict[str, float]], regions: list[str], labels: LabelMap, options: TimeCourseOptions, findings: Findings
 ) -> tuple[list[dict[str, float]], dict[str, tuple[float, float, float]]]:
     """Activities without blur, and per region the recovery, its sigma, and what that does to the activity (relative)."""
     result = [dict(sums) for sums in measured]
     factors = {region: (1.0, 0.0, 0.0) for region in regions}
+    curve = options.recovery
     if curve is None:
         return result, factors
     findings.notes += curve.notes
     if curve.form == "sphere":
-        return _unblurred(measured, regions, labels, curve, findings)
+        return _unblurred(measured, regions, labels, curve, options.blur_relative_sigma, findings)
     volumes = _volumes(labels)
     skipped = []
     for region in regions:
@@ -300,25 +305,31 @@ def _recovered(
 
 
 def _unblurred(
-    measured: list[dict[str, float]], regions: list[str], labels: LabelMap, curve: RecoveryCurve, findings: Findings
+    measured: list[dict[str, float]],
+    regions: list[str],
+    labels: LabelMap,
+    curve: RecoveryCurve,
+    variation: float,
+    findings: Findings,
 ) -> tuple[list[dict[str, float]], dict[str, tuple[float, float, float]]]:
     """As `_recovered`, for all regions at once with the width of the blur."""
     fwhm = curve.parameters["fwhm_mm"]
-    spread = math.sqrt(float(curve.covariance[0, 0]))
+    spread = max(math.hypot(math.sqrt(float(curve.covariance[0, 0])), variation), 1e-3)
     matrix = transfer_matrix(labels, regions, fwhm)
-    wider = transfer_matrix(labels, regions, fwhm * math.exp(max(spread, 1e-3)))
+    wider = transfer_matrix(labels, regions, fwhm * math.exp(spread))
     result, changes = [], []
     for sums in measured:
         values = np.array([sums.get(region, 0.0) for region in regions])
         true, other = matrix.solve(values), wider.solve(values)
         result.append({**sums, **dict(zip(regions, (float(v) for v in true), strict=True))})
-        changes.append(np.abs(other / np.maximum(true, 1e-300) - 1) * (spread / max(spread, 1e-3)))
+        changes.append(np.abs(other / np.maximum(true, 1e-300) - 1))
     effect = np.max(changes, axis=0)
     total = [np.array([sums.get(region, 0.0) for region in regions]) for sums in measured]
     share = sum(total) / np.maximum(sum(np.array([s[r] for r in regions]) for s in result), 1e-300)
     findings.say(
         f"Blur was undone between all regions at once (geometric transfer matrix, Gaussian of {fwhm:.2f} mm full width at half "
-        "maximum from the recovery curve): every region is taken to be uniform."
+        f"maximum from the recovery curve, {spread:.0%} uncertain within the field of view): every region is taken to be "
+        "uniform."
     )
     lost = [r for r, own in zip(regions, np.diag(matrix.shares), strict=True) if own < LEAST_OWN]
     if lost:

@@ -389,6 +389,7 @@ def _options(kinetics: KineticsPlan, phantom: VoxelPhantom) -> TimeCourseOptions
         voxelwise=kinetics.voxelwise,
         voxel_model=kinetics.voxel_model,
         recovery=None if kinetics.recovery is None else read_recovery(kinetics.recovery, kinetics.recovery_form),
+        blur_relative_sigma=kinetics.blur_relative_sigma,
         calibration_relative_sigma=kinetics.calibration_relative_sigma,
     )
 
