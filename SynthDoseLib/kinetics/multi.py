@@ -273,7 +273,7 @@ def _recovered(
     if curve is None:
         return result, factors
     findings.notes += curve.notes
-    if curve.form == "sphere":
+    if curve.form != "logistic":
         return _unblurred(measured, regions, labels, curve, options.blur_relative_sigma, findings)
     volumes = _volumes(labels)
     skipped = []
@@ -315,8 +315,9 @@ def _unblurred(
     """As `_recovered`, for all regions at once with the width of the blur."""
     fwhm = curve.parameters["fwhm_mm"]
     spread = max(math.hypot(math.sqrt(float(curve.covariance[0, 0])), variation), 1e-3)
-    matrix = transfer_matrix(labels, regions, fwhm)
-    wider = transfer_matrix(labels, regions, fwhm * math.exp(spread))
+    retained = curve.parameters.get("retained", 1.0)
+    matrix = transfer_matrix(labels, regions, fwhm, retained)
+    wider = transfer_matrix(labels, regions, fwhm * math.exp(spread), retained)
     result, changes = [], []
     for sums in measured:
         values = np.array([sums.get(region, 0.0) for region in regions])

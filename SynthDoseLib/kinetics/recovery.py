@@ -15,9 +15,9 @@ from .values import require_positive
 
 Floats = NDArray[np.float64]
 LEAST_RECOVERY = 0.05  # below it a correction multiplies noise and spill-in by more than twenty
-PARAMETERS = {"logistic": ("alpha_ml", "beta"), "sphere": ("fwhm_mm",)}
+PARAMETERS = {"logistic": ("alpha_ml", "beta"), "sphere": ("fwhm_mm",), "sphere+scatter": ("fwhm_mm", "retained")}
 """Forms of the curve, and what their parameters are called."""
-_BOUNDS = {"alpha_ml": (1e-4, 1e4), "beta": (0.05, 20.0), "fwhm_mm": (0.1, 200.0)}
+_BOUNDS = {"alpha_ml": (1e-4, 1e4), "beta": (0.05, 20.0), "fwhm_mm": (0.1, 200.0), "retained": (0.5, 1.05)}
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian of standard deviation 1
 
 
@@ -25,7 +25,8 @@ _FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussi
 class RecoveryCurve:
     """Recovery coefficient by volume: mean concentration found in an object over the true one, without surroundings.
 
-    "logistic" is R(V) = 1 - 1/(1 + (V/α)^β); "sphere" is that of a sphere blurred by a Gaussian of one width.
+    "logistic" is R(V) = 1 - 1/(1 + (V/α)^β); "sphere" is that of a sphere blurred by a Gaussian of one width;
+    "sphere+scatter" is the same times the share that is not spread far away (uncorrected scatter, septal penetration).
 
     Attributes
     ----------
@@ -81,7 +82,8 @@ def _recovery(form: str, logs: Floats, volume_ml: Floats) -> Floats:
     if form == "logistic":
         ratio = np.exp(np.clip(np.exp(logs[1]) * (np.log(volume_ml) - logs[0]), -500, 500))
         return np.asarray(ratio / (1 + ratio))
-    return blurred_sphere(volume_ml, math.exp(float(logs[0])))
+    retained = math.exp(float(logs[1])) if form == "sphere+scatter" else 1.0
+    return retained * blurred_sphere(volume_ml, math.exp(float(logs[0])))
 
 
 def blurred_sphere(volume_ml: ArrayLike, fwhm_mm: float) -> Floats:
@@ -116,7 +118,7 @@ def fit_recovery(
         Of spheres or other inserts, 3 or more; measured over true concentration.
     sigma : array_like, (m,), optional
         Standard deviations of the coefficients; taken from the scatter about the curve if not given.
-    form : {"logistic", "sphere"}
+    form : {"logistic", "sphere", "sphere+scatter"}
 
     Raises
     ------
@@ -145,7 +147,7 @@ def fit_recovery(
     half_ml = float(np.exp(np.interp(0.5, np.sort(values), np.log(volumes)[np.argsort(values)])))
     names = PARAMETERS[form]
     low, high = (np.log([_BOUNDS[name][side] for name in names]) for side in (0, 1))
-    guess = {"alpha_ml": half_ml, "beta": 1.0, "fwhm_mm": 9.0 * np.cbrt(half_ml / 2.6)}
+    guess = {"alpha_ml": half_ml, "beta": 1.0, "fwhm_mm": 9.0 * np.cbrt(half_ml / 2.6), "retained": 0.98}
     found = optimize.least_squares(
         lambda logs: (_recovery(form, logs, volumes) - values) / sigmas,
         np.clip(np.log([guess[name] for name in names]), low + 0.01, high - 0.01),

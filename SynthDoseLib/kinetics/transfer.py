@@ -45,7 +45,7 @@ class TransferMatrix:
         return result
 
 
-def transfer_matrix(labels: LabelMap, regions: Sequence[str], fwhm_mm: float) -> TransferMatrix:
+def transfer_matrix(labels: LabelMap, regions: Sequence[str], fwhm_mm: float, retained: float = 1.0) -> TransferMatrix:
     """Blur every region by a Gaussian and see where its activity goes.
 
     Parameters
@@ -55,6 +55,8 @@ def transfer_matrix(labels: LabelMap, regions: Sequence[str], fwhm_mm: float) ->
         Names of labels with voxels; `rest_of_body` is that label, or the voxels without one if there is none.
     fwhm_mm : float
         Resolution of the activity images, as a recovery curve of form "sphere" has it.
+    retained : float
+        Share that is blurred so; the rest is spread over all regions by their volumes, as scatter is.
 
     Raises
     ------
@@ -87,4 +89,5 @@ def transfer_matrix(labels: LabelMap, regions: Sequence[str], fwhm_mm: float) ->
         blurred = ndimage.gaussian_filter((here == n).astype(np.float32), sigma, mode="constant", truncate=REACH)
         inside = here >= 0
         shares[:, n] = np.bincount(here[inside], weights=blurred[inside], minlength=len(regions)) / counts[n]
-    return TransferMatrix(tuple(regions), shares, fwhm_mm)
+    spread = (counts / counts.sum())[:, None]
+    return TransferMatrix(tuple(regions), retained * shares + (1 - retained) * spread, fwhm_mm)

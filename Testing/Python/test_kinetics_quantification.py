@@ -121,6 +121,8 @@ def test_recovery_of_blurred_spheres_is_described_by_the_curve():
     curve = fit_recovery(volumes, true, np.full(volumes.size, 0.02))
     exact = fit_recovery(volumes, true, np.full(volumes.size, 0.02), form="sphere")
     assert exact.parameters["fwhm_mm"] == pytest.approx(9.0, rel=1e-6)
+    scattered = fit_recovery(volumes, 0.96 * true, np.full(volumes.size, 0.02), form="sphere+scatter")
+    assert (scattered.parameters["fwhm_mm"], scattered.parameters["retained"]) == pytest.approx((9.0, 0.96), rel=1e-6)
     assert exact.at(300.0)[0] == pytest.approx(sphere_recovery(300.0, 9.0), rel=1e-6)
     for check in (0.8, 3.5, 8.0, 20.0, 60.0):
         recovery, sigma = curve.at(check)
@@ -144,6 +146,9 @@ def test_the_transfer_matrix_of_a_sphere_is_its_closed_recovery_and_is_undone():
     true = np.array([30.0, 50.0])
     np.testing.assert_allclose(matrix.solve(matrix.shares @ true), true, rtol=1e-8)
     assert matrix.solve(np.array([0.0, 10.0])).min() == 0.0  # nothing negative
+    scattered = transfer_matrix(organs, ["tumour", "liver"], 9.0, retained=0.9)
+    share = np.array([organs.voxel_counts()[name] for name in ("tumour", "liver")], float)
+    np.testing.assert_allclose(scattered.shares, 0.9 * matrix.shares + 0.1 * (share / share.sum())[:, None])
     with pytest.raises(SynthDoseError, match="No voxels in: rest_of_body"):
         transfer_matrix(LabelMap(grid, np.ones(grid.shape), organ_table(["tumour"])), ["tumour", "rest_of_body"], 9.0)
 

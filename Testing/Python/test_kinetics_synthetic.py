@@ -29,7 +29,7 @@ def recovery():
     seen = resample_mean(phantom.image.values, phantom.image.grid, phantom.labels.grid)
     found = [float(seen[phantom.labels.mask(name)].mean()) / phantom.concentration_Bq_ml for name in phantom.volumes_ml]
     assert found == sorted(found)
-    return fit_recovery(list(phantom.volumes_ml.values()), found, np.full(len(found), 0.02), form="sphere")
+    return fit_recovery(list(phantom.volumes_ml.values()), found, np.full(len(found), 0.02), form="sphere+scatter")
 
 
 def test_the_courses_of_the_patient_integrate_to_their_truth(patient):
