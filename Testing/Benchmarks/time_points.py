@@ -85,8 +85,8 @@ def table(patients: int) -> str:
     within = sum(abs(mean) <= 0.05 for mean in large)
     first = (
         f"{patients} patients, scans at 4, 24, 72 and 168 h, recovery curve of one width "
-        f"({curve.parameters['fwhm_mm']:.2f} mm, {curve.parameters['retained']:.1%} not scattered). Mean error at most 5 % in {within} of {len(large)} regions over "
-        f"{LARGE_ML:.0f} ml. {CONDITIONS}"
+        f"({curve.parameters['fwhm_mm']:.2f} mm, {curve.parameters['retained']:.1%} not scattered). "
+        f"Mean error at most 5 % in {within} of {len(large)} regions over {LARGE_ML:.0f} ml. {CONDITIONS}"
     )
     return "\n".join([first, "", *lines, ""])
 
