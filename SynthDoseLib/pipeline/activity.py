@@ -141,7 +141,7 @@ def time_integrate(
             [point.hours for point in points],
             labels,
             physical_half_life_s=nuclide.half_life_s,
-            options=_options(kinetics, phantom),
+            options=course_options(kinetics, phantom),
             administered_MBq=administered,
             negative="zero" if any(entry.negative == "zero" for entry in plan.activity) else "refuse",
         )
@@ -365,7 +365,8 @@ def _given(entry: ActivityPlan, grid: VoxelGrid, what: str) -> Registration:
     return Registration(transform, "given", None, True, (f"{what}: the transform of the plan was used.",))
 
 
-def _options(kinetics: KineticsPlan, phantom: VoxelPhantom) -> TimeCourseOptions:
+def course_options(kinetics: KineticsPlan, phantom: VoxelPhantom) -> TimeCourseOptions:
+    """How ``[kinetics]`` wants activities integrated."""
     labels = phantom.labels
     wanted = [*kinetics.effective_half_life_h, *kinetics.half_life_sigma_h, *kinetics.shared_organs]
     groups = groups_of(labels, [name for name in wanted if name != REST])

@@ -1,14 +1,16 @@
-"""Two ways from activity images to organ doses: fit the activity and then transport, or transport each image and fit the dose rate."""
+"""Two ways from images to organ doses: fit the activity and transport it, or transport each image and fit its dose rate."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from ..core import Emission, ImageVolume, Progress, ProgressReport, SynthDoseError, VoxelPhantom, resample_mean, silent
+from ..io import write_csv
 from ..kinetics import TimeCourse, TimeCourseOptions, fit_models, integrate_time_points, time_activity
 from ..transport import RunSettings, VolumeSource
 from .engine_plan import EngineOptions
@@ -113,6 +115,18 @@ def compare_routes(
     return tuple(rows)
 
 
+def write_routes(path: Path, rows: Sequence[RouteRow]) -> tuple[str, ...]:
+    """Write ``dose_rate_route.csv``; return notes: where the routes differ and why, or that they agree."""
+    write_csv(path, [field.name for field in fields(RouteRow)], [astuple(row) for row in rows])
+    notes = tuple(row.note for row in rows if row.note)
+    if rows and not notes:
+        largest = max(abs(row.difference_percent) for row in rows)
+        return (
+            f"The dose-rate route gives the organ doses of the activity route, to {largest:.1f} % or within its uncertainty.",
+        )
+    return notes
+
+
 def _row(
     organ: str,
     times: Sequence[float],
@@ -124,7 +138,8 @@ def _row(
 ) -> RouteRow:
     # a dose rate in Gy/h is fitted as an activity would be: its integral is then in Gy
     data = time_activity(organ, times, rates, relative_sigma=course.relative_sigma)
-    fit = fit_models(data, course.models, physical_half_life_h=half_life_s / SECONDS_PER_HOUR, average=course.average)
+    models = course.models if course.method in ("auto", "trapezoid") else (course.method,)
+    fit = fit_models(data, models, physical_half_life_h=half_life_s / SECONDS_PER_HOUR, average=course.average)
     dose, sigma = fit.tia_MBq_h, fit.tia_sigma_MBq_h
     difference = 100 * (dose / activity_route_Gy - 1)
     own = next(curve for curve in found.curves if curve.region == organ)
@@ -133,7 +148,7 @@ def _row(
     if abs(difference) > max(AGREE_PERCENT, 100 * allowed if math.isfinite(allowed) else 0.0):
         note = (
             f"{organ}: the routes differ by {difference:+.1f} %. The dose rate was fitted with {fit.model}, the activity with "
-            f"{own.integral.model}; radiation from other organs, whose activity fades at another pace, is in the one curve and not "
-            "in the other."
+            f"{own.integral.model}; radiation from other organs, whose activity fades at another pace, is in the one curve and "
+            "not in the other."
         )
     return RouteRow(organ, activity_route_Gy, dose, sigma, difference, note)

@@ -97,6 +97,7 @@ class DosePlan:
     kernel_tissues: str = "lung-soft-bone"
     density_scaling: bool = True
     local_photons: bool = False
+    dose_rate_route: bool = False
     relative_sigma: float | None = None
     organs: tuple[str, ...] = ()
     histories: int | None = None

@@ -45,9 +45,10 @@ from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentati
 from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
-from .activity import ActivityResult, time_integrate
+from .activity import ActivityResult, course_options, time_integrate
 from .activity_tables import kinetics_record, write_activity_tables
 from .clinical import assess
+from .dose_rate import compare_routes, write_routes
 from .engine_plan import EngineOptions
 from .engines import EngineRow, compare_engines, engine_dose, write_engine_comparison
 from .nuclides import emissions_of
@@ -160,6 +161,8 @@ def run_patient(
             if plan.dose.engine != "monte-carlo":
                 raise SynthDoseError(f'[dosimetry] rbe_alpha needs [dose] engine = "monte-carlo"; found "{plan.dose.engine}".')
             settings = dataclasses.replace(settings, components=True)
+        if plan.dose.dose_rate_route and len(found.points) < 2:
+            raise SynthDoseError(f"[dose] dose_rate_route needs two or more [[activity]] images; found {len(found.points)}.")
     open_folder(folder, phantom.grid.size)
     clear_results(folder, keep_checkpoint=resume)
     with clock.stage("results"):
@@ -201,6 +204,15 @@ def run_patient(
             )  # fmt: skip
             write_engine_comparison(folder, comparison)
             compared, engine_rows = comparison.notes, comparison.rows
+    if plan.dose.dose_rate_route:
+        with clock.stage("dose rate"):
+            routes = compare_routes(
+                phantom, [point.image for point in found.points], [point.hours for point in found.points], emissions,
+                dataclasses.replace(settings, components=False), physical_half_life_s=get_nuclide(therapy.nuclide).half_life_s,
+                engine=plan.dose.engine, options=_options(plan.dose), progress=progress,
+                course=dataclasses.replace(course_options(plan.kinetics, phantom), recovery=None),
+            )  # fmt: skip
+            compared += write_routes(folder / "dose_rate_route.csv", routes)
     radiomics = ""
     if plan.output.radiomics:
         with clock.stage("radiomics"):

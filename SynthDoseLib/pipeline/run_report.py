@@ -33,6 +33,7 @@ FILES = {
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
     "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",
+    "dose_rate_route.csv": "organ doses by fitted dose rates beside those by fitted activities",
     "engines.csv, engines_gamma.csv": "dose engines side by side: organ doses, gamma index, time",
     "radiomics.csv": "radiomics features per organ",
     "scene.mrb": "everything in one Slicer scene",
