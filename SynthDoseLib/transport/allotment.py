@@ -83,7 +83,7 @@ def allot(crew: Crew, organs: NDArray[np.int64], histories: int, watch: Callable
                     work.tallies[:] = 0
                     return
                 group, n = tasks.pop(0)
-            follow(problem, work, group, n * part, (n + 1) * part, 1.0, PILOT_STREAM + group, crew.stop)
+            follow(problem, work, group, n * part, (n + 1) * part, 1.0, PILOT_STREAM + group, n, crew.stop)
             work.fetch()
             sums = np.zeros((crew.components, length))
             organ_energies(first, last, work.tallies, problem.labels, sums)

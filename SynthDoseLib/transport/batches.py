@@ -201,7 +201,7 @@ class BatchRunner:
             for place, group in self._groups:
                 first, end = self.batches.span(group, batch)
                 weight = self.batches.weight(group, batch)
-                follow(self.crew.problem, work, group, first, end, weight, group, self.crew.stop, place)
+                follow(self.crew.problem, work, group, first, end, weight, group, batch, self.crew.stop, place)
             self._hand_in(batch, self._harvest(work))
 
     def _take(self) -> int | None:

@@ -156,6 +156,7 @@ class Gpu:
         last: int,
         weight: float,
         stream: int,
+        batch: int,
         counts: NDArray[np.int64],
         totals: NDArray[np.int64],
     ) -> None:
@@ -171,8 +172,8 @@ class Gpu:
         blocks = max(1, min(self._blocks, -(-(last - first) // self._threads_per_block)))
         on_gpu = cuda.to_device(counts), cuda.to_device(totals)
         run_on_device[blocks, self._threads_per_block](
-            first, last, np.uint64(problem.seed), np.uint64(stream), own.kind, float(weight), self._on_gpu(own.spectrum),
-            self._on_gpu(problem.tables), self._tally, *on_gpu,
+            first, last, np.uint64(problem.seed), np.uint64(stream), np.uint64(batch), own.kind, float(weight),
+            self._on_gpu(own.spectrum), self._on_gpu(problem.tables), self._tally, *on_gpu,
         )  # fmt: skip
         for array, place in zip(on_gpu, (counts, totals), strict=True):
             array.copy_to_host(place)
@@ -203,7 +204,7 @@ class Gpu:
         self._tally = cuda.to_device(np.zeros(self._voxels, np.int64))
         for group in range(len(problem.groups)):
             self._on_gpu(problem.groups[group].spectrum)
-        self.run(problem, 0, 0, 0, 1.0, 0, np.zeros(self._emissions, np.int64), np.zeros(3, np.int64))
+        self.run(problem, 0, 0, 0, 1.0, 0, 0, np.zeros(self._emissions, np.int64), np.zeros(3, np.int64))
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Do something, and say what to do where CUDA refuses."""
@@ -248,12 +249,14 @@ class GpuWork(Work):
         """See `Work.clock`."""
         return time.perf_counter()
 
-    def run(self, problem: Problem, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:
+    def run(
+        self, problem: Problem, group: int, first: int, last: int, weight: float, stream: int, batch: int, component: int
+    ) -> None:
         """See `Work.run`."""
         if component != self.component:
             self.gpu.fetch(self.tallies[self.component])
             self.component = component
-        self.gpu.run(problem, group, first, last, weight, stream, self.counts, self.totals)
+        self.gpu.run(problem, group, first, last, weight, stream, batch, self.counts, self.totals)
 
     def fetch(self) -> None:
         """See `Work.fetch`."""

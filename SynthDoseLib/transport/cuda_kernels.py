@@ -58,7 +58,7 @@ _follow = on_device(run_histories, {add_whole: add_whole_atomically})
 
 
 @cuda.jit(**_OPTIONS)
-def run_on_device(first, last, seed, stream, kind, weight, spectrum, tables, tally, counts, totals):
+def run_on_device(first, last, seed, stream, batch, kind, weight, spectrum, tables, tally, counts, totals):
     """As `run_histories`, on all threads of a grid; what belongs to a thread is made here."""
     stack = cuda.local.array((STACK_SIZE, 12), float64)
     count = cuda.local.array(1, int64)
@@ -71,8 +71,8 @@ def run_on_device(first, last, seed, stream, kind, weight, spectrum, tables, tal
         sums[thread] = 0
     cuda.syncthreads()
     _follow(
-        first + cuda.grid(1), last, cuda.gridsize(1), seed, stream, kind, weight, spectrum, tables, tally, stack, count, state,
-        counts, sums,
+        first + cuda.grid(1), last, cuda.gridsize(1), seed, stream, batch, kind, weight, spectrum, tables, tally, stack, count,
+        state, counts, sums,
     )  # fmt: skip
     cuda.syncthreads()
     if thread < 3:

@@ -46,7 +46,7 @@ RESOLVED = 8.0
 _TWO_PI = 2 * math.pi
 
 
-@njit
+@njit(forceinline=True)
 def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry, tables, tally, stack, count, state):
     """Follow one electron or positron until it stops or leaves the grid; return the energy times weight that left, MeV.
 

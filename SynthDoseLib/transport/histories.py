@@ -33,7 +33,7 @@ from .geometry import (
     push_particle,
 )
 from .photons import transport_photon
-from .random import seed_history
+from .random import lattice_origin, lattice_point, seed_history
 from .sampling import entry_of, start_particle
 from .sources import SourceTables
 from .tables import REST_ENERGY, PhotonTables
@@ -51,8 +51,10 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    voxel_class, kerma
+    voxel_class
         See `transport_photon`.
+    analog_from : float
+        Photons of the source from this energy on, MeV, and all that comes from them are followed analog.
     """
 
     source: SourceTables
@@ -61,7 +63,7 @@ class Tables(NamedTuple):
     electrons: ElectronTables
     alphas: AlphaTables
     voxel_class: NDArray[np.uint8]
-    kerma: bool
+    analog_from: float
 
 
 @njit
@@ -104,7 +106,7 @@ def fixed_total(energy):
 
 @njit(nogil=True, cache=True, _nrt=False, error_model="numpy")
 def run_histories(
-    first, last, step, seed, stream, kind, weight, spectrum, tables, tally, stack, count, state, counts, totals
+    first, last, step, seed, stream, batch, kind, weight, spectrum, tables, tally, stack, count, state, counts, totals
 ):  # fmt: skip
     """Follow every `step`-th history from `first` to `last` (excluded) of one group of emissions, one after the other.
 
@@ -115,8 +117,8 @@ def run_histories(
     ----------
     first, last, step : int64
         Numbers of histories; the number fixes the random stream.
-    seed, stream : uint64
-        Of the run, and of the group.
+    seed, stream, batch : uint64
+        Of the run, of the group, and of the batch, which has a lattice of its own: see `lattice_point`.
     kind : int
         PHOTON, ELECTRON, POSITRON or ALPHA.
     weight : float
@@ -134,12 +136,14 @@ def run_histories(
     totals : ndarray of int64, (3,)
         EMITTED, ESCAPED, EXCESS are added, in units of 1 / TOTALS_PER_MEV.
     """
-    source, geometry, photons, electrons, alphas, voxel_class, kerma = tables
+    source, geometry, photons, electrons, alphas, voxel_class, analog_from = tables
+    origin = lattice_origin(seed, stream, batch)
     for history in range(first, last, step):
         seed_history(state, seed, stream, np.uint64(history))
+        numbers = lattice_point(origin, np.uint64(history))
         begin, end = entry_of(source, history)
         for row in range(begin, end):
-            which, energy, emission, share, x, y, z, u, v, w = start_particle(row, kind, spectrum, source, state)
+            which, energy, emission, share, x, y, z, u, v, w = start_particle(row, kind, spectrum, source, numbers, state)
             if row == begin:
                 add_whole(counts, emission, 1)
             own = weight * share
@@ -154,6 +158,8 @@ def run_histories(
                 add_whole(totals, ESCAPED, fixed_total(left))
                 continue
             push_particle(stack, count, which, energy, x, y, z, u, v, w, own, i, j, k)
+            number = numbers[4]
+            kerma = energy < analog_from
             while count[0] > 0:
                 count[0] -= 1
                 p = stack[count[0]]
@@ -163,10 +169,11 @@ def run_histories(
                 if which == PHOTON:
                     left, excess = transport_photon(
                         energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, electrons, voxel_class, kerma, tally,
-                        stack, count, state,
+                        stack, count, number, state,
                     )  # fmt: skip
                     add_whole(totals, ESCAPED, fixed_total(left))
                     add_whole(totals, EXCESS, fixed_total(excess))
+                    number = 0.0
                 else:
                     left = transport_electron(
                         which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state

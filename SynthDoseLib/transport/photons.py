@@ -1,7 +1,13 @@
-"""Photons: flights through voxels, and what happens where one ends.
+"""Photons: what their collisions set free, what they score on their way, and their life from collision to collision.
 
 A kernel for each process. Symbols as in `tables`; directions and positions as in `geometry`. Electrons and positrons are put on
 the stack with the energy they get; binding energy is given to the electron, but for followed fluorescence.
+
+Two estimators. Analog: a collision sets its electrons free. On the way (`score_flight`): where electrons are local (see
+`locality`) the collision kerma is scored by track length; elsewhere electrons are set free all along the track, several of a
+fraction of the weight for each that analog collisions would give on average, and the collision itself then sets none free. The
+expected number of electrons per path, energy and direction is that of analog collisions, so that the second part is unbiased
+everywhere, and the first where electrons are local.
 """
 
 from __future__ import annotations
@@ -13,191 +19,27 @@ from numba import njit
 
 from .electrons import nearest_face, stop
 from .electrons_tables import RANGE
-from .geometry import ELECTRON, PHOTON, POSITRON, deposit, push_particle, rotate, voxel_index
+from .geometry import ELECTRON, PHOTON, POSITRON, STACK_SIZE, deposit, push_particle, voxel_index
+from .photon_collisions import (
+    sample_compton,
+    sample_pair_cosine,
+    sample_pair_share,
+    sample_photoelectron,
+    sample_rayleigh,
+)
+from .photon_flights import STEPS_PER_CM, energy_row, faces_ahead, fly, random_azimuth, turn, voxel_indices
 from .random import next_uniform
+from .sampling import isotropic_direction
 from .tables import (
     E_LOWEST,
-    PER_ANGSTROM,
     REST_ENERGY,
-    ROWS,
     TOTAL,
     TOTAL_SLOPE,
     TRANSFER,
     TRANSFER_SLOPE,
 )
 
-_LAST_ROW = ROWS - 2
-STEPS_PER_CM = float(2**36)
-"""Flights through voxels are measured in whole steps of 1.5e-11 cm."""
-
-
-@njit
-def sample_compton(energy, material, photons, state):
-    """Scatter on bound electrons: return the ratio of the scattered energy to E, and cos theta.
-
-    Klein and Nishina's formula by the composition of Butcher and Messel (Nucl. Phys. 20 (1960) 15), thinned by the incoherent
-    scattering function.
-    """
-    kappa = energy / REST_ENERGY
-    least = 1.0 / (1.0 + 2.0 * kappa)
-    log_part = -math.log(least)
-    square_part = 0.5 * (1.0 - least * least)
-    points = photons.incoherent.shape[1]
-    while True:
-        if next_uniform(state) * (log_part + square_part) < log_part:
-            ratio = math.exp(-log_part * next_uniform(state))
-        else:
-            ratio = math.sqrt(least * least + (1.0 - least * least) * next_uniform(state))
-        t = (1.0 - ratio) / (kappa * ratio)  # 1 - cos theta
-        accept = 1.0 - ratio * t * (2.0 - t) / (1.0 + ratio * ratio)
-        x = PER_ANGSTROM * energy * math.sqrt(0.5 * t)
-        place = x / (1.0 + x) * (points - 1)
-        slot = int(place)
-        low = photons.incoherent[material, slot]
-        accept *= low + (place - slot) * (photons.incoherent[material, min(slot + 1, points - 1)] - low)
-        if next_uniform(state) < accept:
-            return ratio, max(-1.0, 1.0 - t)
-
-
-@njit
-def sample_rayleigh(energy, material, photons, state):
-    """Return cos theta of coherent scattering: squared form factor in x squared, thinned by Thomson's (1 + cos^2) / 2."""
-    x2_largest = (PER_ANGSTROM * energy) ** 2
-    x2 = photons.form_x2
-    points = x2.size
-    low, high = 0, points - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if x2[middle] > x2_largest:
-            high = middle
-        else:
-            low = middle
-    sums = photons.form_sum[material]
-    share = (x2_largest - x2[low]) / (x2[low + 1] - x2[low])
-    largest = sums[low] + min(1.0, share) * (sums[low + 1] - sums[low])
-    while True:
-        wanted = next_uniform(state) * largest
-        low, high = 0, points - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            if sums[middle] > wanted:
-                high = middle
-            else:
-                low = middle
-        width = sums[low + 1] - sums[low]
-        inside = (wanted - sums[low]) / width if width > 0.0 else 0.5
-        cosine = 1.0 - 2.0 * min(1.0, (x2[low] + inside * (x2[low + 1] - x2[low])) / x2_largest)
-        if next_uniform(state) < 0.5 * (1.0 + cosine * cosine):
-            return cosine
-
-
-@njit
-def sample_photoelectron(energy, state):
-    """Return cos theta of the electron of the photoelectric effect, kinetic energy `energy`.
-
-    Sauter's distribution for the K shell (Ann. Phys. 403 (1931) 454), with t = 1 - cos theta and A = 1/beta - 1:
-    p(t) ~ t / (A + t)^3 * (2 - t) (1 / (A + t) + beta gamma (gamma - 1) (gamma - 2) / 2); the first factor is drawn by
-    inversion, the rest falls with t and thins it.
-    """
-    gamma = 1.0 + energy / REST_ENERGY
-    beta = math.sqrt(energy * (energy + 2.0 * REST_ENERGY)) / (energy + REST_ENERGY)
-    a = 1.0 / beta - 1.0
-    b = 0.5 * beta * gamma * (gamma - 1.0) * (gamma - 2.0)
-    largest = 2.0 * (1.0 / a + b)
-    while True:
-        u = next_uniform(state)
-        t = 2.0 * a / ((a + 2.0) ** 2 - 4.0 * u) * (2.0 * u + (a + 2.0) * math.sqrt(u))
-        if next_uniform(state) * largest < (2.0 - t) * (1.0 / (a + t) + b):
-            return max(-1.0, 1.0 - t)
-
-
-@njit
-def sample_pair_share(energy, material, photons, state):
-    """Return the share of E that the electron of a pair gets, with its rest energy.
-
-    Bethe and Heitler's cross section with Thomas-Fermi screening (Y.-S. Tsai, Rev. Mod. Phys. 46 (1974) 815, in the
-    approximation of Butcher and Messel 1960); below 2.1 MeV uniform, where the distribution is nearly so.
-    """
-    least = REST_ENERGY / energy
-    if energy < 2.1:
-        return least + (1.0 - 2.0 * least) * next_uniform(state)
-    scale = 136.0 * least * photons.pair_screening[material]
-    correction = photons.pair_log[material]
-    largest = pair_weight(0.5, scale, correction) + 1e-3
-    largest = max(largest, pair_weight(max(least, 0.05), scale, correction), pair_weight(0.2, scale, correction))
-    largest = max(largest, pair_weight(0.1, scale, correction)) * 1.05
-    while True:
-        share = least + (1.0 - 2.0 * least) * next_uniform(state)
-        if next_uniform(state) * largest < pair_weight(share, scale, correction):
-            return share
-
-
-@njit
-def pair_weight(share, scale, correction):
-    """Bethe and Heitler's differential cross section in the electron's share of the energy, in arbitrary units."""
-    delta = scale / (share * (1.0 - share))
-    if delta <= 1.0:
-        phi_1 = 20.867 - 3.242 * delta + 0.625 * delta * delta
-        phi_2 = 20.209 - 1.930 * delta - 0.086 * delta * delta
-    else:
-        phi_1 = 21.12 - 4.184 * math.log(delta + 0.952)
-        phi_2 = phi_1
-    rest = share * share + (1.0 - share) ** 2
-    return max(0.0, rest * (phi_1 - correction) + 2.0 / 3.0 * share * (1.0 - share) * (phi_2 - correction))
-
-
-@njit
-def sample_pair_cosine(kinetic, state):
-    """Return cos theta of one of a pair, from the leading term of the high-energy distribution: 1 / (1 - beta cos theta)^2."""
-    beta = math.sqrt(kinetic * (kinetic + 2.0 * REST_ENERGY)) / (kinetic + REST_ENERGY)
-    u = 2.0 * next_uniform(state) - 1.0
-    return (u + beta) / (u * beta + 1.0)
-
-
-@njit
-def produce_pair(energy, x, y, z, u, v, w, weight, i, j, k, local, material, geometry, photons, tally, stack, count, state):
-    """Make an electron and a positron, or, where electrons are local, the two quanta of the annihilation alone."""
-    voxel = voxel_index(geometry, i, j, k)
-    kinetic = energy - 2.0 * REST_ENERGY
-    if local:
-        a = 2.0 * next_uniform(state) - 1.0
-        azimuth = 2.0 * math.pi * next_uniform(state)
-        du, dv, dw = rotate(0.0, 0.0, 1.0, a, azimuth)
-        push_or_deposit(PHOTON, REST_ENERGY, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
-        push_or_deposit(PHOTON, REST_ENERGY, x, y, z, -du, -dv, -dw, weight, i, j, k, voxel, tally, stack, count)
-        return
-    share = sample_pair_share(energy, material, photons, state)
-    first = min(kinetic, max(0.0, share * energy - REST_ENERGY))
-    for kind, own in ((ELECTRON, first), (POSITRON, kinetic - first)):
-        cosine = sample_pair_cosine(own, state) if own > 0.0 else 1.0
-        du, dv, dw = rotate(u, v, w, cosine, 2.0 * math.pi * next_uniform(state))
-        push_or_deposit(kind, own, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
-
-
-@njit
-def set_free(
-    kinetic, cosine, a, b, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, electrons, tally, stack, count, state
-):
-    """Put an electron on the stack, or end it here if it cannot leave the voxel; u, v, w is the direction of the photon."""
-    if ends_here(kinetic, x, y, z, i, j, k, voxel, material, geometry, electrons):
-        stop(ELECTRON, kinetic, x, y, z, weight, i, j, k, voxel, 2 * material, electrons, tally, stack, count, state)
-    else:
-        du, dv, dw = turn(u, v, w, cosine, a, b)
-        push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
-
-
-@njit(inline="always")
-def ends_here(kinetic, x, y, z, i, j, k, voxel, material, geometry, electrons):
-    """Whether an electron's range is less than the distance to the nearest face, or negligible: see `transport_electron`."""
-    if kinetic < electrons.absorption:
-        return True
-    rows = electrons.rows[2 * material]
-    place = (math.log(kinetic) - electrons.log_first) * electrons.rows_per_log
-    n = min(int(place), rows.shape[0] - 2)
-    reach = (rows[n, RANGE] + (place - n) * (rows[n + 1, RANGE] - rows[n, RANGE])) / geometry.density[voxel]
-    return reach < electrons.stop_share * min(geometry.dx, geometry.dy, geometry.dz) or reach < nearest_face(
-        geometry, x, y, z, i, j, k
-    )
+MOST_ELECTRONS = 4.0  # set free along a track for one that collisions would
 
 
 @njit
@@ -208,70 +50,173 @@ def push_or_deposit(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, tall
 
 
 @njit
-def absorb(
-    energy, x, y, z, u, v, w, weight, i, j, k, local, material, row, geometry, photons, electrons, voxel, tally, stack, count,
-    state,
-):  # fmt: skip
-    """Photoelectric effect: electron, and perhaps a fluorescence photon; return the energy times weight of local electrons."""
-    kinetic = energy
-    quantum = 0.0
+def set_free(
+    kinetic, cosine, a, b, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, electrons, tally, stack, count, state
+):
+    """Put an electron on the stack, or end it here if its range is less than the way to the nearest face, or negligible.
+
+    The direction of the photon is u, v, w; the azimuth has cosine a and sine b, and is drawn if both are 0. See
+    `transport_electron`.
+    """
+    if kinetic >= electrons.absorption:
+        rows = electrons.rows[2 * material]
+        row = (math.log(kinetic) - electrons.log_first) * electrons.rows_per_log
+        n = min(int(row), rows.shape[0] - 2)
+        reach = (rows[n, RANGE] + (row - n) * (rows[n + 1, RANGE] - rows[n, RANGE])) / geometry.density[voxel]
+        if reach >= electrons.stop_share * min(geometry.dx, geometry.dy, geometry.dz) and reach >= nearest_face(
+            geometry, x, y, z, i, j, k
+        ):
+            if a == 0.0 and b == 0.0:
+                a, b = random_azimuth(state)
+            du, dv, dw = turn(u, v, w, cosine, a, b)
+            push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
+            return
+        if kinetic > electrons.photon_cut:
+            stop(ELECTRON, kinetic, x, y, z, weight, i, j, k, voxel, 2 * material, electrons, tally, stack, count, state)
+            return
+    deposit(tally, voxel, weight * kinetic)
+
+
+@njit(inline="always")
+def recoil_cosine(energy, kinetic):
+    """Return cos theta of the electron that a photon of E set free with `kinetic`, initially at rest."""
+    if kinetic <= 0.0:
+        return 0.0
+    momentum = math.sqrt(kinetic * (kinetic + 2.0 * REST_ENERGY))
+    return min(1.0, kinetic * (energy + REST_ENERGY) / (energy * momentum))
+
+
+@njit(inline="always")
+def sample_line(material, row, photons, state):
+    """Number of the fluorescence line that follows a photoelectric event, -1 for none that is followed."""
     first, last = photons.line_offset[material], photons.line_offset[material + 1]
     if last > first:
         chance = next_uniform(state)
         for line in range(first, last):
             chance -= photons.line_probability[line, row]
             if chance < 0.0:
-                kinetic = energy - photons.line_edge[line]
-                quantum = photons.line_energy[line]
-                cosine = 2.0 * next_uniform(state) - 1.0
-                du, dv, dw = rotate(0.0, 0.0, 1.0, cosine, 2.0 * math.pi * next_uniform(state))
-                push_or_deposit(PHOTON, quantum, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
-                if not local:
-                    deposit(tally, voxel, weight * (photons.line_edge[line] - quantum))
-                break
-    if local:
-        return weight * (energy - quantum)
+                return line
+    return -1
+
+
+@njit
+def push_quantum(energy, both, x, y, z, weight, i, j, k, voxel, tally, stack, count, state):
+    """Put an isotropic photon on the stack, or, with `both`, two that fly apart."""
+    u, v, w = isotropic_direction(next_uniform(state), next_uniform(state))
+    push_or_deposit(PHOTON, energy, x, y, z, u, v, w, weight, i, j, k, voxel, tally, stack, count)
+    if both:
+        push_or_deposit(PHOTON, energy, x, y, z, -u, -v, -w, weight, i, j, k, voxel, tally, stack, count)
+
+
+@njit(inline="always")
+def set_photoelectron_free(
+    energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, photons, electrons, tally, stack, count, state
+):
+    """Photoelectron and Auger electrons of an event that `line` followed; return the energy times weight that they got."""
+    kinetic, quantum = energy, 0.0
+    if line >= 0:
+        kinetic, quantum = energy - photons.line_edge[line], photons.line_energy[line]
+        deposit(tally, voxel, weight * (photons.line_edge[line] - quantum))
     if kinetic > 0.0:
-        if ends_here(kinetic, x, y, z, i, j, k, voxel, material, geometry, electrons):
-            stop(ELECTRON, kinetic, x, y, z, weight, i, j, k, voxel, 2 * material, electrons, tally, stack, count, state)
-        else:
-            cosine = sample_photoelectron(kinetic, state)
-            a, b = random_azimuth(state)
-            du, dv, dw = turn(u, v, w, cosine, a, b)
-            push_or_deposit(ELECTRON, kinetic, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
-    return 0.0
+        set_free(
+            kinetic, sample_photoelectron(kinetic, state), 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, material,
+            geometry, electrons, tally, stack, count, state,
+        )  # fmt: skip
+    return weight * (energy - quantum)
 
 
 @njit(inline="always")
-def energy_row(energy, photons):
-    """Row of the tables below E, and the share of the way to the next."""
-    place = (math.log(energy) - photons.log_first) * photons.rows_per_log
-    row = min(max(int(place), 0), _LAST_ROW)
-    return row, place - row
+def set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, photons, tally, stack, count, state):
+    """Electron and positron of pair production; that of the field of an electron is not told apart."""
+    kinetic = energy - 2.0 * REST_ENERGY
+    share = sample_pair_share(energy, photons.pair_screening[material], photons.pair_log[material], state)
+    first = min(kinetic, max(0.0, share * energy - REST_ENERGY))
+    for kind, own in ((ELECTRON, first), (POSITRON, kinetic - first)):
+        cosine = sample_pair_cosine(own, state) if own > 0.0 else 1.0
+        a, b = random_azimuth(state)
+        du, dv, dw = turn(u, v, w, cosine, a, b)
+        push_or_deposit(kind, own, x, y, z, du, dv, dw, weight, i, j, k, voxel, tally, stack, count)
 
 
 @njit(inline="always")
-def faces_ahead(position, direction, index, size, voxels):
-    """Along one axis: path between faces, to the first face and to the grid's exit, all in fixed point, and the index's turn.
+def collide_in_passing(
+    energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry, photons, electrons, tally, stack, count, state
+):
+    """Set free what electrons a collision here would, while the photon flies on; return their energy times weight."""
+    material = geometry.material[voxel]
+    i, j, k = voxel_indices(geometry, voxel)
+    nearest = row + (1 if next_uniform(state) < fraction else 0)
+    choice = next_uniform(state)
+    if choice < photons.shares[nearest, material, 0]:
+        ratio, _ = sample_compton(energy, material, photons.incoherent, state)
+        kinetic = energy * (1.0 - ratio)
+        set_free(
+            kinetic, recoil_cosine(energy, kinetic), 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry,
+            electrons, tally, stack, count, state,
+        )  # fmt: skip
+        return weight * kinetic
+    if choice < photons.shares[nearest, material, 1]:
+        return 0.0
+    if choice < photons.shares[nearest, material, 2] or energy <= 2.0 * REST_ENERGY:
+        line = sample_line(material, row, photons, state)
+        return set_photoelectron_free(
+            energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, photons, electrons, tally, stack, count,
+            state,
+        )  # fmt: skip
+    set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, photons, tally, stack, count, state)
+    return weight * energy
 
-    A flight along the faces meets none: its direction is taken for one by 1e-6, which puts them out of reach.
+
+@njit(inline="always")
+def electrons_per_collision(reach, density, geometry, waiting):
+    """How many electrons to set free along a track for one of a collision, so that it pays.
+
+    Those that end in their voxel cost little; of those that cross several, one is as good as the time it takes.
     """
-    slope = STEPS_PER_CM / (direction if abs(direction) > 1e-6 else 1e-6)
-    pace = np.int64(size * abs(slope))
-    if slope > 0.0:
-        face = np.int64(max(0.0, ((index + 1) * size - position) * slope))
-        return pace, face, face + (voxels - 1 - index) * pace, 1
-    face = np.int64(max(0.0, (index * size - position) * slope))
-    return pace, face, face + index * pace, -1
+    voxel = density * min(geometry.dx, geometry.dy, geometry.dz)
+    if reach > 1.2 * voxel or waiting > STACK_SIZE // 2:
+        return 1.0
+    return MOST_ELECTRONS if reach < 0.6 * voxel else 2.0
+
+
+@njit(forceinline=True)
+def set_free_along(
+    depth, wanted, many, begin, energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry, photons, electrons, tally,
+    stack, count, state,
+):  # fmt: skip
+    """Electrons on a stretch inside a voxel, `depth` mean free paths long, that begins `begin` cm behind x, y, z.
+
+    Collisions in passing are a Poisson process, `many` times as dense as collisions; `wanted` of its units are left to the
+    next, or, if that is 0, not drawn yet. Returns what is left after the stretch, and the energy times weight of the electrons.
+    """
+    if depth <= 0.0:
+        return wanted, 0.0
+    material = geometry.material[voxel]
+    if wanted <= 0.0:
+        wanted = -math.log(next_uniform(state))
+    scored = 0.0
+    mu = geometry.density[voxel] * (photons.steps[row, material, TOTAL] + fraction * photons.steps[row, material, TOTAL_SLOPE])
+    done = 0.0
+    while wanted < many * (depth - done):
+        done += wanted / many
+        length = begin + done / mu
+        scored += collide_in_passing(
+            energy, x + u * length, y + v * length, z + w * length, u, v, w, weight / many, voxel, row, fraction, geometry,
+            photons, electrons, tally, stack, count, state,
+        )  # fmt: skip
+        wanted = -math.log(next_uniform(state))
+    return wanted - many * (depth - done), scored
 
 
 @njit(inline="always")
-def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, voxel_class, kerma, tally):
-    """Fly `paths` mean free paths; return whether the flight ended inside, where, and the energy scored on the way.
+def score_flight(
+    energy, x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, electrons, voxel_class, tally, stack,
+    count, state,
+):  # fmt: skip
+    """As `fly`, and score on the way; return also the energy scored or given to electrons that were set free.
 
-    Where electrons are local the energy that the photon transfers on average along its track is scored (track-length
-    estimator of the collision kerma). Voxels are counted, not searched (Amanatides and Woo, Eurographics '87, 3), by paths in
-    fixed point: which face comes first cannot be foreseen, and whole numbers choose without a branch.
+    Where electrons are local, the energy that the photon transfers on average along its track (track-length estimator of the
+    collision kerma); elsewhere see `set_free_along`.
     """
     pace_i, next_i, exit_i, turn_i = faces_ahead(x, u, i, geometry.dx, geometry.ni)
     pace_j, next_j, exit_j, turn_j = faces_ahead(y, v, j, geometry.dy, geometry.nj)
@@ -281,9 +226,9 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
     leaves = min(exit_i, exit_j, exit_k)
     voxel = voxel_index(geometry, i, j, k)
     last = -1  # material of the coefficients at hand
-    attenuation, transfer, needed = 0.0, 0.0, 255
+    attenuation, transfer, needed, many = 0.0, 0.0, 255, 1.0
     travelled = np.int64(0)
-    scored, mu = 0.0, 0.0
+    scored, mu, wanted = 0.0, 0.0, 0.0
     while True:
         reached = min(next_i, next_j, next_k)
         density = np.float64(geometry.density[voxel])
@@ -294,16 +239,28 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
             attenuation /= STEPS_PER_CM
             transfer = photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE]
             transfer *= weight / STEPS_PER_CM
-            needed = np.int64(photons.range_class[row, m]) if kerma else 255
+            needed = np.int64(photons.range_class[row, m])
+            many = electrons_per_collision(photons.reach[row, m], density, geometry, count[0])
         length = np.float64(reached - travelled)
         mu = density * attenuation
         depth = mu * length
+        stretch = min(depth, paths)
+        if needed <= voxel_class[voxel]:
+            if depth >= paths:
+                break
+            given = density * transfer * length
+            deposit(tally, voxel, given)
+            scored += given
+        elif many * stretch < wanted:
+            wanted -= many * stretch
+        else:
+            wanted, given = set_free_along(
+                stretch, wanted, many, travelled / STEPS_PER_CM, energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry,
+                photons, electrons, tally, stack, count, state,
+            )  # fmt: skip
+            scored += given
         if depth >= paths:
             break
-        if kerma and needed <= voxel_class[voxel]:
-            energy = density * transfer * length
-            deposit(tally, voxel, energy)
-            scored += energy
         if reached >= leaves:
             return False, x, y, z, i, j, k, scored
         paths -= depth
@@ -316,51 +273,38 @@ def fly(x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photo
         next_j += pace_j & is_j
         next_k += pace_k & is_k
     length = paths / mu
-    if kerma and needed <= voxel_class[voxel]:
-        energy = density * transfer * length
-        deposit(tally, voxel, energy)
-        scored += energy
+    if needed <= voxel_class[voxel]:
+        given = density * transfer * length
+        deposit(tally, voxel, given)
+        scored += given
     length = (travelled + length) / STEPS_PER_CM
-    k = voxel // (geometry.ni * geometry.nj)
-    rest = voxel - k * geometry.ni * geometry.nj
-    j = rest // geometry.ni
-    return True, x + u * length, y + v * length, z + w * length, rest - j * geometry.ni, j, k, scored
+    i, j, k = voxel_indices(geometry, voxel)
+    return True, x + u * length, y + v * length, z + w * length, i, j, k, scored
 
 
-@njit(inline="always")
-def random_azimuth(state):
-    """Cosine and sine of a random angle, from a point of the unit disc."""
-    while True:
-        a = 2.0 * next_uniform(state) - 1.0
-        b = 2.0 * next_uniform(state) - 1.0
-        square = a * a + b * b
-        if 0.0 < square < 1.0:
-            scale = 1.0 / math.sqrt(square)
-            return a * scale, b * scale
-
-
-@njit(inline="always")
-def turn(u, v, w, cosine, a, b):
-    """Turn a unit vector by a polar angle and an azimuth (its cosine a and sine b); return the new unit vector.
-
-    The axes across it: Duff et al., J. Comput. Graph. Tech. 6 (2017) 1.
-    """
-    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
-    a *= sine
-    b *= sine
-    sign = math.copysign(1.0, w)
-    p = -1.0 / (sign + w)
-    q = u * v * p
-    return (
-        u * cosine + (1.0 + sign * u * u * p) * a + q * b,
-        v * cosine + sign * q * a + (sign + v * v * p) * b,
-        w * cosine - sign * u * a - v * b,
-    )
-
-
-@njit
+@njit(forceinline=True)
 def transport_photon(
-    energy, x, y, z, u, v, w, weight, i, j, k, geometry, photons, electrons, voxel_class, kerma, tally, stack, count, state
+    energy,
+    x,
+    y,
+    z,
+    u,
+    v,
+    w,
+    weight,
+    i,
+    j,
+    k,
+    geometry,
+    photons,
+    electrons,
+    voxel_class,
+    kerma,
+    tally,
+    stack,
+    count,
+    number,
+    state,
 ):
     """Follow a photon until it is absorbed or leaves; put electrons on the stack where they are not local.
 
@@ -376,7 +320,7 @@ def transport_photon(
     voxel_class : ndarray of uint8, (voxels,)
         Longest range, as a class, of electrons that are local in each voxel.
     kerma : bool
-        Whether local electrons are scored by track length; otherwise all are put on the stack.
+        Whether to score on the way; otherwise collisions set their electrons free (analog).
     tally : ndarray of int64, (voxels,)
     stack, count, state : ndarray
         See `push_particle`, `next_uniform`.
@@ -386,30 +330,34 @@ def transport_photon(
     left : float
         Energy times weight that left the grid, MeV.
     excess : float
-        Energy times weight that local electrons got in the collisions of this photon, less what was scored for them along its
-        track, MeV: zero on average.
+        Energy times weight that electrons would have got in the collisions of this photon, less what was scored or set free on
+        its way, MeV: zero on average, and 0 where `kerma` is false.
     """
     excess = 0.0
     while energy > E_LOWEST:
         row, fraction = energy_row(energy, photons)
-        paths = -math.log(next_uniform(state))
-        inside, x, y, z, i, j, k, scored = fly(
-            x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, voxel_class, kerma, tally
-        )
-        excess -= scored
+        paths = -math.log(number if number > 0.0 else next_uniform(state))
+        number = 0.0
+        if kerma:
+            inside, x, y, z, i, j, k, scored = score_flight(
+                energy, x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, electrons, voxel_class,
+                tally, stack, count, state,
+            )  # fmt: skip
+            excess -= scored
+        else:
+            inside, x, y, z, i, j, k = fly(x, y, z, u, v, w, i, j, k, paths, row, fraction, geometry, photons)
         if not inside:
             return weight * energy, excess
         voxel = voxel_index(geometry, i, j, k)
         m = geometry.material[voxel]
-        local = kerma and photons.range_class[row, m] <= voxel_class[voxel]
         nearest = row + (1 if next_uniform(state) < fraction else 0)
         choice = next_uniform(state)
         if choice < photons.shares[nearest, m, 0]:
-            ratio, cosine = sample_compton(energy, m, photons, state)
+            ratio, cosine = sample_compton(energy, m, photons.incoherent, state)
             a, b = random_azimuth(state)
             scattered = energy * ratio
             kinetic = energy - scattered
-            if local:
+            if kerma:
                 excess += weight * kinetic
             else:
                 set_free(
@@ -419,26 +367,28 @@ def transport_photon(
             u, v, w = turn(u, v, w, cosine, a, b)
             energy = scattered
         elif choice < photons.shares[nearest, m, 1]:
-            cosine = sample_rayleigh(energy, m, photons, state)
+            cosine = sample_rayleigh(energy, m, photons.form_x2, photons.form_sum, state)
             a, b = random_azimuth(state)
             u, v, w = turn(u, v, w, cosine, a, b)
         elif choice < photons.shares[nearest, m, 2] or energy <= 2.0 * REST_ENERGY:
-            excess += absorb(
-                energy, x, y, z, u, v, w, weight, i, j, k, local, m, row, geometry, photons, electrons, voxel, tally, stack,
-                count, state,
+            line = sample_line(m, row, photons, state)
+            quantum = photons.line_energy[line] if line >= 0 else 0.0
+            if line >= 0:
+                push_quantum(quantum, False, x, y, z, weight, i, j, k, voxel, tally, stack, count, state)
+            if kerma:
+                return 0.0, excess + weight * (energy - quantum)
+            set_photoelectron_free(
+                energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, m, geometry, photons, electrons, tally, stack, count,
+                state,
             )  # fmt: skip
             return 0.0, excess
+        elif kerma and photons.range_class[row, m] <= voxel_class[voxel]:
+            push_quantum(REST_ENERGY, True, x, y, z, weight, i, j, k, voxel, tally, stack, count, state)
+            return 0.0, excess + weight * (energy - 2.0 * REST_ENERGY)
+        elif kerma:
+            return 0.0, excess + weight * energy
         else:
-            produce_pair(energy, x, y, z, u, v, w, weight, i, j, k, local, m, geometry, photons, tally, stack, count, state)
-            return 0.0, excess + (weight * (energy - 2.0 * REST_ENERGY) if local else 0.0)
+            set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, m, photons, tally, stack, count, state)
+            return 0.0, excess
     deposit(tally, voxel_index(geometry, i, j, k), weight * energy)
     return 0.0, excess
-
-
-@njit(inline="always")
-def recoil_cosine(energy, kinetic):
-    """Return cos theta of the electron that a photon of E set free with `kinetic`, initially at rest."""
-    if kinetic <= 0.0:
-        return 0.0
-    momentum = math.sqrt(kinetic * (kinetic + 2.0 * REST_ENERGY))
-    return min(1.0, kinetic * (energy + REST_ENERGY) / (energy * momentum))

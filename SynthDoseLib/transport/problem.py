@@ -17,7 +17,7 @@ from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions, list_group
 from .geometry import POSITRON, STACK_SIZE, build_geometry
 from .histories import ALPHA, KINDS, Tables, run_histories
-from .locality import local_range_classes
+from .locality import first_long_range_MeV, local_range_classes
 from .particle_lists import ParticleListSource, list_notes
 from .sources import Source, build_source
 from .table_store import kept_tables, table_recipe
@@ -84,12 +84,14 @@ class Work:
         """What `cpu_s` is measured with, s."""
         return time.thread_time()
 
-    def run(self, problem: Problem, group: int, first: int, last: int, weight: float, stream: int, component: int) -> None:
+    def run(
+        self, problem: Problem, group: int, first: int, last: int, weight: float, stream: int, batch: int, component: int
+    ) -> None:
         """Follow the histories `first` to `last` (excluded) of a group; see `run_histories`."""
         own = problem.groups[group]
         run_histories(
-            first, last, 1, np.uint64(problem.seed), np.uint64(stream), own.kind, weight, own.spectrum, problem.tables,
-            self.tallies[component], self.stack, self.count, self.state, self.counts, self.totals,
+            first, last, 1, np.uint64(problem.seed), np.uint64(stream), np.uint64(batch), own.kind, weight, own.spectrum,
+            problem.tables, self.tallies[component], self.stack, self.count, self.state, self.counts, self.totals,
         )  # fmt: skip
 
     def fetch(self) -> None:
@@ -128,14 +130,16 @@ def build_problem(
     # the quanta of annihilation in flight, and the electrons that they set free
     energies += [min(group.max_energy_MeV + 2 * REST_ENERGY, E_HIGHEST) for group in groups if group.kind == POSITRON]
     most = max(energies, default=0.0)
-    kerma = estimator == "auto"
-    with_alphas = any(group.kind == ALPHA for group in groups)
+    auto = estimator == "auto"
+    photons, electrons, alphas = _tables(phantom.materials, max(most, 0.1), any(group.kind == ALPHA for group in groups))
     tables = Tables(
         source_tables,
         geometry,
-        *_tables(phantom.materials, max(most, 0.1), with_alphas),
-        local_range_classes(phantom, source) if kerma else np.zeros(1, np.uint8),
-        kerma,
+        photons,
+        electrons,
+        alphas,
+        local_range_classes(phantom, source) if auto else np.zeros(1, np.uint8),
+        first_long_range_MeV(phantom, photons) if auto else 0.0,
     )
     notes = list_notes(source) if isinstance(source, ParticleListSource) else ()
     return Problem(groups, tables, phantom.labels.labels.ravel(), max(1, len(emissions)), seed, notes)
@@ -201,7 +205,7 @@ def new_work(problem: Problem, components: int = 1) -> Work:
 
 def warm_up(problem: Problem, work: Work) -> None:
     """Make the kernels ready: loaded from the cache, or compiled where that is the first time."""
-    work.run(problem, 0, 0, 0, 1.0, 0, 0)
+    work.run(problem, 0, 0, 0, 1.0, 0, 0, 0)
     tallies, labels, sums = work.tallies[:, :1], problem.labels[:1], np.zeros((1, int(problem.labels[0]) + 1))
     voxels, amounts, energy = np.zeros(1, np.int32), np.zeros((1, 1), np.int64), np.zeros((1, 1))
     tallies = np.ascontiguousarray(tallies)
@@ -220,10 +224,11 @@ def follow(
     last: int,
     weight: float,
     stream: int,
+    batch: int,
     stop: threading.Event,
     component: int = 0,
 ) -> None:
-    """Run histories `first` to `last` (excluded) of a group, scored in a component, in chunks that look at `stop`.
+    """Run histories `first` to `last` (excluded), of one group and batch, in chunks that look at `stop`; score in `component`.
 
     Raises
     ------
@@ -235,7 +240,7 @@ def follow(
             raise Stopped
         end = min(last, first + chunk)
         wall, own = time.perf_counter(), work.clock()
-        work.run(problem, group, first, end, weight, stream, component)
+        work.run(problem, group, first, end, weight, stream, batch, component)
         work.cpu_s += work.clock() - own
         # by the clock on the wall: on a busy computer cancelling has to be felt at once, too
         per_history = max(time.perf_counter() - wall, 1e-6) / (end - first)

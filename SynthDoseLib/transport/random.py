@@ -16,6 +16,14 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _U11, _U16, _U24, _U27, _U30, _U31, _U37, _U64 = (np.uint64(n) for n in (11, 16, 24, 27, 30, 31, 37, 64))
 _TWO_POW_MINUS_53 = 2.0**-53
 
+# Steps of the lattice of five dimensions, in units of 2^-64. Found by search: for no number of points between 30 and 40000 does
+# any two or three of the dimensions leave more variance than independent numbers, but for a fourth (for functions whose power
+# falls with the square of the frequency, as that of a step does).
+_RECURRENCE = tuple(
+    np.uint64(int(step * 2**64) | 1)
+    for step in (0.8840987267251261, 0.6189500386222502, 0.7025885133855037, 0.8370981207359265, 0.6568542494923806)
+)
+
 
 @njit(inline="always")
 def splitmix64(value):
@@ -44,3 +52,35 @@ def next_uniform(state):
     state[0] = ((s0 << _U24) | (s0 >> (_U64 - _U24))) ^ s1 ^ (s1 << _U16)
     state[1] = (s1 << _U37) | (s1 >> (_U64 - _U37))
     return (np.float64(total >> _U11) + 0.5) * _TWO_POW_MINUS_53
+
+
+@njit(inline="always")
+def lattice_origin(seed, stream, batch):
+    """Where the lattice of a batch begins: five random uint64, independent from batch to batch."""
+    key = splitmix64(splitmix64(seed ^ _GOLDEN) ^ (stream * _MIX_2)) ^ (batch * _MIX_1)
+    a = splitmix64(key)
+    b = splitmix64(a ^ batch)
+    c = splitmix64(b ^ stream)
+    d = splitmix64(c ^ batch)
+    return a, b, c, d, splitmix64(d ^ stream)
+
+
+@njit(inline="always")
+def lattice_point(origin, history):
+    """Five numbers in (0, 1) for the beginning of a history: each is uniform, and those of a batch fill the space evenly.
+
+    A randomly shifted lattice leaves every estimate unbiased, and the batches independent; what depends smoothly on these
+    numbers has less variance (R. Cranley and T. N. L. Patterson, SIAM J. Numer. Anal. 13 (1976) 904).
+    """
+    return (
+        _unit(origin[0] + history * _RECURRENCE[0]),
+        _unit(origin[1] + history * _RECURRENCE[1]),
+        _unit(origin[2] + history * _RECURRENCE[2]),
+        _unit(origin[3] + history * _RECURRENCE[3]),
+        _unit(origin[4] + history * _RECURRENCE[4]),
+    )
+
+
+@njit(inline="always")
+def _unit(bits):
+    return (np.float64(bits >> _U11) + 0.5) * _TWO_POW_MINUS_53

@@ -80,31 +80,29 @@ def _build_alias(weights):
 
 
 @njit(inline="always")
-def choose(keep, alias, state):
-    """Slot of an alias table."""
-    place = next_uniform(state) * keep.size
+def choose(keep, alias, number):
+    """Slot of an alias table from a number in (0, 1), and what is left of it: another one, independent of the slot."""
+    place = number * keep.size
     slot = int(place)
-    if place - slot >= keep[slot]:
-        return int(alias[slot])
-    return slot
+    rest = place - slot
+    if rest >= keep[slot]:
+        return int(alias[slot]), (rest - keep[slot]) / (1.0 - keep[slot])
+    return slot, rest / keep[slot]
 
 
 @njit
-def sample_energy(spectrum, state):
-    """Energy, MeV, and number of the emission it belongs to."""
-    slot = choose(spectrum.keep, spectrum.alias, state)
-    energy = spectrum.low[slot]
-    if spectrum.width[slot] > 0.0:
-        energy += spectrum.width[slot] * next_uniform(state)
-    return energy, spectrum.emission[slot]
+def sample_energy(spectrum, number):
+    """Energy, MeV, and number of the emission it belongs to, from a number in (0, 1)."""
+    slot, rest = choose(spectrum.keep, spectrum.alias, number)
+    return spectrum.low[slot] + spectrum.width[slot] * rest, spectrum.emission[slot]
 
 
 @njit
-def sample_isotropic(state):
-    """Unit vector."""
-    w = 2.0 * next_uniform(state) - 1.0
+def isotropic_direction(first, second):
+    """Unit vector from two numbers in (0, 1)."""
+    w = 2.0 * first - 1.0
     across = math.sqrt(max(0.0, 1.0 - w * w))
-    azimuth = 2.0 * math.pi * next_uniform(state)
+    azimuth = 2.0 * math.pi * second
     return across * math.cos(azimuth), across * math.sin(azimuth), w
 
 
@@ -120,7 +118,7 @@ def entry_of(source, history):
 
 
 @njit
-def start_particle(row, kind, spectrum, source, state):
+def start_particle(row, kind, spectrum, source, numbers, state):
     """Kind, energy (MeV), number of the emission, share of the weight, position and direction of a particle that sets out."""
     if source.kind == LIST:
         p = source.particles[row]
@@ -128,22 +126,23 @@ def start_particle(row, kind, spectrum, source, state):
             int(p[0]), np.float64(p[1]), np.int32(0), np.float64(p[8]), np.float64(p[2]), np.float64(p[3]), np.float64(p[4]),
             np.float64(p[5]), np.float64(p[6]), np.float64(p[7]),
         )  # fmt: skip
-    energy, emission = sample_energy(spectrum, state)
-    x, y, z, u, v, w = sample_start(source, state)
+    energy, emission = sample_energy(spectrum, numbers[3])
+    x, y, z, u, v, w = sample_start(source, numbers, state)
     return int(kind), energy, emission, 1.0, x, y, z, u, v, w
 
 
 @njit
-def sample_start(source, state):
-    """Position, cm, and direction of a particle in the frame of the grid; see `SourceTables`."""
+def sample_start(source, numbers, state):
+    """Position, cm, and direction of a particle in the frame of the grid; see `SourceTables`, `lattice_point`."""
     n = source.numbers
     if source.kind == BEAM:
-        return sample_beam(n, state)
-    u, v, w = sample_isotropic(state)
+        return sample_beam(n, numbers, state)
+    u, v, w = isotropic_direction(numbers[0], numbers[1])
     if source.kind == VOLUME:
-        cell = source.cell[choose(source.keep, source.alias, state)]
+        slot, rest = choose(source.keep, source.alias, numbers[2])
+        cell = source.cell[slot]
         ni, nj = source.shape[0], source.shape[1]
-        i = cell % ni + next_uniform(state)
+        i = cell % ni + rest
         j = cell // ni % nj + next_uniform(state)
         k = cell // (ni * nj) + next_uniform(state)
         x = n[0] * i + n[1] * j + n[2] * k + n[9]
@@ -152,18 +151,19 @@ def sample_start(source, state):
         return x, y, z, u, v, w
     if source.kind == POINT:
         return n[0], n[1], n[2], u, v, w
-    radius = n[3] * next_uniform(state) ** (1.0 / 3.0)
-    a, b, c = sample_isotropic(state)
+    radius = n[3] * numbers[2] ** (1.0 / 3.0)
+    a, b, c = isotropic_direction(next_uniform(state), next_uniform(state))
     return n[0] + radius * a, n[1] + radius * b, n[2] + radius * c, u, v, w
 
 
 @njit
-def sample_beam(n, state):
+def sample_beam(n, numbers, state):
     """Start of a beam particle: uniform on the field, or isotropic from the focus through it."""
     focus = n[14]
+    a, b = numbers[0], numbers[1]
     while True:
-        a = (2.0 * next_uniform(state) - 1.0) * n[12]
-        b = (2.0 * next_uniform(state) - 1.0) * n[13]
+        a = (2.0 * a - 1.0) * n[12]
+        b = (2.0 * b - 1.0) * n[13]
         x = n[0] + a * n[6] + b * n[9]
         y = n[1] + a * n[7] + b * n[10]
         z = n[2] + a * n[8] + b * n[11]
@@ -176,3 +176,4 @@ def sample_beam(n, state):
             v = cosine * (n[4] + (a * n[7] + b * n[10]) / focus)
             w = cosine * (n[5] + (a * n[8] + b * n[11]) / focus)
             return x, y, z, u, v, w
+        a, b = next_uniform(state), next_uniform(state)

@@ -58,6 +58,8 @@ class PhotonTables(NamedTuple):
         Cumulative share of Compton scattering, + Rayleigh, + photoelectric effect; the rest is pair production.
     range_class : ndarray of uint8, (rows, materials)
         Class of the mean range of secondary electrons, weighted by energy transfer; 255 is too long for any voxel.
+    reach : ndarray of float32, (rows, materials)
+        That range, g/cm2.
     incoherent : ndarray of float32, (materials, points)
         S(x) / S(infinity), uniform in x / (1 + x).
     form_x2 : ndarray of float64, (points,); form_sum : ndarray of float64, (materials, points)
@@ -77,6 +79,7 @@ class PhotonTables(NamedTuple):
     steps: NDArray[np.float32]
     shares: NDArray[np.float32]
     range_class: NDArray[np.uint8]
+    reach: NDArray[np.float32]
     incoherent: NDArray[np.float32]
     form_x2: NDArray[np.float64]
     form_sum: NDArray[np.float64]
@@ -121,6 +124,7 @@ def build_photon_tables(materials: Sequence[Material], max_energy_MeV: float) ->
     steps = np.zeros((ROWS, count, 4), np.float32)
     shares = np.zeros((ROWS, count, 3), np.float32)
     range_class = np.zeros((ROWS, count), np.uint8)
+    reach = np.empty(range_class.shape, np.float32)
     incoherent = np.zeros((count, SCATTER_POINTS), np.float32)
     form_x = np.concatenate([[0.0], np.geomspace(1e-3, 2000.0, FORM_POINTS - 1)])
     form_sum = np.zeros((count, FORM_POINTS))
@@ -138,6 +142,7 @@ def build_photon_tables(materials: Sequence[Material], max_energy_MeV: float) ->
         parts = np.stack([sections.compton, sections.rayleigh, sections.photoelectric], axis=1)
         shares[:, m] = np.cumsum(parts, axis=1) / sections.total[:, None]
         range_class[:, m] = range_classes(mean_range, up=True)
+        reach[:, m] = mean_range
         incoherent[m] = _incoherent(material)
         form_sum[m] = _form_integral(material, form_x)
         numbers, atoms = atoms_per_gram(material)
@@ -150,6 +155,7 @@ def build_photon_tables(materials: Sequence[Material], max_energy_MeV: float) ->
         steps,
         shares,
         range_class,
+        reach,
         incoherent,
         form_x**2,
         form_sum,
