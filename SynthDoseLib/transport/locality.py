@@ -41,7 +41,7 @@ def local_range_classes(phantom: VoxelPhantom, source: Source) -> NDArray[np.uin
 def first_long_range_MeV(phantom: VoxelPhantom, photons: PhotonTables) -> float:
     """Energy from which most of the voxels are small to the electrons that photons set free, in their mean range.
 
-    Such electrons cost more time than their photons: several for one would not pay, and nothing is gained by scoring on the way.
+    Such electrons cost more time than their photons, so that nothing is gained by scoring on the way.
     """
     size = min(phantom.grid.spacing_mm) / 10 * phantom.density_g_cm3
     matter = phantom.density_g_cm3 > 0

@@ -255,8 +255,8 @@ def score_flight(
             wanted -= many * stretch
         else:
             wanted, given = set_free_along(
-                stretch, wanted, many, travelled / STEPS_PER_CM, energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry,
-                photons, electrons, tally, stack, count, state,
+                stretch, wanted, many, travelled / STEPS_PER_CM, energy, x, y, z, u, v, w, weight, voxel, row, fraction,
+                geometry, photons, electrons, tally, stack, count, state,
             )  # fmt: skip
             scored += given
         if depth >= paths:

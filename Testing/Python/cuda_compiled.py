@@ -44,7 +44,7 @@ def portable_code(capability: tuple[int, int]) -> str:
     work = new_work(problem)
     seed = np.uint64(1)
     arguments = (
-        0, 1, seed, seed, 0, 1.0, problem.groups[0].spectrum, problem.tables, work.tallies[0], work.counts, work.totals,
+        0, 1, seed, seed, seed, 0, 1.0, problem.groups[0].spectrum, problem.tables, work.tallies[0], work.counts, work.totals,
     )  # fmt: skip
     kernel = cuda_kernels.run_on_device
     bounds = kernel.targetoptions["launch_bounds"]

@@ -83,9 +83,9 @@ def compare(problem: Problem, group: int) -> dict[str, Any]:
     kind = KINDS[problem.groups[group].kind]
     last = HISTORIES[kind]
     cpu, simulated = new_work(problem), Gpu(problem).new_work(1)
-    cpu.run(problem, group, 0, last, 0.7, group, 0)
+    cpu.run(problem, group, 0, last, 0.7, group, 0, 0)
     begun = time.perf_counter()
-    simulated.run(problem, group, 0, last, 0.7, group, 0)
+    simulated.run(problem, group, 0, last, 0.7, group, 0, 0)
     simulated.fetch()
     return {
         "particle": kind,

@@ -18,15 +18,14 @@ from SynthDoseLib.physics import (
 )
 from SynthDoseLib.transport.electrons_tables import build_electron_tables
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, STACK_SIZE, TALLY_PER_MEV, build_geometry
-from SynthDoseLib.transport.photons import (
-    energy_row,
-    fly,
+from SynthDoseLib.transport.photon_collisions import (
     sample_compton,
     sample_pair_share,
     sample_photoelectron,
     sample_rayleigh,
-    transport_photon,
 )
+from SynthDoseLib.transport.photon_flights import energy_row, fly
+from SynthDoseLib.transport.photons import score_flight, transport_photon
 from SynthDoseLib.transport.random import next_uniform, seed_history
 from SynthDoseLib.transport.tables import PER_ANGSTROM, REST_ENERGY, build_photon_tables
 
@@ -48,7 +47,7 @@ def compton_samples(energy, count, photons):
     seed_history(state, np.uint64(1), np.uint64(0), np.uint64(0))
     result = np.empty((count, 2))
     for n in range(count):
-        result[n] = sample_compton(energy, 0, photons, state)
+        result[n] = sample_compton(energy, 0, photons.incoherent, state)
     return result
 
 
@@ -58,7 +57,7 @@ def rayleigh_samples(energy, count, photons):
     seed_history(state, np.uint64(2), np.uint64(0), np.uint64(0))
     result = np.empty(count)
     for n in range(count):
-        result[n] = sample_rayleigh(energy, 0, photons, state)
+        result[n] = sample_rayleigh(energy, 0, photons.form_x2, photons.form_sum, state)
     return result
 
 
@@ -78,12 +77,12 @@ def pair_samples(energy, count, photons):
     seed_history(state, np.uint64(4), np.uint64(0), np.uint64(0))
     result = np.empty(count)
     for n in range(count):
-        result[n] = sample_pair_share(energy, 0, photons, state)
+        result[n] = sample_pair_share(energy, photons.pair_screening[0], photons.pair_log[0], state)
     return result
 
 
 @njit
-def flights(energy, count, geometry, photons, voxel_class, kerma, tally):
+def flights(energy, count, geometry, photons):
     """Fly photons along k from the middle of the first slice; return the depths where they ended, -1 for those that left."""
     state = np.zeros(2, np.uint64)
     depth = np.full(count, -1.0)
@@ -92,13 +91,30 @@ def flights(energy, count, geometry, photons, voxel_class, kerma, tally):
     for n in range(count):
         seed_history(state, np.uint64(5), np.uint64(0), np.uint64(n))
         paths = -math.log(next_uniform(state))
-        inside, _, _, z, _, _, k, _ = fly(
-            x, y, 0.0, 0.0, 0.0, 1.0, int(x / geometry.dx), int(y / geometry.dy), 0, paths, 1.0, row, fraction,
-            geometry, photons, voxel_class, kerma, tally,
-        )  # fmt: skip
+        inside, _, _, z, _, _, k = fly(
+            x, y, 0.0, 0.0, 0.0, 1.0, int(x / geometry.dx), int(y / geometry.dy), 0, paths, row, fraction, geometry, photons
+        )
         if inside:
             depth[n] = z if k == int(z / geometry.dz) else math.nan
     return depth
+
+
+@njit
+def scored_flights(energy, count, geometry, photons, electrons, voxel_class, tally, stack, waiting):
+    """As `flights`, with scores on the way; return the energy that was scored or given to electrons."""
+    state = np.zeros(2, np.uint64)
+    row, fraction = energy_row(energy, photons)
+    x, y = geometry.ni * geometry.dx / 2, geometry.nj * geometry.dy / 2
+    total = 0.0
+    for n in range(count):
+        seed_history(state, np.uint64(5), np.uint64(0), np.uint64(n))
+        paths = -math.log(next_uniform(state))
+        total += score_flight(
+            energy, x, y, 0.0, 0.0, 0.0, 1.0, int(x / geometry.dx), int(y / geometry.dy), 0, paths, 1.0, row, fraction,
+            geometry, photons, electrons, voxel_class, tally, stack, waiting, state,
+        )[7]  # fmt: skip
+        waiting[0] = 0
+    return total
 
 
 @njit
@@ -116,7 +132,7 @@ def histories(energy, count, geometry, photons, electrons, voxel_class, kerma, t
         azimuth = 2.0 * math.pi * next_uniform(state)
         gone, _ = transport_photon(
             energy, place, place, place, sine * math.cos(azimuth), sine * math.sin(azimuth), cosine, 1.0,
-            middle, middle, middle, geometry, photons, electrons, voxel_class, kerma, tally, stack, waiting, state,
+            middle, middle, middle, geometry, photons, electrons, voxel_class, kerma, tally, stack, waiting, 0.0, state,
         )  # fmt: skip
         left += gone
         while waiting[0] > 0:
@@ -191,7 +207,7 @@ def test_uncollided_photons_follow_beer_lambert_through_a_denser_medium():
     phantom = water_cube(21, 5.0, density)
     geometry = build_geometry(phantom)
     count = 100_000
-    depth = flights(energy_MeV, count, geometry, TABLES, np.zeros(1, np.uint8), False, np.zeros(1, np.int64))
+    depth = flights(energy_MeV, count, geometry, TABLES)
     mu = density * float(photon_cross_sections(WATER, energy_MeV).total)
     expected = math.exp(-mu * 10.5)
     assert abs((depth < 0).mean() - expected) < 4 * math.sqrt(expected * (1 - expected) / count)
@@ -201,20 +217,31 @@ def test_uncollided_photons_follow_beer_lambert_through_a_denser_medium():
     assert abs(near.mean() - expected) < 4 * math.sqrt(expected * (1 - expected) / count)
 
 
-def test_track_length_scores_the_energy_transfer_of_first_collisions():
-    energy_MeV = 0.14
+@pytest.mark.parametrize("energy_MeV", [0.03, 0.14, 1.0, 8.0])
+@pytest.mark.parametrize("voxel_class", [254, 0])
+def test_what_is_scored_on_the_way_is_the_energy_transfer_of_first_collisions(energy_MeV, voxel_class):
+    # in class 254 all electrons are local and tracks are scored; in class 0 none is, and electrons are set free on the way
     phantom = water_cube(21, 5.0)
-    geometry = build_geometry(phantom)
     tally = np.zeros(phantom.grid.size, np.int64)
     count = 100_000
-    flights(energy_MeV, count, geometry, TABLES, np.full(phantom.grid.size, 254, np.uint8), True, tally)
+    scored = scored_flights(
+        energy_MeV, count, build_geometry(phantom), TABLES, ELECTRONS, np.full(phantom.grid.size, voxel_class, np.uint8), tally,
+        np.zeros((STACK_SIZE, 12)), np.zeros(1, np.int64),
+    )  # fmt: skip
     sections = photon_cross_sections(WATER, energy_MeV)
     _, ratio, weight = klein_nishina(energy_MeV, WATER)
-    transfer = energy_MeV * float(sections.photoelectric + sections.compton * (1 - weight @ ratio))
+    pairs = float(sections.pair + sections.triplet)
+    # electrons of pairs come with their positrons, whose quanta only local pairs send out apart from them
+    of_pair = energy_MeV - (2 * REST_ENERGY if voxel_class else 0.0)
+    transfer = energy_MeV * float(sections.photoelectric + sections.compton * (1 - weight @ ratio)) + pairs * of_pair
     mu = float(sections.total)
-    expected = transfer * (1 - math.exp(-mu * 10.5)) / mu
-    # a track ends with the exponential distribution cut at the far side: relative spread below 0.9
-    assert abs(tally.sum() / TALLY_PER_MEV / count / expected - 1) < 4 * 0.9 / math.sqrt(count)
+    crossed = 1 - math.exp(-mu * 10.5)
+    # a track ends with the exponential distribution cut at the far side: relative spread below 0.9 of the mean; the number of
+    # electrons on it is a Poisson one, each with at most the whole energy
+    spread = 0.9 + (0.0 if voxel_class else math.sqrt(energy_MeV * mu / transfer / crossed))
+    assert abs(scored / count / (transfer * crossed / mu) - 1) < 4 * spread / math.sqrt(count)
+    if voxel_class:
+        assert tally.sum() / TALLY_PER_MEV == pytest.approx(scored, rel=1e-6)
 
 
 @pytest.mark.parametrize("energy_MeV", [0.03, 0.5, 5.0])
