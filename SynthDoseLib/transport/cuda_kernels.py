@@ -18,8 +18,8 @@ from numba.cuda.core import config as cuda_config
 from .geometry import STACK_SIZE, add_whole
 from .histories import run_histories
 
-THREADS_PER_BLOCK, BLOCKS_PER_MULTIPROCESSOR = 128, 3
-"""The kernel needs about 170 registers to keep everything in them; five blocks of 64 threads leave each up to 200."""
+THREADS_PER_BLOCK, BLOCKS_PER_MULTIPROCESSOR = 128, 2
+"""The kernel needs all of the 255 registers that a thread can have; two blocks of 128 threads leave it that many."""
 
 cuda_config.CACHE_DIR = config.CACHE_DIR  # see `cache`; numba.cuda may have been imported before
 cuda_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # the first launches are short: how long a history takes is not known yet
