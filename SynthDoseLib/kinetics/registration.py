@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import ImageVolume, Progress, ProgressReport, SynthDoseError, VoxelGrid, resample_mean, silent
-from .registration_quality import RegistrationQuality, assess, body_of
+from .registration_quality import RegistrationQuality, assess
 from .transforms import SpatialTransform, from_sitk, rotation_degrees, sampled, to_sitk
 
 METHODS = ("none", "rigid", "affine", "deformable")
@@ -19,7 +19,6 @@ DEFORMABLE_MM = 6.0
 DEMONS = ((12.0, 60), (6.0, 40))  # voxels, mm, and iterations, coarse to fine
 SMOOTH_MM = 10.0  # standard deviation that the displacements are smoothed with
 SAMPLES = 60_000
-LEAST_SHARE = 0.3  # of the reference body that the other image has to show
 LEAST_JACOBIAN, MOST_JACOBIAN = 0.3, 3.0
 WORSE = 0.002  # of normalised mutual information, that noise of the estimate may cost
 
@@ -271,15 +270,3 @@ def _deformable(fixed: ImageVolume, moving: ImageVolume, linear: SpatialTransfor
             )
     shift = SimpleITK.GetArrayFromImage(field) * np.array([-1.0, -1.0, 1.0])
     return SpatialTransform(linear.matrix_ras, shift.astype(np.float32), grid)
-
-
-def body_share(fixed: ImageVolume, moving: ImageVolume) -> float:
-    """Share of the body of the reference that lies inside the other image's field of view, as their coordinates are."""
-    kind = "CT" if fixed.modality == "CT" else "activity"
-    values, grid = _coarser(fixed, DEFORMABLE_MM, kind)
-    places = np.argwhere(body_of(values, kind))[:, ::-1]
-    if not places.size:
-        return 0.0
-    inside = moving.grid.to_ijk(grid.to_ras(places))
-    upper = np.asarray(moving.grid.shape[::-1]) - 0.5
-    return float(((inside >= -0.5) & (inside <= upper)).all(axis=-1).mean())

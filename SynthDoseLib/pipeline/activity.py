@@ -341,9 +341,11 @@ def _register_one(
         return _given(entry, grid, what)
     method = entry.registration or plan.kinetics.registration
     if entry.ct is not None and ct is not None:
-        own_ct = read_image(entry.ct, modality=None)
+        own_ct = read_image(entry.ct, modality="CT")
         chosen = "rigid" if method == "auto" else method
-        return register(ct, own_ct, method=chosen, what=f"{what} (by its CT)", progress=progress)
+        return register(
+            dataclasses.replace(ct, modality="CT"), own_ct, method=chosen, what=f"{what} (by its CT)", progress=progress
+        )
     if ct is not None and same_frame(ct, image):
         return register(ct, dataclasses.replace(image, modality=ct.modality), method="none", what=what)
     if is_reference:

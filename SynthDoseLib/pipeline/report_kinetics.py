@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..core import ImageVolume, VoxelGrid, resample
-from ..kinetics import RegionCurve, checkerboard
+from ..kinetics import RegionCurve, checkerboard, difference
 from ..segmentation import organ_group
 from .activity import ActivityResult
 from .report_pictures import NOT_ORGANS, PAGE_INCH, PALETTE, figure_png, pretty
@@ -108,7 +108,7 @@ def registration_figure(reference: ImageVolume, others: Sequence[ImageVolume], n
         for axes, picture, title, colours, limits in (
             (panels[row, 0], other, name, "magma", (0, 1)),
             (panels[row, 1], checkerboard(base, other), f"{name} and reference in turn", "magma", (0, 1)),
-            (panels[row, 2], other - base, f"{name} minus reference (each scaled)", "RdBu_r", (-1, 1)),
+            (panels[row, 2], difference(other, base), f"{name} minus reference (each scaled)", "RdBu_r", (-1, 1)),
         ):
             axes.imshow(picture, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="bilinear")
             axes.set_title(title, fontsize=9)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from SynthDoseLib.core import SynthDoseError, resource_path
+from SynthDoseLib.pipeline.nuclides import emissions_of
 from SynthDoseLib.pipeline.plan import RunPlan, plan_from_values, read_plan, write_plan
 
 PLANS = Path(__file__).resolve().parents[1] / "Plans"
@@ -78,3 +79,11 @@ def test_a_wrong_plan_is_refused_by_name(old, new, message):
 @pytest.mark.parametrize("path", sorted(PLANS.glob("*.toml")), ids=lambda p: p.stem)
 def test_the_plans_of_the_real_patients_are_valid(path):
     read_plan(path)
+
+
+@pytest.mark.parametrize("path", sorted(resource_path("plans").glob("*.toml")), ids=lambda p: p.stem)
+def test_the_documented_examples_are_valid_and_their_nuclides_known(path):
+    example = read_plan(path)
+    therapy = example.therapy
+    emissions, _ = emissions_of(therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d)
+    assert emissions

@@ -251,3 +251,22 @@ def test_times_of_different_zones_are_compared_as_instants_or_refused(tmp_path):
     path.write_text(text.replace("2024-01-31T10:00:00", "2024-01-31T10:00:00+01:00"), encoding="utf-8")
     result = time_integrate(read_plan(path), phantom())
     assert [point.hours for point in result.points] == [24.0, 119.0]
+
+
+def test_a_time_point_is_moved_as_its_own_ct_is(tmp_path):
+    path = write_course(tmp_path, hours=(24.0, 120.0))
+    matrix = grid().ijk_to_ras.copy()
+    matrix[0, 3] += 10.0
+    where = VoxelGrid(grid().shape, matrix)
+    bone = np.where(labels(grid()).mask("liver"), 300.0, np.where(labels(grid()).mask("spleen"), -300.0, 0.0))
+    inside = (hounsfield(grid()) + bone).astype(np.float32)  # something to hold on to
+    write_volume(tmp_path / "ct1.nrrd", inside, where, unit="HU")
+    write_volume(tmp_path / "spect1.nrrd", concentration(120.0), where, unit="Bq/ml")
+    text = path.read_text(encoding="utf-8").replace('path = "spect1.nrrd"', 'path = "spect1.nrrd"\nct = "ct1.nrrd"')
+    path.write_text(text, encoding="utf-8")
+    ct = ImageVolume(grid(), inside, "", "HU")
+    result = time_integrate(read_plan(path), phantom(), ct)
+    found = result.points[1].registration
+    assert found.accepted
+    assert "by its CT" in found.notes[0]
+    np.testing.assert_allclose(found.transform.points([0.0, 0.0, 0.0]), (10.0, 0.0, 0.0), atol=1.0)
