@@ -44,6 +44,7 @@ $(VENV)/installed: $(VENV)/python constraints.txt pyproject.toml
 
 $(VENV)/tested: $(VENV)/installed Testing/requirements.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --requirement Testing/requirements.txt
+	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps dicompyler-core  # which asks for pydicom 2, and reads doses with 3 as well
 	touch $@
 
 $(VENV)/benched: $(VENV)/tested
