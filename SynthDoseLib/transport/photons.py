@@ -5,7 +5,8 @@ the stack with the energy they get; binding energy is given to the electron, but
 
 Two estimators. Analog: a collision sets its electrons free. On the way (`score_flight`): where electrons are local (see
 `locality`) the collision kerma is scored by track length; elsewhere electrons are set free all along the track, several of a
-fraction of the weight for each that analog collisions would give on average, and the collision itself then sets none free. The
+fraction of the weight for each that analog collisions would give on average, and the collision itself then sets none free;
+voxels thicker than a mean free path are left to the collisions, which tell more there than the way to them. The
 expected number of electrons per path, energy and direction is that of analog collisions, so that the second part is unbiased
 everywhere, and the first where electrons are local.
 """
@@ -39,6 +40,7 @@ from .tables import (
     TRANSFER_SLOPE,
 )
 
+OPAQUE = 1.0  # mean free paths
 MOST_ELECTRONS = 4.0  # set free along a track for one that collisions would
 
 
@@ -228,6 +230,7 @@ def score_flight(
     last = -1  # material of the coefficients at hand
     attenuation, transfer, needed, many = 0.0, 0.0, 255, 1.0
     travelled = np.int64(0)
+    edge = min(geometry.dx, geometry.dy, geometry.dz) * STEPS_PER_CM
     scored, mu, wanted = 0.0, 0.0, 0.0
     while True:
         reached = min(next_i, next_j, next_k)
@@ -245,7 +248,9 @@ def score_flight(
         mu = density * attenuation
         depth = mu * length
         stretch = min(depth, paths)
-        if needed <= voxel_class[voxel]:
+        if mu * edge > OPAQUE:
+            pass
+        elif needed <= voxel_class[voxel]:
             if depth >= paths:
                 break
             given = density * transfer * length
@@ -273,7 +278,7 @@ def score_flight(
         next_j += pace_j & is_j
         next_k += pace_k & is_k
     length = paths / mu
-    if needed <= voxel_class[voxel]:
+    if mu * edge <= OPAQUE and needed <= voxel_class[voxel]:
         given = density * transfer * length
         deposit(tally, voxel, given)
         scored += given
@@ -350,6 +355,8 @@ def transport_photon(
             return weight * energy, excess
         voxel = voxel_index(geometry, i, j, k)
         m = geometry.material[voxel]
+        mu = geometry.density[voxel] * (photons.steps[row, m, TOTAL] + fraction * photons.steps[row, m, TOTAL_SLOPE])
+        scored_before = kerma and mu * min(geometry.dx, geometry.dy, geometry.dz) <= OPAQUE
         nearest = row + (1 if next_uniform(state) < fraction else 0)
         choice = next_uniform(state)
         if choice < photons.shares[nearest, m, 0]:
@@ -357,7 +364,7 @@ def transport_photon(
             a, b = random_azimuth(state)
             scattered = energy * ratio
             kinetic = energy - scattered
-            if kerma:
+            if scored_before:
                 excess += weight * kinetic
             else:
                 set_free(
@@ -375,17 +382,17 @@ def transport_photon(
             quantum = photons.line_energy[line] if line >= 0 else 0.0
             if line >= 0:
                 push_quantum(quantum, False, x, y, z, weight, i, j, k, voxel, tally, stack, count, state)
-            if kerma:
+            if scored_before:
                 return 0.0, excess + weight * (energy - quantum)
             set_photoelectron_free(
                 energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, m, geometry, photons, electrons, tally, stack, count,
                 state,
             )  # fmt: skip
             return 0.0, excess
-        elif kerma and photons.range_class[row, m] <= voxel_class[voxel]:
+        elif scored_before and photons.range_class[row, m] <= voxel_class[voxel]:
             push_quantum(REST_ENERGY, True, x, y, z, weight, i, j, k, voxel, tally, stack, count, state)
             return 0.0, excess + weight * (energy - 2.0 * REST_ENERGY)
-        elif kerma:
+        elif scored_before:
             return 0.0, excess + weight * energy
         else:
             set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, m, photons, tally, stack, count, state)

@@ -23,7 +23,7 @@ from SynthDoseLib.transport import (
     VolumeSource,
     simulate,
 )
-from SynthDoseLib.transport.random import seed_history
+from SynthDoseLib.transport.random import next_uniform, seed_history
 from SynthDoseLib.transport.sampling import build_spectrum, sample_energy
 
 MEV_PER_G_IN_GY = 1.602176634e-10
@@ -53,14 +53,17 @@ def counts(result, phantom: VoxelPhantom, energy_MeV: float = 0.0015, what: str 
 
 
 def require_shares(found: np.ndarray, expected: np.ndarray, histories: int) -> None:
-    """Chi-square of counted shares against expected ones; cells that expect fewer than 10 are put together."""
+    """Chi-square of counted shares against expected ones; cells that expect fewer than 10 are put together.
+
+    The beginnings of histories lie on a lattice, so that counts are evener than those of chance, and may be much so.
+    """
     assert found.sum() == pytest.approx(1, abs=2e-3)
     many = expected * histories >= 10
     shares = np.append(found[many], found[~many].sum()), np.append(expected[many], expected[~many].sum())
     used = shares[1] * histories >= 10
     assert np.all(found[expected == 0] == 0)
     value = histories * ((shares[0] - shares[1])[used] ** 2 / shares[1][used]).sum()
-    assert 1e-4 < chi2.sf(value, used.sum() - 1) < 1 - 1e-4
+    assert chi2.sf(value, used.sum() - 1) > 1e-4
 
 
 def test_an_off_centre_point_in_an_oblique_phantom_follows_inverse_square_and_attenuation():
@@ -203,7 +206,7 @@ def histogram_of_draws(spectrum, draws, edges):
     state, counts = np.zeros(2, np.uint64), np.zeros((3, edges.size - 1), np.int64)
     seed_history(state, np.uint64(11), np.uint64(0), np.uint64(0))
     for _ in range(draws):
-        energy, emission = sample_energy(spectrum, state)
+        energy, emission = sample_energy(spectrum, next_uniform(state))
         counts[emission, np.searchsorted(edges, energy, side="right") - 1] += 1
     return counts
 
