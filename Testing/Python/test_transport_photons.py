@@ -11,6 +11,8 @@ from numba import njit
 import SynthDoseLib.transport  # noqa: F401  (sets the folder of compiled kernels before the first one is defined)
 from SynthDoseLib.core import LabelMap, Material, VoxelGrid, VoxelPhantom
 from SynthDoseLib.physics import (
+    absorption_edges,
+    atomic_shells,
     form_factor,
     get_material,
     incoherent_scattering_function,
@@ -265,3 +267,32 @@ def test_fluorescence_of_iodine_takes_its_share_of_the_photoelectric_effect():
     assert tables.line_probability[:, row].sum() == pytest.approx(0.73, abs=0.03)
     row, _ = energy_row(0.030, tables)
     assert tables.line_probability[:, row].sum() < 0.01  # below the K edge only L lines above 5 keV are left
+
+
+@pytest.mark.parametrize("name", ["lung", "cortical bone", "Ti", "Pb"])
+@pytest.mark.parametrize("energy_MeV", [0.06, 0.364, 6.0])
+def test_uncollided_photons_follow_beer_lambert_in_every_material(name, energy_MeV):
+    material = get_material(name)
+    tables = build_photon_tables((material,), 20.0)
+    coefficient = float(photon_cross_sections(material, energy_MeV).total)
+    density = 1.5 / coefficient / 10.5  # one and a half mean free paths from the middle of the first slice to the far side
+    count = 100_000
+    depth = flights(energy_MeV, count, build_geometry(water_cube(21, 5.0, density)), tables)
+    expected = math.exp(-1.5)
+    assert abs((depth < 0).mean() - expected) < 4 * math.sqrt(expected * (1 - expected) / count) + 1e-3 * expected
+
+
+@pytest.mark.parametrize(
+    ("number", "fluorescence_yield", "uncertainty", "k_alpha_1_keV"),
+    # yields and their uncertainties: M. O. Krause, J. Phys. Chem. Ref. Data 8 (1979) 307; energies: J. A. Bearden, Rev. Mod.
+    # Phys. 39 (1967) 78
+    [
+        (20, 0.163, 0.05, 3.69168), (22, 0.214, 0.05, 4.51084), (53, 0.884, 0.02, 28.6120), (74, 0.958, 0.01, 59.31824),
+        (82, 0.963, 0.01, 74.9694),
+    ],
+)  # fmt: skip
+def test_k_fluorescence_has_its_published_yield_and_energy(number, fluorescence_yield, uncertainty, k_alpha_1_keV):
+    shell = next(shell for shell in atomic_shells(number) if shell.edge_MeV == pytest.approx(absorption_edges(number)["K"]))
+    assert shell.fluorescence_yield == pytest.approx(fluorescence_yield, rel=2 * uncertainty)
+    strongest = max(shell.lines, key=lambda line: line.probability)
+    assert 1000 * strongest.energy_MeV == pytest.approx(k_alpha_1_keV, rel=2e-3)
