@@ -1,6 +1,7 @@
 """From dose per voxel to what a physicist reads: organ doses and dose-volume histograms."""
 
 from .blood import BloodMarrowDose, Remainder, activity_outside, marrow_dose_from_blood, marrow_energy_J, marrow_to_blood_ratio
+from .budget import BoundaryChange, Contribution, OrganBudget, boundary_change, volume_sigma, write_budget_csv
 from .constraints import Constraint, ConstraintResult, check_constraints, constraint_table
 from .contours import ContourBody
 from .cycles import cumulative_dose
@@ -50,14 +51,17 @@ from .structures import contour_histogram, label_histogram, label_histograms
 __all__ = [
     "AbsorbedFraction",
     "BloodMarrowDose",
+    "BoundaryChange",
     "Constraint",
     "ConstraintResult",
     "ContourBody",
+    "Contribution",
     "DoseRate",
     "DoseVolumeHistogram",
     "EffectiveDose",
     "GammaIndex",
     "MarrowDoses",
+    "OrganBudget",
     "OrganDoseRow",
     "PartitionDoses",
     "Radiobiology",
@@ -76,6 +80,7 @@ __all__ = [
     "bed_of_cycles",
     "bed_sigma",
     "bones_of",
+    "boundary_change",
     "check_constraints",
     "constraint_table",
     "contour_histogram",
@@ -109,6 +114,8 @@ __all__ = [
     "stopping_ratio",
     "tissue_weights",
     "trabecula_thickness_cm",
+    "volume_sigma",
+    "write_budget_csv",
     "write_dvh_csv",
     "write_dvh_metrics_csv",
     "write_organ_doses_csv",

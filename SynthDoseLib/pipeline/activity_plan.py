@@ -114,6 +114,7 @@ class KineticsPlan:
     recovery_form: str = "logistic"
     blur_relative_sigma: float = 0.1
     calibration_relative_sigma: float = 0.0
+    registration_sigma_mm: float | None = None
 
     def __post_init__(self) -> None:
         _positive("[kinetics] rest_effective_half_life_h", self.rest_effective_half_life_h)
@@ -129,6 +130,7 @@ class KineticsPlan:
         _one_of("[kinetics] registration", self.registration, REGISTRATIONS)
         _one_of("[kinetics] recovery_form", self.recovery_form, tuple(PARAMETERS))
         _positive("[kinetics] noise_fwhm_mm", self.noise_fwhm_mm)
+        _positive("[kinetics] registration_sigma_mm", self.registration_sigma_mm)
         for name in ("relative_sigma", "calibration_relative_sigma", "blur_relative_sigma"):
             if not 0 <= getattr(self, name) < 1:
                 raise SynthDoseError(f"[kinetics] {name} has to be from 0 to below 1; found {getattr(self, name)}.")

@@ -23,7 +23,7 @@ class PreviousPlan:
 
 @dataclass(frozen=True)
 class DosimetryPlan:
-    """``[dosimetry]``: limits, radiobiology, red marrow, earlier cycles."""
+    """``[dosimetry]``: limits, radiobiology, red marrow, uncertainty of boundaries, earlier cycles."""
 
     constraints: Path | None = None
     radiobiology: Path | None = None
@@ -34,6 +34,8 @@ class DosimetryPlan:
     effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
     volumes_at_Gy: tuple[float, ...] = ()
     eud_exponent: Mapping[str, float] = field(default_factory=dict)
+    boundary_sigma_voxels: float = 0.5
+    volume_relative_sigma: Mapping[str, float] = field(default_factory=dict)
     previous: tuple[PreviousPlan, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,6 +52,13 @@ class DosimetryPlan:
         for organ, exponent in self.eud_exponent.items():
             if exponent == 0 or not abs(exponent) < float("inf"):
                 raise SynthDoseError(f"[dosimetry.eud_exponent] {organ} has to be finite and not 0; found {exponent}.")
+        if not 0 < self.boundary_sigma_voxels <= 3:
+            raise SynthDoseError(
+                f"[dosimetry] boundary_sigma_voxels has to be above 0 and at most 3; found {self.boundary_sigma_voxels}."
+            )
+        for organ, sigma in self.volume_relative_sigma.items():
+            if not 0 <= sigma < 1:
+                raise SynthDoseError(f"[dosimetry.volume_relative_sigma] {organ} has to be from 0 to below 1; found {sigma}.")
         for entry in self.previous:
             if len(entry.transform) not in (0, 16):
                 raise SynthDoseError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
-from ..dosimetry import ConstraintResult, DoseVolumeHistogram, OrganDoseRow
+from ..dosimetry import ConstraintResult, DoseVolumeHistogram, OrganBudget, OrganDoseRow
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
 from .activity_tables import CurveRow
@@ -83,6 +83,7 @@ class ReportContents:
     bed : sequence of BedRow
     engines : sequence of EngineRow
         Organ doses of several dose engines, the first of them the reference.
+    budgets : sequence of OrganBudget
     activity : TimeIntegratedActivity, optional
     courses : sequence of CurveRow
         Time courses of several time points.
@@ -126,6 +127,7 @@ class ReportContents:
     constraints: Sequence[tuple[str, ConstraintResult]] = ()
     bed: Sequence[BedRow] = ()
     engines: Sequence[EngineRow] = ()
+    budgets: Sequence[OrganBudget] = ()
     activity: TimeIntegratedActivity | None = None
     courses: Sequence[CurveRow] = ()
     time_activity: Sequence[tuple[str, str]] = ()
@@ -318,6 +320,7 @@ class _Pictures:
     activity: str = ""
     dvh: str = ""
     engines: str = ""
+    budgets: str = ""
     smoothing_mm: float = 0.0
 
 
@@ -355,6 +358,10 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
         from .engine_picture import engines_figure
 
         pictures.engines = address(engines_figure(c.engines))
+    if c.budgets:
+        from .budget_picture import budget_figure
+
+        pictures.budgets = address(budget_figure(c.budgets))
     return pictures
 
 

@@ -40,6 +40,7 @@ from ..dosimetry import (
     absolute_dose,
     absolute_organ_doses,
     noise_notes,
+    write_budget_csv,
 )
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..kinetics import TimeIntegratedActivity
@@ -47,6 +48,7 @@ from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
 from .activity import ActivityResult, course_options, time_integrate
 from .activity_tables import kinetics_record, write_activity_tables
+from .budget import BUDGET_CSV, budget_notes, organ_budgets
 from .clinical import assess
 from .dose_rate import compare_routes, write_routes
 from .engine_plan import EngineOptions
@@ -153,6 +155,7 @@ def run_patient(
         found = time_integrate(plan, phantom, dose_ct, progress)
         tia = found.tia
         settings = _settings(plan, phantom)
+        groups_of(phantom.labels, list(plan.dosimetry.volume_relative_sigma))  # refuses unknown organs before the transport
         therapy = plan.therapy
         emissions, progeny_notes = emissions_of(
             therapy.nuclide, therapy.progeny, progeny_max_half_life_d=therapy.progeny_max_half_life_d
@@ -190,6 +193,11 @@ def run_patient(
             plan.dosimetry, folder, phantom, plan.segmentation, labels, dose, tia, emissions, organ_doses, groups, components,
             courses,
         )  # fmt: skip
+        course = course_options(plan.kinetics, phantom) if found.course is not None else None
+        budgets = organ_budgets(
+            plan, phantom, found, clinical.rows, groups, emissions, course.recovery if course is not None else None
+        )
+        write_budget_csv(folder / BUDGET_CSV, budgets)
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
@@ -227,7 +235,7 @@ def run_patient(
         "activity": tia.notes,
         "transport": (*progeny_notes, *simulated.notes),
         "engines": compared,
-        "dosimetry": clinical.notes,
+        "dosimetry": (*clinical.notes, *budget_notes(budgets)),
     }
     with clock.stage("report"):
         record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())])
@@ -246,6 +254,7 @@ def run_patient(
             radiomics,
             folder,
             engine_rows,
+            budgets,
         )
         write_report(folder / "report.html", contents)
     record["seconds"] = clock.seconds

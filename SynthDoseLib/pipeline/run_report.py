@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DoseMap, ImageVolume, VoxelPhantom
+from ..dosimetry import OrganBudget
 from ..transport import SimulationResult
 from .activity import ActivityResult
 from .activity_tables import curve_rows
@@ -30,6 +31,7 @@ FILES = {
     "activity_fields.csv": "every field of the activity images, its value and where it comes from",
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
     "organ_doses.csv, dvh.csv, dvh_metrics.csv": "organ doses, dose-volume histograms and their indices",
+    "uncertainty_budget.csv": "what calibration, recovery, volume, fit, registration and Monte Carlo contribute per organ",
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
     "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",
@@ -55,6 +57,7 @@ def report_contents(
     radiomics: str,
     folder: Path,
     engines: tuple[EngineRow, ...] = (),
+    budgets: tuple[OrganBudget, ...] = (),
 ) -> ReportContents:
     """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
     therapy = plan.therapy
@@ -79,6 +82,7 @@ def report_contents(
         constraints=clinical.constraints,
         bed=clinical.bed,
         engines=engines,
+        budgets=budgets,
         activity=found.tia,
         courses=curve_rows(found),
         time_activity=time_pictures(found, plan.dose.organs),
