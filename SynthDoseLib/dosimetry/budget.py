@@ -250,7 +250,8 @@ def combined(own: float | None, others: float | None, own_share: float) -> float
 
 
 BUDGET_HEADER = (
-    "organ", "component", "relative_sigma", "component_sigma_Gy", "status", "largest", "mean_dose_Gy", "total_sigma_Gy", "basis",
+    "organ", "component", "relative_sigma", "component_sigma_Gy", "status", "largest", "mean_dose_Gy", "total_sigma_Gy",
+    "basis",
 )  # fmt: skip
 
 
