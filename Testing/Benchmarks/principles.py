@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from SynthDoseLib.core import Emission, LabelMap, VoxelGrid, VoxelPhantom, organ_table
+from SynthDoseLib.core import Emission, LabelMap, Material, VoxelGrid, VoxelPhantom, organ_table
 from SynthDoseLib.physics import alpha_csda_range, decay_emissions, get_material, stopping_powers
 from SynthDoseLib.transport import OrganSource, PointSource, RunSettings, SimulationResult, SphereSource, VolumeSource, simulate
 from SynthDoseLib.transport.sources import Source
 
 from .comparison import Comparison, absolute, compare
 from .penred_cases import slab_phantom
+from .point_kernels import PENRED_WATER
 from .precision import Effort, precise_run
 from .pulls import SOURCE, pulls_of, two_organs
 from .reference_cases import CASES, REFERENCE, load_case
@@ -27,7 +28,7 @@ TILT = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]) @ np.array
 )
 
 
-def cube_in_water(voxels: int, margin: int, voxel_cm: float) -> VoxelPhantom:
+def cube_in_water(voxels: int, margin: int, voxel_cm: float, water: Material = WATER) -> VoxelPhantom:
     """A cube of water with the organ "cube" in its middle."""
     size = voxels + 2 * margin
     grid = VoxelGrid.from_spacing((size,) * 3, (10 * voxel_cm,) * 3)
@@ -37,7 +38,7 @@ def cube_in_water(voxels: int, margin: int, voxel_cm: float) -> VoxelPhantom:
         grid,
         np.zeros(grid.shape, np.uint8),
         np.ones(grid.shape, np.float32),
-        (WATER,),
+        (water,),
         LabelMap(grid, labels, organ_table(["cube"])),
     )
 
@@ -92,7 +93,8 @@ def _cube(
     tolerance: float,
     effort: Effort,
 ) -> Comparison:
-    phantom = cube_in_water(voxels, margin, side_cm / voxels)
+    # the electron kernels are PenRed's, in water of its mean excitation energy
+    phantom = cube_in_water(voxels, margin, side_cm / voxels, PENRED_WATER if particle == "electron" else WATER)
     emission = Emission.line(particle, energy_MeV, 1.0)
     result = precise_run(phantom, OrganSource({"cube": 1.0}), [emission], {"cube": tolerance}, effort, seed=101)
     own = (
