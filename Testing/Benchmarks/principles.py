@@ -96,7 +96,7 @@ def _cube(
     # the electron kernels are PenRed's, in water of its mean excitation energy
     phantom = cube_in_water(voxels, margin, side_cm / voxels, PENRED_WATER if particle == "electron" else WATER)
     emission = Emission.line(particle, energy_MeV, 1.0)
-    result = precise_run(phantom, OrganSource({"cube": 1.0}), [emission], {"cube": tolerance}, effort, seed=101)
+    result = precise_run(phantom, OrganSource({"cube": 1.0}), [emission], {"cube": tolerance / 2}, effort, seed=101)
     own = (
         np.array([result.organs[0].dose_Gy, result.organs[0].sigma_Gy]) * result.organs[0].mass_g / MEV_PER_G_IN_GY / energy_MeV
     )
