@@ -26,7 +26,7 @@ HEADER = """One thread each. Ratios of 1 / (sigma^2 CPU time) of the engine to t
 reference cases and with its fast ones (C1 = C2 = 0.1, electrons down to 50 keV; 6 MV: 200 keV in both). Both times are those of
 the histories alone. The quantities are means of organs or regions, and voxels: the mean variance of the voxels of an organ over
 the square of their mean dose, averaged over organs. Histories per second are of the engine / PenRed / PenRed fast. "Asked" is
-what issue 3 asks for: at least, aim, and at least against the fast settings. PenRed's variances are those it reports; between
+the goals: at least, aim, and at least against the fast settings. PenRed's variances are those it reports; between
 12 seeds the doses of 27 voxels of Y-90 spread with 1.01(0.08) times those. The engine's come from the spread of 64 batches, the
 mean of six runs; histories of a batch begin on a lattice that is shifted at random from batch to batch, which lowers the
 variance of organ means more than that of voxels.

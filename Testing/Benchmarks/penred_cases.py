@@ -1,4 +1,4 @@
-"""Cases that are not among the references: the engine beside PenRed, run here, with the tolerances of issue 3."""
+"""Cases that are not among the references: the engine beside PenRed, run here, with the tolerances of the references."""
 
 from __future__ import annotations
 

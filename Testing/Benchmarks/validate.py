@@ -27,7 +27,8 @@ from .voxel_values import compare_lanconelli, compare_mird17, compare_s_values, 
 
 HEADING = "Accuracy: the engine beside references, publications and closed forms"
 HEADER = """A row passes when it differs by no more than max(tolerance, three standard errors of the difference), with the
-engine's own standard error at most a third of the tolerance. Tolerances are those that issue 3 and the reference cases state.
+engine's own standard error at most a third of the tolerance. Tolerances are the project's accuracy goals and those that the
+reference cases state.
 Reference: PenRed 1.15.2 (PENELOPE 2018 physics) unless a group says otherwise; "from EGSnrc" is the engine's deviation from
 that code, with its standard error (its spin effects are off, so that its electron cases are a few percent off at the end of
 the range).
@@ -35,9 +36,9 @@ Settings: `estimator = "{estimator}"`, {share:g} times the histories that these 
 """
 PEER_HEADING = "Accuracy: cases of our own beside PenRed"
 PEER_HEADER = """PenRed 1.15.2 run for {seconds:g} s per emission in cases that are not among the references, with the
-tolerances of issue 3. The engine's materials get the mean excitation energies that PenRed gives them (it adds up those of
-elements: about 8 % below ICRU Report 37, which makes its stopping powers 1 % higher), so that the physics is compared and not
-that choice. The engine: {share:g} times the histories that the tolerances need.
+tolerances of the reference cases. The engine's materials get the mean excitation energies that PenRed gives them (it adds up
+those of elements: about 8 % below ICRU Report 37, which makes its stopping powers 1 % higher), so that the physics is compared
+and not that choice. The engine: {share:g} times the histories that the tolerances need.
 """
 Group = Callable[[Effort], list[Comparison]]
 GROUPS: dict[str, tuple[str, Group]] = {
