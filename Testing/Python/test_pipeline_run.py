@@ -22,7 +22,7 @@ from SynthDoseLib.pipeline.run import run_patient
 RUN_FOLDER = {
     "plan.toml", "provenance.json", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd", "dose_Gy.nrrd",
     "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv", "report.html", "ct.nrrd",
-    "activity_fields.csv",
+    "activity_fields.csv", "uncertainty_budget.csv",
 }  # fmt: skip
 HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"
 

@@ -173,7 +173,7 @@ class _StopAfter:
 
 @pytest.mark.parametrize(
     "limits",
-    [{"histories": 400_000}, {"relative_sigma": 0.0025, "organs": ("liver",)}],
+    [{"histories": 3_000_000}, {"relative_sigma": 0.0015, "organs": ("liver",)}],
     ids=["histories", "sigma"],
 )
 def test_a_cancelled_run_goes_on_to_the_same_result(tmp_path, limits):
