@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from ..core import SynthDoseError
 from .curves import Floats
 from .fit import LN2
-from .time_points import TimeActivity
+from .time_points import PropagatedIntegral, TimeActivity
 from .values import require_positive
 
 HANSCHEID_RANGE = (0.75, 2.5)  # time in effective half-lives within which the method is meant to be used
@@ -20,7 +20,7 @@ _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
 
 
 @dataclass(frozen=True, eq=False)
-class SingleTimeIntegral:
+class SingleTimeIntegral(PropagatedIntegral):
     """Estimate of one region.
 
     Attributes
@@ -54,21 +54,6 @@ class SingleTimeIntegral:
     def model(self) -> str:
         """Name of the method."""
         return self.method
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """None: one point."""
-        return 0
-
-    @property
-    def coverage_factor(self) -> float:
-        """Standard deviations to 68.3 %."""
-        return 1.0
-
-    @property
-    def interval_68_MBq_h(self) -> tuple[float, float]:
-        """Interval of one standard deviation about the estimate."""
-        return self.tia_MBq_h - self.tia_sigma_MBq_h, self.tia_MBq_h + self.tia_sigma_MBq_h
 
     def activity_MBq(self, times_h: ArrayLike) -> Floats:
         """Exponential through the point with this integral, at times after administration, (m,); NaN where none is assumed."""

@@ -16,6 +16,28 @@ from .convert import hours_between
 SAME_TIME_H = 1e-3  # 3.6 s: no two scans of one patient are closer
 
 
+class PropagatedIntegral:
+    """What integrals have in common that use every point as it is: sigma is propagated, no scatter is left to judge by."""
+
+    tia_MBq_h: float
+    tia_sigma_MBq_h: float
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """None are left."""
+        return 0
+
+    @property
+    def coverage_factor(self) -> float:
+        """Standard deviations to 68.3 %: the noise is known or there is no interval."""
+        return 1.0
+
+    @property
+    def interval_68_MBq_h(self) -> tuple[float, float]:
+        """Interval of one standard deviation about the integral."""
+        return self.tia_MBq_h - self.tia_sigma_MBq_h, self.tia_MBq_h + self.tia_sigma_MBq_h
+
+
 @dataclass(frozen=True, eq=False)
 class TimeActivity:
     """Activity of an organ, a lesion or a sample at several times. The arrays are taken over and become read-only.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ..core import SynthDoseError
 from .curves import Floats
 from .fit import LN2
-from .time_points import TimeActivity
+from .time_points import PropagatedIntegral, TimeActivity
 
 STARTS = ("linear", "constant", "decay")
 TAILS = ("physical", "fitted")
@@ -19,7 +19,7 @@ LARGE_TAIL = 0.2  # of the integral (EANM/MIRD practice asks for the tail to be 
 
 
 @dataclass(frozen=True, eq=False)
-class TrapezoidIntegral:
+class TrapezoidIntegral(PropagatedIntegral):
     """Numerical integral of one region.
 
     Attributes
@@ -51,21 +51,6 @@ class TrapezoidIntegral:
     def model(self) -> str:
         """Name of the method."""
         return f"trapezoid, {self.tail} tail"
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """None are left: every point is used as it is."""
-        return 0
-
-    @property
-    def coverage_factor(self) -> float:
-        """Standard deviations to 68.3 %: the noise is known or there is no interval."""
-        return 1.0
-
-    @property
-    def interval_68_MBq_h(self) -> tuple[float, float]:
-        """Interval of one standard deviation about the integral."""
-        return self.tia_MBq_h - self.tia_sigma_MBq_h, self.tia_MBq_h + self.tia_sigma_MBq_h
 
     def activity_MBq(self, times_h: ArrayLike) -> Floats:
         """Activity as it was integrated, at times after administration, (m,)."""

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..core import VoxelGrid, VoxelPhantom
+from ..core import VoxelPhantom
 
 PHOTON, ELECTRON, POSITRON = 0, 1, 2
 
@@ -56,16 +56,6 @@ def build_geometry(phantom: VoxelPhantom) -> Geometry:
     return Geometry(
         ni, nj, nk, dx, dy, dz, np.ravel(phantom.material_index), np.ravel(phantom.density_g_cm3).astype(np.float32, copy=False)
     )
-
-
-def ras_to_frame(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rotation (3, 3) and offset (3,) with ``frame_cm = rotation @ ras_mm + offset``.
-
-    The rotation has the scale mm to cm in it; for directions divide it by 0.1.
-    """
-    rotation = grid.directions.T * 0.1
-    corner_ras = grid.to_ras((-0.5, -0.5, -0.5))
-    return rotation, -rotation @ corner_ras
 
 
 @njit(inline="always")
