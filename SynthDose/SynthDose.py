@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import logging
 import pathlib
 import sys
 from enum import Enum
@@ -11,24 +9,17 @@ from typing import Annotated, Any
 
 import qt
 import slicer
-import vtk
 from slicer import vtkMRMLPlotChartNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
-)
-from slicer.util import VTKObservationMixin
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 
 _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-POLL_MS = 200
+from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
 
 # Nuclides of the shipped decay data that are used in patients; the command line knows all of the data
 NUCLIDES = (
@@ -93,161 +84,27 @@ class SynthDoseParameterNode:
     dvhChart: vtkMRMLPlotChartNode
 
 
-class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class SynthDoseWidget(JobPanel):
     """The panel: enables buttons, shows progress and errors."""
 
-    def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic: SynthDoseLogic | None = None
-        self._parameterNode = self._guiTag = None
+    def makeLogic(self) -> SynthDoseLogic:
+        return SynthDoseLogic()
 
-    def setup(self) -> None:
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SynthDose.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = SynthDoseLogic()
-        self.timer = qt.QTimer()
-        self.timer.setInterval(POLL_MS)
-        self.timer.connect("timeout()", self.onTimer)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
-        for name, slot in (
-            ("runButton", self.onRun),
-            ("cancelButton", self.onCancel),
-            ("listOrgansButton", self.onListOrgans),
-            ("showDoseButton", self.onShowDose),
-            ("showChartButton", self.onShowChart),
-            ("openReportButton", self.onOpenReport),
-        ):
-            getattr(self.ui, name).connect("clicked(bool)", slot)
-        self.initializeParameterNode()
+    def buttons(self) -> dict[str, Any]:
+        return {
+            "listOrgansButton": self.onListOrgans,
+            "showDoseButton": self.onShowDose,
+            "showChartButton": self.onShowChart,
+            "openReportButton": self.onOpenReport,
+        }
 
-    def cleanup(self) -> None:
-        self.timer.stop()
-        self.logic.close()
-        self.setParameterNode(None)
-        self.removeObservers()
-
-    def enter(self) -> None:
-        self.initializeParameterNode()
-
-    def exit(self) -> None:
-        """A run goes on while another module is shown."""
-
-    def onSceneStartClose(self, caller: Any, event: str) -> None:
-        if self.logic.running:
-            self.timer.stop()
-            self.logic.close()
-            self.showStatus(_("Stopped, because the scene was closed."))
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller: Any, event: str) -> None:
-        self.initializeParameterNode()
-
-    def onNodeRemoved(self, caller: Any, event: str) -> None:
-        if self._parameterNode is not None and not caller.IsClosing():
-            self.updateGui()
-
-    def initializeParameterNode(self) -> None:
-        parameterNode = self.logic.getParameterNode()
-        if str(parameterNode.outputFolder) in ("", "."):
-            parameterNode.outputFolder = pathlib.Path(slicer.app.temporaryPath)
-        self.setParameterNode(parameterNode)
-
-    def setParameterNode(self, parameterNode: Any) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
-        self._parameterNode = parameterNode
-        if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
-        self.updateGui()
-
-    def updateGui(self, caller: Any = None, event: str | None = None) -> None:
-        p, running = self._parameterNode, self.logic.running
-        problem = self.logic.problem(p) if p is not None else ""
-        self.ui.runButton.enabled = p is not None and not running and not problem
-        self.ui.runButton.toolTip = problem or _("Calculate the dose in the background")
-        self.ui.cancelButton.enabled = running
+    def updateButtons(self, parameters: Any) -> None:
+        p = parameters
         self.ui.listOrgansButton.enabled = p is not None and p.segmentation is not None
         self.ui.showDoseButton.enabled = p is not None and p.doseVolume is not None
         self.ui.showChartButton.enabled = p is not None and p.dvhChart is not None
         self.ui.openReportButton.enabled = p is not None and self.logic.report(p) is not None
-        table = p.organTable if p is not None else None
-        if self.ui.organTableView.mrmlTableNode() is not table:
-            self.ui.organTableView.setMRMLTableNode(table)
-            self.ui.organTableView.resizeColumnsToContents()
-
-    def showStatus(self, text: str, failed: bool = False) -> None:
-        self.ui.statusLabel.text = text
-        self.ui.statusLabel.styleSheet = "color: #b00020" if failed else ""
-
-    def showProgress(self, fraction: float) -> None:
-        self.ui.progressBar.value = round(1000 * fraction)
-
-    def onRun(self) -> None:
-        self.ui.runButton.enabled = False
-        self.ui.logEdit.setPlainText("")
-        self.showProgress(0)
-        self.showStatus(_("Writing the images for the calculation."))
-        slicer.app.processEvents()
-        try:
-            with slicer.util.WaitCursor():
-                started = self.logic.start(self._parameterNode)
-        except Exception as error:  # shown to the user, whatever it is; the traceback goes to the log
-            logging.exception("SynthDose could not start")
-            self.showStatus(str(error) or type(error).__name__, failed=True)
-            self.updateGui()
-            return
-        if started:
-            self.showStatus(_("Starting."))
-            self.timer.start()
-        else:
-            self.showStatus(_("Python packages are missing; nothing was started."), failed=True)
-        self.updateGui()
-
-    def onCancel(self) -> None:
-        self.logic.cancel()
-        self.showStatus(_("Stopping."))
-
-    def onTimer(self) -> None:
-        state = self.logic.poll()
-        if state.newLines:
-            self.ui.logEdit.appendPlainText("\n".join(state.newLines))
-        if state.running:
-            if state.progress is not None and not state.cancelled:
-                self.showProgress(state.progress.fraction)
-                self.showStatus(self.logic.describe(state.progress))
-            return
-        self.timer.stop()
-        self.showProgress(0)
-        if state.cancelled:
-            self.showStatus(_("Cancelled. The scene is as it was."))
-        elif state.exitCode != 0:
-            self.showStatus(self.logic.failure(state), failed=True)
-            self.ui.logButton.collapsed = False
-        else:
-            self.showStatus(_("Loading the results."))
-            slicer.app.processEvents()
-            self.finish()
-        self.updateGui()
-
-    def finish(self) -> None:
-        try:
-            with slicer.util.WaitCursor():
-                notes = self.logic.loadResults(self._parameterNode)
-        except Exception as error:  # as in onRun
-            logging.exception("SynthDose could not load its results")
-            self.showStatus(str(error), failed=True)
-            return
-        self.ui.logEdit.appendPlainText("\n".join(notes))
-        self.showProgress(1)
-        self.showStatus(_("Finished. Results are in the table, the slice views and the Data module."))
+        showTable(self.ui.organTableView, p.organTable if p is not None else None)
 
     def onListOrgans(self) -> None:
         p = self._parameterNode
@@ -263,32 +120,15 @@ class SynthDoseWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.report(self._parameterNode))))
 
 
-class SynthDoseLogic(ScriptedLoadableModuleLogic):
-    """Nodes to files, a background run of the command line, files to nodes; no widgets.
-
-    Parameters
-    ----------
-    command : callable, optional
-        Gives the command of a run from the plan's and the run folder's paths; ``synthdose run`` if not given.
-    installer : callable, optional
-        Makes sure that the packages of a requirements file are there; returns whether they are.
-    """
+class SynthDoseLogic(JobLogic):
+    """Nodes to the files of a plan, and the results of its run folder to nodes; no widgets."""
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
-        ScriptedLoadableModuleLogic.__init__(self)
-        self._command = command
-        self._installer = installer
-        self._job: Any = None
+        JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
-        self._lines: tuple[str, ...] = ()
 
     def getParameterNode(self) -> SynthDoseParameterNode:
         return SynthDoseParameterNode(super().getParameterNode())
-
-    @property
-    def running(self) -> bool:
-        """Whether a calculation is under way."""
-        return self._job is not None
 
     def problem(self, parameters: SynthDoseParameterNode) -> str:
         """What keeps a run from starting, "" if nothing."""
@@ -361,8 +201,8 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
             },
         }
 
-    def prepare(self, parameters: SynthDoseParameterNode) -> pathlib.Path:
-        """Write the inputs of a run; return the plan file. Bad values are refused before anything is written."""
+    def prepare(self, parameters: SynthDoseParameterNode, folder: pathlib.Path) -> list[str]:
+        """Write the inputs of a run; bad values are refused before anything is written."""
         from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
         from SynthDoseLib.pipeline.plan import plan_from_values, write_plan
@@ -372,65 +212,15 @@ class SynthDoseLogic(ScriptedLoadableModuleLogic):
         ct = imageFromVolumeNode(parameters.ctVolume, modality="CT", unit="HU")
         activity = imageFromVolumeNode(parameters.activityVolume)
         labels = labelMapFromSegmentationNode(parameters.segmentation, ct.grid) if parameters.segmentation is not None else None
-        folder = parameters.outputFolder / f"SynthDose-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         folder.mkdir(parents=True)
         saveImage(ct, folder / "ct.nrrd")
         saveImage(activity, folder / "activity.nrrd")
         if labels is not None:
             write_segmentation(folder / "labels.seg.nrrd", labels)
-        write_plan(plan_from_values(values, folder), folder / "PLAN.toml")
-        return folder / "PLAN.toml"
-
-    def start(self, parameters: SynthDoseParameterNode) -> bool:
-        """Start a run in the background; False if packages are missing and the user did not want them."""
-        if self.running:
-            raise RuntimeError(_("A calculation is running already."))
-        if problem := self.problem(parameters):
-            raise ValueError(problem)
-        from SynthDoseLib.mrml.packages import ensurePackages
-
-        if not (self._installer or ensurePackages)(_HERE / "Resources" / "requirements.txt"):
-            return False
-        from SynthDoseLib.mrml import BackgroundRun, runCommand
-
-        plan = self.prepare(parameters)
-        self._folder = plan.parent / "run"
-        self._job = BackgroundRun((self._command or runCommand)(plan, self._folder), plan.parent / "log.txt")
-        return True
-
-    def poll(self) -> Any:
-        """State of the run (``SynthDoseLib.mrml.RunState``); returns at once."""
-        state, self._lines = self._job.poll(), self._job.lines
-        if not state.running:
-            self.close()
-        return state
-
-    def cancel(self) -> None:
-        """Stop the run; `poll` tells when it has ended, within a second."""
-        if self._job is not None:
-            self._job.cancel()
-
-    def close(self) -> None:
-        """Kill a run that is under way and forget it."""
-        if self._job is not None:
-            self._job.close()
-            self._job = None
-
-    def describe(self, progress: Any) -> str:
-        """Stage, percentage and time left, for people."""
-        from SynthDoseLib.mrml.forms import durationText
-        from SynthDoseLib.pipeline.console import TITLES
-
-        text = f"{TITLES.get(progress.stage, progress.stage)}: {100 * progress.fraction:.0f} %"
-        if progress.seconds_left is not None:
-            text += f", {durationText(progress.seconds_left)} left"
-        return f"{text}. {progress.message}" if progress.message else f"{text}."
-
-    def failure(self, state: Any) -> str:
-        """Why a run failed."""
-        from SynthDoseLib.mrml import failureText
-
-        return failureText(state.exitCode, self._lines)
+        plan = folder / "PLAN.toml"
+        write_plan(plan_from_values(values, folder), plan)
+        self._folder = folder / "run"
+        return ["run", str(plan), "--out", str(self._folder)]
 
     def loadResults(self, parameters: SynthDoseParameterNode) -> tuple[str, ...]:
         """Add the results of the last run to the scene and show them; return notes for the user."""

@@ -5,6 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+STAGE_TITLES = {
+    "patient": "Making the patient",
+    "read": "Reading images",
+    "segment": "Finding organs",
+    "phantom": "Building the phantom",
+    "activity": "Activity over time",
+    "transport": "Transporting radiation",
+    "kernels": "Voxel S-kernels",
+    "convolution": "Convolving",
+    "engines": "Comparing dose engines",
+    "dose rate": "Fitting dose rates",
+    "results": "Organ doses",
+    "radiomics": "Radiomics",
+    "report": "Report",
+    "scene": "Slicer scene",
+}
+
 
 @dataclass(frozen=True)
 class ProgressReport:
@@ -26,6 +43,11 @@ class ProgressReport:
     fraction: float
     seconds_left: float | None = None
     message: str = ""
+
+    @property
+    def title(self) -> str:
+        """The stage for people."""
+        return STAGE_TITLES.get(self.stage, self.stage)
 
 
 Progress = Callable[[ProgressReport], None]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .display import DoseRange, doseColourNode, doseDisplayRange, showDoseOverImage, showTableAndChart
-    from .jobs import BackgroundRun, RunState, failureText, runCommand
+    from .jobs import BackgroundRun, RunState, failureText, verbCommand
     from .runs import RunNodes, loadRun
     from .segmentations import labelMapFromSegmentationNode, organsFromSegmentationNode, segmentationNodeFromLabelMap
     from .tables import dvhChartNode, dvhTableNode, tableNodeFromCsv
@@ -40,19 +40,19 @@ __all__ = [
     "labelMapFromSegmentationNode",
     "loadRun",
     "organsFromSegmentationNode",
-    "runCommand",
     "saveImage",
     "segmentationNodeFromLabelMap",
     "showDoseOverImage",
     "showTableAndChart",
     "tableNodeFromCsv",
     "updateVolumeFromImage",
+    "verbCommand",
     "volumeNodeFromImage",
 ]
 
 _HOMES = {
     "display": ("DoseRange", "doseColourNode", "doseDisplayRange", "showDoseOverImage", "showTableAndChart"),
-    "jobs": ("BackgroundRun", "RunState", "failureText", "runCommand"),
+    "jobs": ("BackgroundRun", "RunState", "failureText", "verbCommand"),
     "runs": ("RunNodes", "loadRun"),
     "segmentations": ("labelMapFromSegmentationNode", "organsFromSegmentationNode", "segmentationNodeFromLabelMap"),
     "tables": ("dvhChartNode", "dvhTableNode", "tableNodeFromCsv"),

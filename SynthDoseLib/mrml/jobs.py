@@ -55,15 +55,15 @@ def pythonExecutable() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def runCommand(plan: str | Path, out: str | Path, python: str | None = None) -> list[str]:
-    """Return the command that runs a plan with progress in JSON lines; the same as on the command line.
+def verbCommand(arguments: Sequence[str], python: str | None = None) -> list[str]:
+    """Return the command of a verb with its arguments and progress in JSON lines; the same as on the command line.
 
     Examples
     --------
-    >>> runCommand("plan.toml", "run", python="python")
+    >>> verbCommand(["run", "plan.toml", "--out", "run"], python="python")
     ['python', '-m', 'SynthDoseLib', 'run', 'plan.toml', '--out', 'run', '--progress', 'json']
     """
-    return [python or pythonExecutable(), "-m", "SynthDoseLib", "run", str(plan), "--out", str(out), "--progress", "json"]
+    return [python or pythonExecutable(), "-m", "SynthDoseLib", *arguments, "--progress", "json"]
 
 
 def progressFromLine(line: str) -> ProgressReport | None:

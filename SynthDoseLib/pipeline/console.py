@@ -9,23 +9,6 @@ from typing import TextIO
 
 from ..core import Progress, ProgressReport
 
-TITLES = {
-    "patient": "Making the patient",
-    "read": "Reading images",
-    "segment": "Finding organs",
-    "phantom": "Building the phantom",
-    "activity": "Activity over time",
-    "transport": "Transporting radiation",
-    "kernels": "Voxel S-kernels",
-    "convolution": "Convolving",
-    "engines": "Comparing dose engines",
-    "dose rate": "Fitting dose rates",
-    "results": "Organ doses",
-    "radiomics": "Radiomics",
-    "report": "Report",
-    "scene": "Slicer scene",
-}
-
 
 def json_progress(stream: TextIO | None = None) -> Progress:
     """Report as JSON lines with the keys stage, fraction, seconds_left, message."""
@@ -68,7 +51,7 @@ class TextProgress:
         if not (new_stage or done) and now - self._written_at < self._pause_s:
             return
         left = "" if state.seconds_left is None or done else f", {_duration(state.seconds_left)} left"
-        line = f"{TITLES.get(state.stage, state.stage):<24} {100 * state.fraction:3.0f} %{left}  {state.message}".rstrip()
+        line = f"{state.title:<24} {100 * state.fraction:3.0f} %{left}  {state.message}".rstrip()
         if self._terminal:
             line = line[:118]
             start = "\n" if new_stage and self._stage else "\r"

@@ -1,6 +1,6 @@
-"""Plays ``synthdose run PLAN --out DIR --progress json`` for panel tests: quick, slow, failing, or crashing.
+"""Plays ``synthdose run PLAN --out DIR`` for panel tests: quick, slow, failing, or crashing.
 
-usage: python fake_worker.py MODE PLAN DIR
+usage: python fake_worker.py MODE run PLAN --out DIR
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ def report(stage: str, fraction: float, left: float | None = None, message: str 
     sys.stderr.flush()
 
 
-def main(mode: str, plan: str, out: str) -> int:
+def main(mode: str, verb: str, plan: str, _: str, out: str) -> int:
+    assert verb == "run"
     inputs = Path(plan).parent
     report("read", 0.5)
     sys.stderr.write("reading ct.nrrd\n")

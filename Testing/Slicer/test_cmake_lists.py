@@ -26,15 +26,17 @@ def wanted(folder: str) -> set[str]:
     return found
 
 
-def listed(variable: str) -> set[str]:
-    """Entries of a CMake list."""
-    body = re.search(rf"set\({variable}\s+(.*?)\)", MODULE_CMAKE, re.DOTALL)
+def modules() -> set[str]:
+    """Modules of the CMake list."""
+    body = re.search(r"set\(MODULES\s+(.*?)\)", MODULE_CMAKE, re.DOTALL)
     assert body is not None
-    return {entry.replace("${MODULE_NAME}", "SynthDose") for entry in body.group(1).split()}
+    return set(body.group(1).split())
 
 
-def test_files_of_the_module_are_listed():
-    entries = {f"SynthDose/{name}" for name in listed("MODULE_PYTHON_SCRIPTS") | listed("MODULE_PYTHON_RESOURCES")}
+def test_every_module_is_listed_with_its_files():
+    entries = {"SynthDose/Resources/requirements.txt"}
+    for name in modules():
+        entries |= {f"SynthDose/{name}.py", f"SynthDose/Resources/UI/{name}.ui", f"SynthDose/Resources/Icons/{name}.png"}
     assert entries == wanted("SynthDose") - {"SynthDose/CMakeLists.txt"}
 
 

@@ -73,8 +73,8 @@ def panel(host, scene, module, tmp_path):
 
 
 def useWorker(widget, mode: str) -> None:
-    widget.logic._command = lambda plan, out: [sys.executable, str(HERE / "fake_worker.py"), mode, str(plan), str(out)]
-    widget.logic._installer = lambda requirements: True
+    widget.logic.command = lambda arguments: [sys.executable, str(HERE / "fake_worker.py"), mode, *arguments]
+    widget.logic.installer = lambda requirements: True
 
 
 def finished(widget):
@@ -210,7 +210,7 @@ def test_values_that_no_run_can_use_are_refused_before_anything_is_written(panel
 
 
 def test_a_worker_that_cannot_be_started_is_an_error_not_a_hang(panel):
-    panel.logic._command = lambda plan, out: [str(HERE / "no-such-program")]
+    panel.logic.command = lambda arguments: [str(HERE / "no-such-program")]
     panel.ui.runButton.click()
     assert "Cannot start" in panel.ui.statusLabel.text
     assert panel.ui.runButton.enabled
@@ -218,7 +218,7 @@ def test_a_worker_that_cannot_be_started_is_an_error_not_a_hang(panel):
 
 def test_declined_packages_start_nothing(panel, tmp_path):
     asked = []
-    panel.logic._installer = lambda requirements: asked.append(requirements) or False
+    panel.logic.installer = lambda requirements: asked.append(requirements) or False
     panel.ui.runButton.click()
     assert asked[0].name == "requirements.txt"
     assert "packages are missing" in panel.ui.statusLabel.text

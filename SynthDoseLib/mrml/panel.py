@@ -1,0 +1,285 @@
+"""What the panels share: a calculation in the background, with progress, cancelling, errors and results; parameters; safety.
+
+A module gives its parameter node, its plan or command, and what to do with the results; see ``SynthDose/SynthDose.py``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic, ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from .forms import durationText
+from .jobs import BackgroundRun, RunState, failureText, verbCommand
+from .packages import ensurePackages
+
+POLL_MS = 200
+
+
+def showTable(view: Any, table: Any) -> None:
+    """Show a table node, or nothing, in a table view, with columns as wide as their contents."""
+    if view.mrmlTableNode() is not table:
+        view.setMRMLTableNode(table)
+        view.resizeColumnsToContents()
+
+
+class JobLogic(ScriptedLoadableModuleLogic):
+    """Runs a verb of the command line in the background; no widgets.
+
+    A subclass has ``problem(parameters)``, which says what keeps a run from starting, ``prepare(parameters)``, which writes
+    the inputs and returns the verb with its arguments, and ``loadResults(parameters)``, which adds the results to the scene.
+
+    Parameters
+    ----------
+    command : callable, optional
+        Makes the command of a process from the verb and its arguments; ``synthdose`` with JSON progress if not given.
+    installer : callable, optional
+        Makes sure that the packages of a requirements file are there; returns whether they are.
+    """
+
+    def __init__(
+        self, command: Callable[[Sequence[str]], list[str]] | None = None, installer: Callable[[Path], bool] | None = None
+    ) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.command = command or verbCommand
+        self.installer = installer or ensurePackages
+        self._job: BackgroundRun | None = None
+        self._lines: tuple[str, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether a calculation is under way."""
+        return self._job is not None
+
+    def problem(self, parameters: Any) -> str:
+        """What keeps a run from starting, "" if nothing."""
+        return ""
+
+    def prepare(self, parameters: Any, folder: Path) -> list[str]:
+        """Write the inputs of a run into `folder`; return the verb and its arguments. Makes the folder when all is well."""
+        raise NotImplementedError
+
+    def loadResults(self, parameters: Any) -> Sequence[str]:
+        """Add the results of the last run to the scene; return notes for the user."""
+        raise NotImplementedError
+
+    def requirements(self) -> Path:
+        """File with the packages that the command line needs."""
+        return Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / "requirements.txt"
+
+    def start(self, parameters: Any) -> bool:
+        """Start a run in the background; False if packages are missing and the user did not want them."""
+        if self.running:
+            raise RuntimeError(_("A calculation is running already."))
+        if problem := self.problem(parameters):
+            raise ValueError(problem)
+        if not self.installer(self.requirements()):
+            return False
+        folder = Path(parameters.outputFolder) / f"{self.moduleName}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
+        arguments = self.prepare(parameters, folder)
+        self._job = BackgroundRun(self.command(arguments), folder / "log.txt")
+        return True
+
+    def poll(self) -> RunState:
+        """State of the run; returns at once."""
+        if self._job is None:
+            raise RuntimeError(_("No calculation is running."))
+        state, self._lines = self._job.poll(), self._job.lines
+        if not state.running:
+            self.close()
+        return state
+
+    def cancel(self) -> None:
+        """Stop the run; `poll` tells when it has ended, within a second."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def close(self) -> None:
+        """Kill a run that is under way and forget it."""
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+
+    def describe(self, progress: Any) -> str:
+        """Stage, percentage and time left, for people."""
+        text = f"{progress.title}: {100 * progress.fraction:.0f} %"
+        if progress.seconds_left is not None:
+            text += f", {durationText(progress.seconds_left)} left"
+        return f"{text}. {progress.message}" if progress.message else f"{text}."
+
+    def failure(self, state: RunState) -> str:
+        """Why a run failed."""
+        return failureText(state.exitCode, self._lines)
+
+
+class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """A panel with a run button, a cancel button, a progress bar, a status line and a log.
+
+    A subclass names its logic in `makeLogic`, its buttons in `buttons`, and enables them in `updateButtons`. Its ``.ui`` file
+    has ``runButton``, ``cancelButton``, ``progressBar``, ``statusLabel``, ``logButton`` (collapsible) and ``logEdit``.
+    """
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: Any = None
+        self._parameterNode = self._guiTag = None
+
+    def makeLogic(self) -> JobLogic:
+        """Return the logic of this panel."""
+        raise NotImplementedError
+
+    def buttons(self) -> dict[str, Callable[[], None]]:
+        """Names of further buttons of the panel, and what they do."""
+        return {}
+
+    def updateButtons(self, parameters: Any) -> None:
+        """Enable and disable what depends on the parameters, which are None while the scene is being closed."""
+
+    def setDefaults(self, parameters: Any) -> None:
+        """Give a fresh parameter node the values that are not constants."""
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath(f"UI/{self.moduleName}.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = self.makeLogic()
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MS)
+        self.timer.connect("timeout()", self.onTimer)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        self._slots = {"runButton": self.onRun, "cancelButton": self.onCancel, **self.buttons()}
+        for name, slot in self._slots.items():
+            getattr(self.ui, name).connect("clicked(bool)", slot)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        self.timer.stop()
+        self.logic.close()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        """A run goes on while another module is shown."""
+
+    def onSceneStartClose(self, caller: Any, event: str) -> None:
+        if self.logic.running:
+            self.timer.stop()
+            self.logic.close()
+            self.showStatus(_("Stopped, because the scene was closed."))
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any, event: str) -> None:
+        self.initializeParameterNode()
+
+    def onNodeRemoved(self, caller: Any, event: str) -> None:
+        if self._parameterNode is not None and not caller.IsClosing():
+            self.updateGui()
+
+    def initializeParameterNode(self) -> None:
+        parameterNode = self.logic.getParameterNode()
+        if str(parameterNode.outputFolder) in ("", "."):
+            parameterNode.outputFolder = Path(slicer.app.temporaryPath)
+        self.setDefaults(parameterNode)
+        self.setParameterNode(parameterNode)
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
+        self.updateGui()
+
+    def updateGui(self, caller: Any = None, event: str | None = None) -> None:
+        parameters, running = self._parameterNode, self.logic.running
+        problem = self.logic.problem(parameters) if parameters is not None else ""
+        self.ui.runButton.enabled = parameters is not None and not running and not problem
+        self.ui.runButton.toolTip = problem or _("Start the calculation in the background")
+        self.ui.cancelButton.enabled = running
+        self.updateButtons(parameters)
+
+    def showStatus(self, text: str, failed: bool = False) -> None:
+        self.ui.statusLabel.text = text
+        self.ui.statusLabel.styleSheet = "color: #b00020" if failed else ""
+
+    def showProgress(self, fraction: float) -> None:
+        self.ui.progressBar.value = round(1000 * fraction)
+
+    def attempt(self, action: Callable[[], Any], failing: str) -> Any:
+        """Do something with a wait cursor; an error is shown in the status line, its traceback goes to the log."""
+        try:
+            with slicer.util.WaitCursor():
+                return action()
+        except Exception as error:
+            logging.exception(failing)
+            self.showStatus(str(error) or type(error).__name__, failed=True)
+            return None
+
+    def onRun(self) -> None:
+        self.ui.runButton.enabled = False
+        self.ui.logEdit.setPlainText("")
+        self.showProgress(0)
+        self.showStatus(_("Writing the inputs of the calculation."))
+        slicer.app.processEvents()
+        started = self.attempt(lambda: self.logic.start(self._parameterNode), f"{self.moduleName} could not start")
+        if started:
+            self.showStatus(_("Starting."))
+            self.timer.start()
+        elif started is False:
+            self.showStatus(_("Python packages are missing; nothing was started."), failed=True)
+        self.updateGui()
+
+    def onCancel(self) -> None:
+        self.logic.cancel()
+        self.showStatus(_("Stopping."))
+
+    def onTimer(self) -> None:
+        state = self.logic.poll()
+        if state.newLines:
+            self.ui.logEdit.appendPlainText("\n".join(state.newLines))
+        if state.running:
+            if state.progress is not None and not state.cancelled:
+                self.showProgress(state.progress.fraction)
+                self.showStatus(self.logic.describe(state.progress))
+            return
+        self.timer.stop()
+        self.showProgress(0)
+        if state.cancelled:
+            self.showStatus(_("Cancelled. The scene is as it was."))
+        elif state.exitCode != 0:
+            self.showStatus(self.logic.failure(state), failed=True)
+            self.ui.logButton.collapsed = False
+        else:
+            self.showStatus(_("Loading the results."))
+            slicer.app.processEvents()
+            self.finish()
+        self.updateGui()
+
+    def finish(self) -> None:
+        notes = self.attempt(
+            lambda: tuple(self.logic.loadResults(self._parameterNode)), f"{self.moduleName} could not load its results"
+        )
+        if notes is not None:
+            self.ui.logEdit.appendPlainText("\n".join(notes))
+            self.showProgress(1)
+            self.showStatus(_("Finished. Results are in the panel, the slice views and the Data module."))
