@@ -163,6 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--out", type=Path, help="folder to write")
     simulate.add_argument("--template", action="store_true", help="print a commented case and stop")
     simulate.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same case")
+    simulate.add_argument("--preview", type=float, metavar="SECONDS", help="write the dose so far to DIR about so often")
 
     kernel = _verb(
         verbs,
@@ -269,7 +270,7 @@ def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
         )
     from .pipeline.case import run_case
 
-    run_case(arguments.case, arguments.out, progress, resume=arguments.resume)
+    run_case(arguments.case, arguments.out, progress, resume=arguments.resume, preview_seconds=arguments.preview)
     _say((arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip())
     return 0
 

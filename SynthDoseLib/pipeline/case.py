@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ..core import DoseMap, Progress, ProgressReport, SynthDoseError, computer, 
 from ..dosimetry import MarrowDoses, marrow_doses
 from ..io import write_volume
 from ..physics import decay_data_edition
-from ..transport import CheckpointError, OrganSource, SimulationResult, part_name, simulate, simulate_s_values
+from ..transport import CheckpointError, OrganSource, Preview, SimulationResult, part_name, simulate, simulate_s_values
 from .case_file import SCHEMA, Case, read_case
 from .run_folder import require_writable
 
@@ -27,7 +28,14 @@ CHECKPOINT, CHECKPOINTS = ".checkpoint.npz", ".s_values"
 """In the folder of the results, while they are not complete: of the dose, and of S values source by source."""
 
 
-def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent, *, resume: bool = False) -> SimulationResult:
+def run_case(
+    path: str | Path,
+    out_dir: str | Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    preview_seconds: float | None = None,
+) -> SimulationResult:
     """Simulate a case file and write its results.
 
     Parameters
@@ -43,6 +51,9 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent,
     resume : bool
         Go on with a run of the same case into the same folder that was cancelled or killed; without one, begin. If not set,
         what such a run left is thrown away.
+    preview_seconds : float, optional
+        Write the dose so far about so often, and its standard error, to ``preview_dose_Gy.nrrd`` and ``preview_sigma_Gy.nrrd``;
+        they are removed at the end.
 
     Returns
     -------
@@ -60,8 +71,9 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent,
     checkpoint = folder / CHECKPOINT
     if not resume:
         _remove_checkpoints(folder)
+    preview = _preview(folder, case, preview_seconds) if preview_seconds is not None else None
     try:
-        result = simulate(case.phantom, case.source, case.emissions, case.settings, progress, checkpoint)
+        result = simulate(case.phantom, case.source, case.emissions, case.settings, progress, checkpoint, preview)
         s_values = _s_values(case, progress, folder / CHECKPOINTS) if case.s_values else []
     except CheckpointError as error:
         raise SynthDoseError(
@@ -71,7 +83,24 @@ def run_case(path: str | Path, out_dir: str | Path, progress: Progress = silent,
     progress(ProgressReport("write", 0.0, None, f"Writing {folder}"))
     _write(folder, case, result, s_values)
     _remove_checkpoints(folder)
+    for file in folder.glob("preview_*_Gy.nrrd"):
+        file.unlink()
     return result
+
+
+def _preview(folder: Path, case: Case, seconds: float) -> Preview:
+    """Writes maps into the folder of the results; each appears in one piece."""
+    if not seconds > 0:
+        raise SynthDoseError(f"The seconds between previews have to be above 0; found {seconds:g}.")
+
+    def show(dose: DoseMap) -> None:
+        with tempfile.TemporaryDirectory(prefix=".preview-", dir=folder) as hidden:
+            _write_map(Path(hidden), "", dose, case)
+            for file in Path(hidden).iterdir():
+                os.replace(file, folder / f"preview_{file.name}")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Preview(show, seconds)
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -7,7 +7,7 @@ straight lines with the stopping power of the voxel's material.
 
 Kernels: `photons`, `electrons`, `alphas`, `geometry`, `random`, `sampling`, `histories`. Drivers, which hold no physics:
 `sources`, `emission_groups`, `locality`, `problem`, `crop`, `allotment`, `limits`, `tallies`, `crew`, `batches`, `checkpoint`,
-`results`, `engine`.
+`preview`, `results`, `engine`.
 
 `cuda_kernels` and `cuda_device` run the same kernels on NVIDIA GPUs. Kernels therefore keep to what numba compiles for both:
 numbers and tuples by value, arrays passed in; nothing allocated, raised, printed or looked up by name; `np.int64` around
@@ -26,6 +26,7 @@ from .kernel_store import VoxelKernel, read_kernel, write_kernel
 from .kernels import voxel_s_kernel
 from .local import local_dose
 from .particle_lists import ParticleListSource
+from .preview import Preview
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
 from .values import CheckpointError, ComponentDose, RunSettings, SimulationResult, SValues, part_name
 
@@ -39,6 +40,7 @@ __all__ = [
     "OrganSource",
     "ParticleListSource",
     "PointSource",
+    "Preview",
     "RunSettings",
     "SValues",
     "SimulationResult",
@@ -67,11 +69,12 @@ def simulate(
     settings: RunSettings,
     progress: Progress = silent,
     checkpoint: str | os.PathLike[str] | None = None,
+    preview: Preview | None = None,
 ) -> SimulationResult:
     """Dose per decay in every voxel and organ of a phantom: `engine.simulate`, which loads numba only when it is called."""
     from . import engine
 
-    return engine.simulate(phantom, source, emissions, settings, progress, checkpoint)
+    return engine.simulate(phantom, source, emissions, settings, progress, checkpoint, preview)
 
 
 def simulate_s_values(

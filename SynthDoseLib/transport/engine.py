@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Emission, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
+from ..core import DoseMap, Emission, Progress, ProgressReport, SynthDoseError, VoxelPhantom, silent
 from .background import in_background
 from .batches import BatchRunner, Statistics
 from .checkpoint import QUICK_SECONDS, SHARE_OF_TIME, Checkpoint, State, problem_key
@@ -21,9 +21,10 @@ from .cuda_device import open_gpu, wants_gpu
 from .limits import extension, plan_run, run_pilot, used_up
 from .memory import affordable_threads, needed_bytes
 from .particle_lists import ParticleListSource
+from .preview import Preview
 from .problem import Problem, build_problem, components_of, warm_up, with_uses
 from .reporter import STAGE, Reporter
-from .results import Times, collect
+from .results import Times, collect, dose_map
 from .sources import BeamSource, Source, build_source
 from .values import RunSettings, SimulationResult
 
@@ -35,6 +36,7 @@ def simulate(
     settings: RunSettings,
     progress: Progress = silent,
     checkpoint: str | os.PathLike[str] | None = None,
+    preview: Preview | None = None,
 ) -> SimulationResult:
     """Dose per decay in every voxel and organ of a phantom.
 
@@ -56,6 +58,8 @@ def simulate(
         File to keep the state in, written every 20 seconds or so, when the run is cancelled, and at its end. If it exists, the
         run goes on from there, and gives what it would have given without the break (a limit of time apart). The caller removes
         it when the result is safe.
+    preview : Preview, optional
+        Shows the dose so far now and then.
 
     Returns
     -------
@@ -77,9 +81,18 @@ def simulate(
     if checkpoint is not None:
         key = in_background(lambda: problem_key(phantom, source, emissions, settings, "dose"), job.reporter.idle)
         kept = Checkpoint(checkpoint, key)
-    state, earlier = run(job, settings, kept)
-    job.crew.dismiss()
     per = "history" if isinstance(source, ParticleListSource) else "particle" if isinstance(source, BeamSource) else "decay"
+
+    def show(runner: BatchRunner, state: State) -> None:
+        def dose_so_far() -> DoseMap:
+            with runner.sums_lock:
+                return dose_map(phantom, job.box, state.statistics, state.plan.scale, per)
+
+        if preview is not None and state.statistics.done > 1:
+            preview.offer(dose_so_far)
+
+    state, earlier = run(job, settings, kept, show=show)
+    job.crew.dismiss()
     times = Times(time.monotonic() - wall + earlier, time.process_time() - cpu)
     device = f"cuda: {job.crew.gpu.name}" if job.crew.gpu else "cpu"
     result = collect(phantom, job.box, state, list(job.components), settings, device, job.threads, per, times)
@@ -174,10 +187,17 @@ def organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.in
     return np.array([phantom.labels.organ(name).index for name in names], np.int64)
 
 
-def run(job: Job, settings: RunSettings, checkpoint: Checkpoint | None, *, with_map: bool = True) -> tuple[State, float]:
+def run(
+    job: Job,
+    settings: RunSettings,
+    checkpoint: Checkpoint | None,
+    *,
+    with_map: bool = True,
+    show: Callable[[BatchRunner, State], None] | None = None,
+) -> tuple[State, float]:
     """Run the pilot and the batches, or go on with those of a checkpoint, until a limit of the settings is met.
 
-    Returns the state at the end, and the seconds that had been spent before the break.
+    `show` is called several times a second. Returns the state at the end, and the seconds that had been spent before the break.
     """
     problem, crew, reporter = job.problem, job.crew, job.reporter
     state = checkpoint.load() if checkpoint else None
@@ -200,6 +220,8 @@ def run(job: Job, settings: RunSettings, checkpoint: Checkpoint | None, *, with_
 
     def watch(_: BatchRunner) -> None:
         keeper.save_if_due()
+        if show is not None:
+            show(runner, state)
         reporter.running(runner, state.planned)
 
     try:
