@@ -25,7 +25,15 @@ _EMPTY = (*_PATIENT, "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhys
 _IDENTIFYING = (
     *_PATIENT, *_STUDY, "PatientAge", "PatientSize", "PatientWeight", "OtherPatientIDs", "EthnicGroup", "PatientComments",
     "InstitutionName", "StationName", "OperatorsName", "PerformingPhysicianName", "AdditionalPatientHistory",
-    "ClinicalTrialSubjectID", "PatientBirthTime", "Occupation", "ContentCreatorName",
+    "ClinicalTrialSubjectID", "PatientBirthTime", "Occupation", "ContentCreatorName", "InstitutionAddress",
+    "InstitutionalDepartmentName", "PositionReferenceIndicator", "DeviceSerialNumber",
+)  # fmt: skip
+# what a derived object has to know of its image: where it is and which it is, not whose
+_PLACE = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "ImageType",
+    "SeriesNumber", "InstanceNumber", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "DimensionOrganizationSequence", "DimensionIndexSequence",
 )  # fmt: skip
 
 
@@ -56,6 +64,16 @@ def with_required_tags(header: Dataset) -> Dataset:
         if keyword not in header:
             setattr(header, keyword, "")
     return header
+
+
+def place_of(header: Dataset) -> Dataset:
+    """A header with nothing in it but which image it is and where, so that nothing else can be copied from it."""
+    kept = Dataset()
+    for keyword in _PLACE:
+        if keyword in header:
+            kept[keyword] = header[keyword]
+    kept.file_meta = header.file_meta
+    return with_required_tags(kept)
 
 
 def strip_identity(dataset: Dataset) -> None:

@@ -17,6 +17,7 @@ from .dicom_common import (
     MAKER,
     frame_of_reference,
     new_uid,
+    place_of,
     reference_headers,
     series_number_after,
     strip_identity,
@@ -25,6 +26,7 @@ from .dicom_common import (
 from .dicom_files import lenient, read_dataset, save_dataset
 from .dicom_labels import compare_frames
 from .geometry import LPS_TO_RAS, grid_of, lps_matrix, right_handed
+from .identity import identity_of_headers, without_identity
 from .overlap import combine
 from .text import clean_text, unique_names
 from .volumes import writing
@@ -173,7 +175,8 @@ def write_dicom_seg(
     reference : ImageVolume
         Read from DICOM; patient and study are taken from its files.
     deidentify : bool
-        Whether to blank who the patient is; an explicit choice. UIDs are kept, so that it still refers to its images.
+        Whether to leave out who the patient is, in names of organs as well; an explicit choice. UIDs are kept, so that it
+        still refers to its images.
     algorithm, description : str
         What made the segmentation; series description.
 
@@ -189,6 +192,10 @@ def write_dicom_seg(
         raise SynthDoseError("The label map is empty: there is no segment to write as DICOM SEG.")
     with lenient():
         headers = [with_required_tags(h) for h in reference_headers(reference)]
+        if deidentify:
+            labels = without_identity(labels, identity_of_headers(headers))
+            organs = [o for o in labels.organs if o.index in {organ.index for organ in organs}]
+            headers = [place_of(h) for h in headers]
     numbers = np.zeros(max(o.index for o in labels.organs) + 1, np.uint8 if len(organs) < 256 else np.uint16)
     for number, organ in enumerate(organs, start=1):
         numbers[organ.index] = number
@@ -213,6 +220,9 @@ def write_dicom_seg(
             content_description=clean_text(description),
             series_description=clean_text(description),
         )
+        # what made the image is in its own header
+        dataset.Manufacturer = dataset.ManufacturerModelName = MAKER
+        dataset.SoftwareVersions = __version__
         if deidentify:
             strip_identity(dataset)
         with writing(path) as temporary:

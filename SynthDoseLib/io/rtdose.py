@@ -43,7 +43,8 @@ def write_rtdose(
     reference : ImageVolume
         Read from DICOM; patient, study and frame of reference are its.
     deidentify : bool
-        Whether to blank who the patient is; an explicit choice. UIDs are kept, so that it still refers to its images.
+        Whether to leave out who the patient is; an explicit choice. UIDs are kept, so that it
+        still refers to its images.
     description : str
         Of the series.
 

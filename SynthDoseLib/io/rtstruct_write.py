@@ -16,6 +16,7 @@ from .coding import organ_concept
 from .dicom_common import object_of
 from .dicom_files import lenient, save_dataset
 from .geometry import LPS_TO_RAS
+from .identity import identity_of_headers, without_identity
 from .polygons import outline_mask
 from .text import clean_text
 from .volumes import writing
@@ -45,7 +46,8 @@ def write_rtstruct(
     reference : ImageVolume
         Read from DICOM.
     deidentify : bool
-        Whether to blank who the patient is; an explicit choice. UIDs are kept, so that it still refers to its images.
+        Whether to leave out who the patient is, in names of organs as well; an explicit choice. UIDs are kept, so that it
+        still refers to its images.
     description : str
         Of the series.
 
@@ -56,6 +58,8 @@ def write_rtstruct(
     """
     # a contour of some thousand points is longer than the 64 kB that explicit little endian gives a value
     dataset, headers = object_of(reference, RTSTRUCT_STORAGE, "RTSTRUCT", description, deidentify, ImplicitVRLittleEndian)
+    if deidentify:
+        labels = without_identity(labels, identity_of_headers(headers))
     frame = str(dataset.FrameOfReferenceUID)
     dataset.StructureSetLabel = "SYNTHDOSE"
     dataset.StructureSetDate, dataset.StructureSetTime = dataset.InstanceCreationDate, dataset.InstanceCreationTime

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
 from ..io.folder import write_csv
-from .plan import RunPlan, read_plan, resolved_text
+from .plan import RunPlan, plan_hash, read_plan
 from .run import run_patient
 from .run_folder import FINISHED
 
@@ -64,9 +65,11 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
 
 def _is_finished(target: Path, plan: RunPlan) -> bool:
     """Whether the folder holds a finished run of just this plan."""
-    if not (target / FINISHED).exists():
+    try:
+        record = json.loads((target / FINISHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    return (target / "plan.toml").read_text(encoding="utf-8") == resolved_text(plan)
+    return bool(record.get("plan_sha256") == plan_hash(plan))
 
 
 def _organ_lines(folder: Path) -> list[tuple[str, ...]]:

@@ -91,5 +91,5 @@ def demo_plan(patient: SyntheticPatient, images: Path, threads: int) -> RunPlan:
         activity=(ActivityPlan(images / "spect"),),
         kinetics=KineticsPlan(rest, half_lives),
         dose=DosePlan(histories=HISTORIES, organs=("kidneys", "liver", "spleen"), threads=threads),
-        output=OutputPlan(title="Synthetic patient: Lu-177-DOTATATE"),
+        output=OutputPlan(title="Synthetic patient: Lu-177-DOTATATE", deidentify=False),  # is nobody
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -188,13 +189,23 @@ def plan_from_values(values: Mapping[str, Any], data_folder: Path) -> RunPlan:
 
 
 def resolved_text(plan: RunPlan) -> str:
-    """TOML of a plan with all its defaults, paths absolute: what it takes to repeat the run."""
+    """TOML of a plan with all its defaults: what it takes to repeat the run."""
     return f"{RESOLVED}\n{tomlkit.dumps(_to_toml(dataclasses.asdict(plan)))}"
 
 
-def write_plan(plan: RunPlan, path: Path) -> None:
-    """Write `resolved_text` to a file."""
-    path.write_text(resolved_text(plan), encoding="utf-8")
+def with_absolute_paths(plan: RunPlan) -> RunPlan:
+    """The same plan, independent of the working folder."""
+    return _with_base(plan, Path.cwd())
+
+
+def plan_hash(plan: RunPlan) -> str:
+    """SHA-256 of `resolved_text`, by which a run is known to be of the same plan."""
+    return hashlib.sha256(resolved_text(with_absolute_paths(plan)).encode()).hexdigest()
+
+
+def write_plan(plan: RunPlan, path: Path, *, as_named: bool = False) -> None:
+    """Write `resolved_text` to a file, with absolute paths, or (`as_named`) with those of the plan."""
+    path.write_text(resolved_text(plan if as_named else with_absolute_paths(plan)), encoding="utf-8")
 
 
 def _to_toml(value: Any) -> Any:
@@ -202,7 +213,7 @@ def _to_toml(value: Any) -> Any:
         return {key: _to_toml(item) for key, item in value.items() if item is not None and item not in ((), {})}
     if isinstance(value, tuple | list):
         return [_to_toml(item) for item in value]
-    return value.absolute().as_posix() if isinstance(value, Path) else value
+    return value.as_posix() if isinstance(value, Path) else value
 
 
 def _with_base(plan: RunPlan, base: Path) -> RunPlan:

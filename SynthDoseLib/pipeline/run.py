@@ -43,6 +43,7 @@ from ..dosimetry import (
     write_budget_csv,
 )
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
+from ..io.identity import Identity
 from ..kinetics import TimeIntegratedActivity
 from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
@@ -50,11 +51,12 @@ from .activity import ActivityResult, course_options, time_integrate
 from .activity_tables import kinetics_record, write_activity_tables
 from .budget import BUDGET_CSV, budget_notes, organ_budgets
 from .clinical import assess
+from .deidentify import identity_in, public, public_plan, without_names
 from .dose_rate import compare_routes, write_routes
 from .engine_plan import EngineOptions
 from .engines import EngineRow, compare_engines, engine_dose, write_engine_comparison
 from .nuclides import emissions_of
-from .plan import SCHEMA, DosePlan, RunPlan, write_plan
+from .plan import SCHEMA, DosePlan, RunPlan, plan_hash, write_plan
 from .report import write_report
 from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
@@ -146,8 +148,11 @@ def run_patient(
     clock = _Clock(progress)
     with clock.stage("read"):
         ct = read_ct(plan.image)
+        identity = identity_in(plan)
     with clock.stage("segment"):
         labels = segment(plan.segmentation, ct, device=plan.dose.device, progress=progress)
+        source_plan = plan
+        plan, labels = without_names(plan, labels, identity)
     with clock.stage("phantom"):
         dose_ct, dose_labels = to_dose_grid(plan.dose, ct, labels)
         phantom = make_phantom(plan.phantom, dose_ct, dose_labels)
@@ -169,8 +174,8 @@ def run_patient(
     open_folder(folder, phantom.grid.size)
     clear_results(folder, keep_checkpoint=resume)
     with clock.stage("results"):
-        _write_inputs(folder, plan, dose_ct, phantom, tia)
-        write_activity_tables(folder, found)
+        _write_inputs(folder, public_plan(plan, identity), dose_ct, phantom, tia)
+        write_activity_tables(folder, _public_fields(found, identity))
     with clock.stage("transport"):
         key = _transport_key(plan, phantom, tia)
         # a finished transport is kept without its components
@@ -237,11 +242,12 @@ def run_patient(
         "engines": compared,
         "dosimetry": (*clinical.notes, *budget_notes(budgets)),
     }
+    notes, warnings = public(notes, identity), public(warnings, identity)
     with clock.stage("report"):
-        record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())])
-        record |= clinical.record()
+        record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())], identity)
+        record |= clinical.record() | {"plan_sha256": plan_hash(source_plan)}
         contents = report_contents(
-            plan,
+            public_plan(plan, identity),
             dose_ct,
             phantom,
             found,
@@ -256,7 +262,7 @@ def run_patient(
             engine_rows,
             budgets,
         )
-        write_report(folder / "report.html", contents)
+        write_report(folder / "report.html", public(contents, identity))
     record["seconds"] = clock.seconds
     write_json(folder / FINISHED, record)
     for name in CHECKPOINT:
@@ -288,7 +294,7 @@ def _options(dose: DosePlan) -> EngineOptions:
 
 def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> None:
     with atomic_path(folder / "plan.toml") as temporary:
-        write_plan(plan, temporary)
+        write_plan(plan, temporary, as_named=plan.output.deidentify)
     write_volume(folder / "ct.nrrd", ct.values, ct.grid, unit="HU")
     write_segmentation(folder / "labels.seg.nrrd", phantom.labels)
     write_volume(folder / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
@@ -402,6 +408,7 @@ def _provenance(
     simulated: SimulationResult,
     seconds: Mapping[str, float],
     notes: list[str],
+    identity: Identity | None,
 ) -> dict[str, Any]:
     inputs = {"image": ct.source_files, "activity": found.source_files}
     if plan.segmentation.path is not None and plan.segmentation.path.is_file():
@@ -412,20 +419,26 @@ def _provenance(
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "computer": computer(),
-        "inputs": {name: _hash_files(files) for name, files in inputs.items() if files},
+        "inputs": {name: _hash_files(files, named=identity is None) for name, files in inputs.items() if files},
         "nuclide": {"name": nuclide.name, "half_life_s": nuclide.half_life_s, "decays": found.tia.decays},
         **({"kinetics": kinetics_record(found)} if found.course else {}),
-        "transport": _plain_fields(simulated),
+        "transport": public(_plain_fields(simulated), identity),
         "seconds": dict(seconds),
         "notes": list(notes),
         "statement": "Research software, not for clinical use.",
     }
 
 
-def _hash_files(files: tuple[str, ...]) -> dict[str, str | int]:
-    """Name and hash of a file, or of the sorted hashes of several (a DICOM series); folders are not told."""
+def _public_fields(found: ActivityResult, identity: Identity | None) -> ActivityResult:
+    """The same result with tables of fields that say nothing of the patient."""
+    points = tuple(dataclasses.replace(point, fields=public(point.fields, identity)) for point in found.points)
+    return dataclasses.replace(found, points=points)
+
+
+def _hash_files(files: tuple[str, ...], named: bool) -> dict[str, str | int]:
+    """Hash of a file, or of the sorted hashes of several (a DICOM series), with its bare name if that may be told."""
     hashes = sorted(sha256_of(file) for file in files)
     if len(files) == 1:
-        return {"name": Path(files[0]).name, "sha256": hashes[0]}
+        return {"name": Path(files[0]).name if named else "", "sha256": hashes[0]}
     joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return {"name": Path(files[0]).parent.name, "files": len(files), "sha256_of_sorted_sha256": joined}
+    return {"name": Path(files[0]).parent.name if named else "", "files": len(files), "sha256_of_sorted_sha256": joined}

@@ -21,7 +21,7 @@ from .report_quality import segmentation_rows
 
 ENGINE_NAMES = {"monte-carlo": "Monte Carlo", "kernel": "Convolution with voxel S-kernels", "local": "Local deposition"}
 FILES = {
-    "plan.toml": "the plan as resolved, with absolute paths",
+    "plan.toml": "the plan as resolved",
     "ct.nrrd": "CT on the grid of the dose, HU",
     "labels.seg.nrrd": "organs, for Slicer",
     "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",
@@ -103,7 +103,7 @@ def report_contents(
 def _segmentation_source(plan: RunPlan) -> str:
     segmentation = plan.segmentation
     if segmentation.path is not None:
-        return f"Organs were read from {segmentation.path.name}."
+        return "Organs were read from a file." if plan.output.deidentify else f"Organs were read from {segmentation.path.name}."
     if segmentation.bundle:
         return f"Organs were found by the MONAI bundle {segmentation.bundle.replace(chr(92), '/').rsplit('/', 1)[-1]}."
     return "Tissues were told apart by their CT numbers."
