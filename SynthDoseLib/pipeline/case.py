@@ -19,6 +19,7 @@ from ..io import write_volume
 from ..physics import decay_data_edition
 from ..transport import CheckpointError, OrganSource, Preview, SimulationResult, part_name, simulate, simulate_s_values
 from .case_file import SCHEMA, Case, read_case
+from .engines import EngineComparison, compare_engines, write_engine_comparison
 from .run_folder import require_writable
 
 __all__ = ["Case", "read_case", "run_case"]
@@ -45,7 +46,8 @@ def run_case(
     out_dir : path-like
         Made if need be. Gets ``dose_Gy.nrrd`` and ``sigma_Gy.nrrd`` (per decay or beam particle), ``organs.csv``, ``run.json``
         and, if the case asks for them, ``s_values.csv``, or the dose split by what is emitted in ``dose_<component>_Gy.nrrd``,
-        ``sigma_<component>_Gy.nrrd`` and ``organs_components.csv``: all of them when the work is done, or none. With
+        ``sigma_<component>_Gy.nrrd`` and ``organs_components.csv``, or other engines beside it (``engines.csv`` and more, see
+        `write_engine_comparison`): all of them when the work is done, or none. With
         ``marrow = true`` the organs have rows ``red_marrow`` and ``endosteum``.
     progress : callable
     resume : bool
@@ -75,13 +77,14 @@ def run_case(
     try:
         result = simulate(case.phantom, case.source, case.emissions, case.settings, progress, checkpoint, preview)
         s_values = _s_values(case, progress, folder / CHECKPOINTS) if case.s_values else []
+        comparison = _compare(case, result, progress) if case.compare else None
     except CheckpointError as error:
         raise SynthDoseError(
             f"{folder} does not hold an interrupted run that this case can go on from: {error} "
             "Without --resume the case is run anew."
         ) from error
     progress(ProgressReport("write", 0.0, None, f"Writing {folder}"))
-    _write(folder, case, result, s_values)
+    _write(folder, case, result, s_values, comparison)
     _remove_checkpoints(folder)
     for file in folder.glob("preview_*_Gy.nrrd"):
         file.unlink()
@@ -119,14 +122,23 @@ def _s_values(case: Case, progress: Progress, checkpoint: Path) -> list[list[Any
     ]
 
 
-def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
+def _compare(case: Case, result: SimulationResult, progress: Progress) -> EngineComparison:
+    return compare_engines(
+        case.phantom, case.source, case.emissions, case.settings, engines=("monte-carlo", *case.compare),
+        known={"monte-carlo": result}, progress=progress,
+    )  # fmt: skip
+
+
+def _write(
+    folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]], comparison: EngineComparison | None
+) -> None:
     """Write everything into a hidden folder first, and move the files when they are complete."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         hidden = folder / f".{uuid.uuid4().hex[:8]}"
         hidden.mkdir()
         try:
-            _write_files(hidden, case, result, s_values)
+            _write_files(hidden, case, result, s_values, comparison)
             for file in sorted(hidden.iterdir(), key=lambda f: f.name == "run.json"):
                 os.replace(file, folder / file.name)
         finally:
@@ -135,7 +147,9 @@ def _write(folder: Path, case: Case, result: SimulationResult, s_values: list[li
         raise SynthDoseError(f"Cannot write the results to {folder}: {error.strerror}. Check space and permissions.") from error
 
 
-def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]]) -> None:
+def _write_files(
+    folder: Path, case: Case, result: SimulationResult, s_values: list[list[Any]], comparison: EngineComparison | None
+) -> None:
     _write_map(folder, "", result.dose, case)
     rows = [[row.organ, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in result.organs]
     marrow = _marrow(case, result)
@@ -152,8 +166,12 @@ def _write_files(folder: Path, case: Case, result: SimulationResult, s_values: l
         _write_csv(folder / "organs_components.csv", ["organ", "component", "mass_g", "dose_Gy", "sigma_Gy"], rows)
     if case.s_values:
         _write_csv(folder / "s_values.csv", ["source", "target", "target_mass_g", "dose_Gy", "sigma_Gy"], s_values)
+    record = _record(case, result) | _marrow_record(marrow)
+    if comparison is not None:
+        write_engine_comparison(folder, comparison)
+        record["notes"] += comparison.notes
     with (folder / "run.json").open("w", encoding="utf-8") as stream:
-        json.dump(_record(case, result) | _marrow_record(marrow), stream, indent=1)
+        json.dump(record, stream, indent=1)
 
 
 def _marrow(case: Case, result: SimulationResult) -> MarrowDoses | None:

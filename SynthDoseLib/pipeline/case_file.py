@@ -26,6 +26,7 @@ from ..transport import (
     SphereSource,
     VolumeSource,
 )
+from .engine_plan import ENGINES
 from .nuclides import emissions_of
 from .stations import members
 from .toml_tables import nearest, read_table
@@ -130,6 +131,7 @@ class RunTable:
     components: bool = False
     s_values: bool = False
     marrow: bool = False
+    compare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ class Case:
         Of the file of materials in its own voxel order, which the results are written in.
     marrow : bool
         Whether red marrow and endosteum get rows of their own, from the doses of bones.
+    compare : tuple of str
+        Engines to stand beside the Monte Carlo: "kernel", "local".
     """
 
     phantom: VoxelPhantom
@@ -172,6 +176,7 @@ class Case:
     notes: tuple[str, ...]
     file_grid: VoxelGrid
     marrow: bool = False
+    compare: tuple[str, ...] = ()
 
 
 def read_case(path: str | Path) -> Case:
@@ -217,9 +222,20 @@ def read_case(path: str | Path) -> Case:
             raise SynthDoseError(f"{name} = true needs a nuclide or emissions, which a phase space does not have.")
     if table.run.marrow:
         _check_marrow(phantom, emissions)
+    _check_compare(table.run.compare, source)
     own_order = file_grid(folder / table.phantom.materials)
     said = (*notes, *phantom.labels.notes)
-    return Case(phantom, source, emissions, settings, table.run.s_values, inputs, said, own_order, table.run.marrow)
+    run = table.run
+    return Case(phantom, source, emissions, settings, run.s_values, inputs, said, own_order, run.marrow, run.compare)
+
+
+def _check_compare(engines: tuple[str, ...], source: Source) -> None:
+    others = [name for name in ENGINES if name != "monte-carlo"]
+    for name in engines:
+        if name not in others or engines.count(name) > 1:
+            raise SynthDoseError(f"[run] compare takes {' and '.join(others)}, each once; found {', '.join(engines)}.")
+    if engines and not isinstance(source, VolumeSource | OrganSource):
+        raise SynthDoseError("[run] compare needs a source of kind 'volume' or 'organs': activity in voxels.")
 
 
 def _check_marrow(phantom: VoxelPhantom, emissions: tuple[Emission, ...]) -> None:
