@@ -1,12 +1,10 @@
-"""Running a MONAI bundle on an image: sliding windows that fit the memory, labels back on the image's own grid."""
+"""Running a MONAI bundle on an image: windows that fit the memory, labels back on the image's own grid."""
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,15 +24,84 @@ from ..core import (
     silent,
 )
 from . import memory
-from .bundle_folder import Bundle, load_weights, read_bundle, require_component
-from .components import INFERERS, NETWORKS, POSTPROCESSING, TRANSFORMS, build, short_name, transform_components
+from .bundle_folder import Bundle, read_bundle, require_component
+from .cleaning import clean_labels
+from .components import INFERERS, POSTPROCESSING, short_name, transform_components
 from .expressions import Component
+from .network import check_classes, load_network
+from .preparation import Motion, check_image, prepare, spacing_notes
+from .probabilities import ProbabilityMap, sampled
 from .tables import match_organs, organ_group, organ_groups
+from .uncertainty import OrganVolume, motions, organ_volumes
+from .windows import Counter, Scratch, buffer_shape, scratch, slide, window_count
 from .zoo import obtain_bundle
 
-_LOADING = ("LoadImaged", "EnsureChannelFirstd", "AddChanneld")
-_PER_KEY = ("mode", "padding_mode", "align_corners", "dtype", "diagonal")
-_SLAB = 1 << 21  # voxels whose probabilities are interpolated at once
+LARGEST_WINDOW_SHARE = 0.5  # of the memory on a processor, so that the sums of the windows have room beside the network
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """How a bundle is run.
+
+    Attributes
+    ----------
+    organs : tuple of str
+        Organs or groups to keep; all if empty.
+    device : str
+        "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:1".
+    max_memory_bytes : int or None
+        What the inference may take on top of the image; most of what is free if None. What does not fit is kept in temporary
+        files.
+    overrides : mapping of str to object
+        Values that replace the configuration's, for example ``{"displayable_configs#highres": False}``.
+    download : bool
+        Whether a name that is not at hand may be looked for in the MONAI Model Zoo.
+    trusted : bool
+        Whether pickled checkpoints and TorchScript, which can run code, may be loaded.
+    mixed_precision : bool or None
+        Compute in half precision where PyTorch thinks it safe; on CUDA only if None.
+    clean : bool
+        Whether islands, holes and left/right mix-ups are mended (see `clean_labels`).
+    samples : int
+        Inferences of a changed image, for the uncertainty; 0: none.
+    seed : int
+        Of the changes.
+    """
+
+    organs: tuple[str, ...] = ()
+    device: str = "auto"
+    max_memory_bytes: int | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    download: bool = False
+    trusted: bool = False
+    mixed_precision: bool | None = None
+    clean: bool = True
+    samples: int = 0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.samples and not 2 <= self.samples <= 100:
+            raise SynthDoseError(f"The uncertainty needs 2 to 100 inferences of a changed image; found {self.samples}.")
+        if self.max_memory_bytes is not None and self.max_memory_bytes <= 0:
+            raise SynthDoseError(f"The memory that may be used has to be positive; found {self.max_memory_bytes} bytes.")
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedImage:
+    """Organs, and how sure the network is of them.
+
+    Attributes
+    ----------
+    labels : LabelMap
+    entropy : ndarray of float32, (nk, nj, ni), or None
+        Of the mean class probabilities of all inferences, nats: 0 where they agree and are certain.
+    volumes : tuple of OrganVolume
+        Empty without an uncertainty.
+    """
+
+    labels: LabelMap
+    entropy: NDArray[np.float32] | None = None
+    volumes: tuple[OrganVolume, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +110,28 @@ class _Ending:
 
     probabilities_first: bool  # probabilities go back to the image's grid, then the largest wins; otherwise labels go back
     one_piece: tuple[int, ...] = ()  # channels of which only the largest connected part is kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Runner:
+    """A loaded network and what it needs to run."""
+
+    bundle: Bundle
+    network: Any
+    place: Any
+    limit: int
+    mixed_precision: bool
+
+    def predict(self, patches: Any) -> Any:
+        import torch
+
+        kind = torch.float16 if self.place.type == "cuda" else torch.bfloat16
+        try:
+            with torch.autocast(self.place.type, kind, enabled=self.mixed_precision):
+                result = self.network(patches)
+        except torch.cuda.OutOfMemoryError as error:
+            raise SynthDoseError("The graphics card has too little memory for this bundle. Use the device cpu.") from error
+        return result[0] if isinstance(result, (list, tuple)) else result  # deep supervision: the full resolution is first
 
 
 def segment_with_bundle(
@@ -55,95 +144,146 @@ def segment_with_bundle(
     max_memory_bytes: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     download: bool = False,
+    trusted: bool = False,
+    clean: bool = True,
 ) -> LabelMap:
-    """Segment an image with a MONAI bundle.
+    """Segment an image with a MONAI bundle; see `segment_image` and `BundleOptions`."""
+    options = BundleOptions(
+        organs=tuple(organs or ()), device=device, max_memory_bytes=max_memory_bytes, overrides=overrides or {},
+        download=download, trusted=trusted, clean=clean,
+    )  # fmt: skip
+    return segment_image(image, bundle, options, progress=progress).labels
+
+
+def segment_image(
+    image: ImageVolume, bundle: str | os.PathLike[str], options: BundleOptions | None = None, *, progress: Progress = silent
+) -> SegmentedImage:
+    """Segment an image with a MONAI bundle, with an uncertainty if `BundleOptions.samples` says so.
 
     The configuration's preprocessing, network and inferer are built from MONAI's own classes; the image is loaded and the
     result written by SynthDose, so the bundle's file handling, handlers and evaluator are not used. Code in a bundle is
-    never run (see `ConfigurationReader`) and its weights are never unpickled.
+    never run (see `ConfigurationReader`) and its weights are never unpickled, unless it is trusted.
 
     Parameters
     ----------
     image : ImageVolume
         Any orientation and spacing; the bundle's preprocessing brings it to its own.
     bundle : str or path-like
-        Folder of a bundle, name of a shipped one (`shipped_bundles`), or of a downloaded one (`fetch_bundle`).
-    organs : sequence of str, optional
-        Organs or groups to keep; all if not given.
-    device : str
-        "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:1".
+        Folder or archive (zip, tar) of a bundle, name of a shipped one (`shipped_bundles`), or of a downloaded one
+        (`fetch_bundle`).
+    options : BundleOptions, optional
     progress : Progress
         Called per window with an estimate of the time left; may raise `Cancelled`.
-    max_memory_bytes : int, optional
-        What the inference may take; if not given, most of what is free on the device.
-    overrides : mapping of str to object, optional
-        Values that replace the configuration's, for example ``{"displayable_configs#highres": False}``.
-    download : bool
-        Whether a name that is neither a folder nor at hand may be looked for in the MONAI Model Zoo (see `fetch_bundle`).
 
     Returns
     -------
-    LabelMap
-        On the grid of `image`, canonical names where the organ is known. Notes say which bundle, weights, window and device
-        were used.
+    SegmentedImage
+        On the grid of `image`, canonical names where the organ is known. Notes say which bundle, weights, window, device and
+        memory were used, and what is doubtful.
 
     Raises
     ------
     SynthDoseError
-        If the bundle cannot be read, is not for this modality, asks for what is not allowed, does not fit its weights, or
+        If the bundle cannot be read, is not for this image, asks for what is not allowed, does not fit its weights, or
         needs more memory than there is.
     MissingPackageError
         If PyTorch or MONAI is missing.
     Cancelled
         From `progress`.
     """
+    options = options or BundleOptions()
     progress(ProgressReport("segment", 0.0, None, "reading the bundle"))
-    description = read_bundle(obtain_bundle(bundle, progress=progress) if download else bundle, overrides)
-    _check_image(image, description)
-    wanted = _wanted(description, organs)
+    found = obtain_bundle(bundle, progress=progress) if options.download else bundle
+    description = read_bundle(found, options.overrides)
+    doubts = check_image(image, description)
+    wanted = _wanted(description, options.organs)
     try:
         import monai
         import torch
     except ImportError as error:
         missing = (error.name or "monai").split(".")[0]
         raise MissingPackageError(missing, "Running a MONAI bundle", 'pip install "synthdose[segmentation]"') from None
-    place = _device(device)
-    network = _network(description, place)
+    place = _device(options.device)
+    limit = options.max_memory_bytes or memory.free_bytes(torch.device("cpu"))
+    half = options.mixed_precision if options.mixed_precision is not None else place.type == "cuda"
+    network = load_network(description, place, limit, trusted=options.trusted)
+    runner = _Runner(description, network, place, limit, half)
     ending = _ending(description)
     progress(ProgressReport("segment", 0.0, None, "preparing the image"))
-    prepared, grid = _preprocess(image, description)
-    window = _window(description, network, prepared, max_memory_bytes or memory.free_bytes(place))
-    chunks = memory.chunks(tuple(prepared.shape[2:]), window, max_memory_bytes or memory.free_bytes(torch.device("cpu")))
-    with torch.inference_mode():
-        labels = _infer(network, prepared, grid, image.grid, window, chunks, ending, place, progress)
+    with scratch(limit // 2) as space, torch.inference_mode():
+        result, volumes, window, kept = _inferences(runner, image, ending, options, space, progress)
+        progress(ProgressReport("segment", 0.98, None, "back to the image's grid"))
+        labels = _on_image(result, image.grid, ending)
+        entropy = sampled(result.entropy(), result.grid, image.grid) if options.samples else None
     _keep_largest_parts(labels, ending.one_piece)
     keep = np.zeros(len(description.organs) + 1, np.uint16)
     keep[[organ.index for organ in wanted]] = [organ.index for organ in wanted]
-    spacing = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
+    spacing = " x ".join(f"{s:.3g}" for s in result.grid.spacing_mm)
     notes = (
         *image.notes,
         f"Organs by the MONAI bundle {description.name} {description.version}".rstrip()
         + f" (weights sha256 {sha256_of(description.weights)[:12]}) at {spacing} mm with windows of "
-        f"{' x '.join(str(n) for n in window.roi)} voxels on {place.type}, MONAI {monai.__version__}, "
-        f"PyTorch {torch.__version__}.",
-        *([] if image.modality else ["The image does not say its modality; the bundle took it as its own."]),
+        f"{' x '.join(str(n) for n in window.roi)} voxels on {place.type}{' in half precision' if half else ''}, "
+        f"MONAI {monai.__version__}, PyTorch {torch.__version__}; {kept}.",
+        *doubts,
+        *spacing_notes(image, description, result.grid),
+        *(["The bundle was taken as trusted: its files may run code."] if options.trusted else []),
     )
+    segmented = match_organs(LabelMap(image.grid, keep[labels], wanted, notes))
+    if options.clean:
+        segmented = clean_labels(segmented, image)
     progress(ProgressReport("segment", 1.0, 0.0, "segmented"))
-    return match_organs(LabelMap(image.grid, keep[labels], wanted, notes))
+    return SegmentedImage(segmented, entropy, organ_volumes(segmented, volumes) if options.samples else ())
 
 
-def _check_image(image: ImageVolume, bundle: Bundle) -> None:
-    if bundle.modality and image.modality and bundle.modality != image.modality:
-        raise SynthDoseError(
-            f"The bundle {bundle.name} was trained on {bundle.modality} images; this image is {image.modality}. "
-            "Choose a bundle for this modality."
-        )
-    if not np.isfinite(image.values).all():
-        raise SynthDoseError("The image holds values that are not numbers (NaN or infinite); a network cannot use them.")
+def _inferences(
+    runner: _Runner, image: ImageVolume, ending: _Ending, options: BundleOptions, space: Scratch, progress: Progress
+) -> tuple[ProbabilityMap, NDArray[np.float64], memory.Window, str]:
+    """Mean probabilities of all inferences, volume in ml per inference and channel, the window, and a word on memory."""
+    changes: list[Motion | None] = [None, *motions(image, options.samples, options.seed)]
+    keep = ending.probabilities_first or len(changes) > 1
+    prepared, grid = prepare(image, runner.bundle, runner.limit)
+    window = _window(runner, prepared)
+    counter = Counter(window_count(prepared.shape[2:], window) * len(changes), progress)
+    mean = ProbabilityMap(grid, window.channels, space, keep=keep)
+    volumes = []
+    for number, change in enumerate(changes, start=1):
+        if change is not None:
+            prepared, grid = prepare(image, runner.bundle, runner.limit, change)
+        with scratch(max(0, runner.limit // 2 - space.in_memory)) as own:
+            here = mean if change is None else ProbabilityMap(grid, window.channels, own, keep=True)
+            for slab in slide(_counted(runner, counter), prepared, window, own, runner.place):
+                here.put(slab)
+            voxels = np.bincount(here.labels.ravel(), minlength=window.channels)
+            volumes.append(voxels * grid.voxel_volume_ml)
+            if here is not mean:
+                mean.average(here, number)
+            used, filed = space.in_memory + own.in_memory, space.on_disk + own.on_disk
+    shape = " x ".join(str(n) for n in buffer_shape(prepared.shape[2:], window))
+    kept = f"{used / 2**20:.0f} MiB for sums of {shape} voxels and probabilities" + (
+        f", {filed / 2**20:.0f} MiB of them in temporary files" if filed else ""
+    )
+    return mean, np.array(volumes), window, kept
 
 
-def _wanted(bundle: Bundle, organs: Sequence[str] | None) -> tuple[Any, ...]:
-    if organs is None:
+def _counted(runner: _Runner, counter: Counter) -> Any:
+    def predict(patches: Any) -> Any:
+        result = runner.predict(patches)
+        counter.add(int(patches.shape[0]))
+        return result
+
+    return predict
+
+
+def _on_image(result: ProbabilityMap, target: VoxelGrid, ending: _Ending) -> NDArray[np.uint16]:
+    if ending.probabilities_first:
+        return result.labels_on(target)
+    back = resample(np.ascontiguousarray(result.labels.transpose(2, 1, 0)), result.grid, target, linear=False)
+    return np.asarray(back, dtype=np.uint16)
+
+
+def _wanted(bundle: Bundle, organs: Sequence[str]) -> tuple[Any, ...]:
+    if not organs:
         return bundle.organs
     known = match_organs(
         LabelMap(VoxelGrid.from_spacing((1, 1, 1), (1.0, 1.0, 1.0)), np.zeros((1, 1, 1), np.uint16), bundle.organs)
@@ -175,44 +315,6 @@ def _device(name: str) -> Any:
         return torch.device(name)
     except RuntimeError:
         raise SynthDoseError(f"'{name}' is not a device for segmentation. Allowed: auto, cpu, cuda, cuda:0 …") from None
-
-
-def _network(bundle: Bundle, place: Any) -> Any:
-    """Build the network, check it against metadata and weights, load it."""
-    identifier = next((name for name in ("network_def", "network", "net") if name in bundle.reader), None)
-    if identifier is None:
-        raise SynthDoseError(f"The configuration of the bundle {bundle.folder} defines no network (network_def).")
-    component = require_component(bundle.reader.get(identifier), "network")
-    inputs = component.arguments.get("in_channels", 1)
-    if inputs != 1:
-        raise SynthDoseError(f"The bundle {bundle.name} needs {inputs} input channels; SynthDose gives it one image.")
-    dimensions = component.arguments.get("spatial_dims", 3)
-    if dimensions != 3:
-        raise SynthDoseError(f"The bundle {bundle.name} works in {dimensions} dimensions; SynthDose runs 3D bundles.")
-    outputs = component.arguments.get("out_channels")
-    named = len(bundle.organs) + 1
-    if outputs is not None and outputs != named:
-        raise SynthDoseError(
-            f"The bundle {bundle.name} contradicts itself: its network has {outputs} output channels, "
-            f"its metadata name {named}."
-        )
-    network = build(component, "networks", NETWORKS)
-    weights = load_weights(bundle)
-    own = network.state_dict()
-    missing = [key for key in own if key not in weights]
-    surplus = [key for key in weights if key not in own]
-    different = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    if missing or surplus or different:
-        key = (different or missing or surplus)[0]
-        there, here = weights.get(key), own.get(key)
-        shapes = [tuple(value.shape) if value is not None else "absent" for value in (there, here)]
-        raise SynthDoseError(
-            f"The weights {bundle.weights} do not fit the network {component.target}: {len(missing)} tensors are missing, "
-            f"{len(surplus)} are too many, {len(different)} have another shape (for example {key}: {shapes[0]} in the file, "
-            f"{shapes[1]} in the network)."
-        )
-    network.load_state_dict(weights)
-    return network.eval().to(place)
 
 
 def _ending(bundle: Bundle) -> _Ending:
@@ -261,62 +363,12 @@ def _keep_largest_parts(labels: NDArray[np.uint16], channels: Sequence[int]) -> 
             inner[(parts > 0) & (parts != largest)] = 0
 
 
-def _preprocess(image: ImageVolume, bundle: Bundle) -> tuple[Any, VoxelGrid]:
-    """Run the preprocessing; return the network's input (1, 1, ni, nj, nk) and its grid."""
-    import torch
-    from monai.data import MetaTensor
-
-    if "preprocessing" not in bundle.reader:
-        raise SynthDoseError(f"The configuration of the bundle {bundle.folder} defines no preprocessing.")
-    steps = transform_components(bundle.reader.get("preprocessing"), "preprocessing")
-    values = torch.from_numpy(np.ascontiguousarray(image.values.transpose(2, 1, 0)))[None].clone()
-    data: Any = MetaTensor(values, affine=torch.from_numpy(image.grid.ijk_to_ras.copy()), meta={"space": "RAS"})
-    key = _image_key(steps)
-    for step in steps:
-        if step.target.rsplit(".", 1)[-1] in _LOADING:
-            continue  # the image is here, channel first
-        transform = build(_for_one_key(step, key), "transforms", TRANSFORMS)
-        try:
-            data = transform({key: data})[key]
-        except Exception as error:  # MONAI raises many kinds for an image it cannot transform
-            raise SynthDoseError(f"The bundle's {step.target} fails on this image: {error}") from error
-    if data.ndim != 4 or data.shape[0] != 1:
-        raise SynthDoseError(f"The bundle's preprocessing gives an array of shape {tuple(data.shape)}; one 3D channel was due.")
-    shape = tuple(int(n) for n in reversed(data.shape[1:]))
-    grid = VoxelGrid((shape[0], shape[1], shape[2]), np.asarray(data.affine, dtype=np.float64))
-    plain = data.as_tensor() if isinstance(data, MetaTensor) else data
-    return plain.float()[None], grid
-
-
-def _image_key(steps: Sequence[Component]) -> str:
-    for step in steps:
-        keys = step.arguments.get("keys")
-        if keys:
-            return str(keys[0] if isinstance(keys, (list, tuple)) else keys)
-    return "image"
-
-
-def _for_one_key(step: Component, key: str) -> Component:
-    """Reduce a transform of several keys (image and label) to the image's."""
-    arguments = dict(step.arguments)
-    keys = arguments.get("keys", key)
-    if isinstance(keys, (list, tuple)):
-        if key not in keys:
-            raise SynthDoseError(f"The bundle's {step.target} works on {', '.join(map(str, keys))}, not on the image '{key}'.")
-        place = list(keys).index(key)
-        for name in _PER_KEY:
-            value = arguments.get(name)
-            if isinstance(value, (list, tuple)) and len(value) == len(keys):
-                arguments[name] = value[place]
-    arguments["keys"] = [key]
-    return replace(step, arguments=arguments)
-
-
-def _window(bundle: Bundle, network: Any, prepared: Any, limit: int) -> memory.Window:
+def _window(runner: _Runner, prepared: Any) -> memory.Window:
     """Window, overlap and batch: the configuration's, made smaller until they fit the memory."""
+    bundle = runner.bundle
     shape = tuple(int(n) for n in prepared.shape[2:])
-    component = bundle.reader.get("inferer") if "inferer" in bundle.reader else Component("SlidingWindowInferer")
-    component = require_component(component, "inferer")
+    inferer = Component("SlidingWindowInferer")
+    component = require_component(bundle.reader.get("inferer"), "inferer") if "inferer" in bundle.reader else inferer
     name = short_name(component, INFERERS, "inferer")
     arguments = component.arguments
     if name == "SimpleInferer":
@@ -332,96 +384,10 @@ def _window(bundle: Bundle, network: Any, prepared: Any, limit: int) -> memory.W
         raise SynthDoseError(f"The bundle's inferer has the overlap {overlap!r}; a number from 0 to below 1 was due.")
     settings = {key: arguments[key] for key in ("mode", "sigma_scale", "padding_mode", "cval") if key in arguments}
     batch = arguments.get("sw_batch_size", 1)
-    return memory.fitting_window(
-        network, tuple(wanted), batch if isinstance(batch, int) and batch > 0 else 1, float(overlap), settings, limit
+    on_card = runner.place.type == "cuda"
+    limit = memory.free_bytes(runner.place) if on_card else int(runner.limit * LARGEST_WINDOW_SHARE)
+    window = memory.fitting_window(
+        runner.network, tuple(wanted), batch if isinstance(batch, int) and batch > 0 else 1, float(overlap), settings, limit
     )
-
-
-def _infer(
-    network: Any,
-    prepared: Any,
-    grid: VoxelGrid,
-    target: VoxelGrid,
-    window: memory.Window,
-    chunks: Sequence[memory.Chunk],
-    ending: _Ending,
-    place: Any,
-    progress: Progress,
-) -> NDArray[np.uint16]:
-    """Channel with the largest probability per voxel of `target`."""
-    import torch
-
-    shape = tuple(int(n) for n in prepared.shape[2:])
-    counter = _Counter(sum(memory.window_count(chunk.padded_shape(shape), window) for chunk in chunks), progress)
-    labels = np.zeros(shape, np.uint16)
-    for chunk in chunks:
-        logits = _slide(network, prepared[(slice(None), slice(None), *chunk.outer)], window, place, counter)
-        if len(chunks) == 1 and ending.probabilities_first:
-            return _interpolated_argmax(torch.softmax(logits.float(), dim=1), grid, target)
-        # channel by channel maximum over what the chunk is for; its margin belongs to the neighbours
-        labels[chunk.inner] = torch.argmax(logits[0], dim=0).cpu().numpy().astype(np.uint16)[chunk.inner_of_outer]
-    back = resample(np.ascontiguousarray(labels.transpose(2, 1, 0)), grid, target, linear=False)
-    return np.asarray(back, dtype=np.uint16)
-
-
-def _slide(network: Any, volume: Any, window: memory.Window, place: Any, counter: _Counter) -> Any:
-    import torch
-    from monai.inferers import sliding_window_inference
-
-    def predict(patch: Any) -> Any:
-        with torch.autocast("cuda", enabled=place.type == "cuda"):
-            result = network(patch.to(place))
-        if isinstance(result, (list, tuple)):  # deep supervision gives the full resolution first
-            result = result[0]
-        counter.add(int(patch.shape[0]))
-        return result.float()
-
-    return sliding_window_inference(
-        volume,
-        roi_size=window.roi,
-        sw_batch_size=window.batch,
-        predictor=predict,
-        overlap=window.overlap,
-        sw_device=place,
-        device="cpu",
-        **window.settings,
-    )
-
-
-class _Counter:
-    """Counts windows and reports how far the inference is."""
-
-    def __init__(self, total: int, progress: Progress) -> None:
-        self._total, self._done, self._progress, self._start = max(1, total), 0, progress, time.monotonic()
-
-    def add(self, windows: int) -> None:
-        self._done += windows
-        fraction = min(1.0, self._done / self._total)
-        left = (time.monotonic() - self._start) * (1 - fraction) / fraction
-        done = min(self._done, self._total)
-        self._progress(ProgressReport("segment", 0.98 * fraction, left, f"window {done} of {self._total}"))
-
-
-def _interpolated_argmax(probabilities: Any, grid: VoxelGrid, target: VoxelGrid) -> NDArray[np.uint16]:
-    """Interpolate probabilities (1, channels, ni, nj, nk) of `grid` at the voxels of `target`; take the largest."""
-    import torch
-    import torch.nn.functional as functional
-
-    nk, nj, ni = target.shape
-    labels = np.zeros(target.shape, np.uint16)
-    size = torch.tensor(grid.shape[::-1], dtype=torch.float64)
-    matrix = torch.from_numpy(np.linalg.inv(grid.ijk_to_ras) @ target.ijk_to_ras)
-    rows, columns = torch.meshgrid(torch.arange(nj), torch.arange(ni), indexing="ij")
-    thickness = max(1, _SLAB // (nj * ni * max(1, math.ceil(probabilities.shape[1] / 16))))
-    for first in range(0, nk, thickness):
-        slices = torch.arange(first, min(nk, first + thickness))
-        parts = [columns.expand(len(slices), nj, ni), rows.expand(len(slices), nj, ni)]
-        parts.append(slices[:, None, None].expand(len(slices), nj, ni))
-        place = torch.stack(parts, dim=-1).double() @ matrix[:3, :3].T + matrix[:3, 3]
-        inside = ((place >= -0.5) & (place <= size - 0.5)).all(dim=-1)
-        # torch wants -1 to 1 between the outer faces, last axis first
-        normal = ((place + 0.5) * 2 / size - 1).flip(-1).float()[None]
-        sampled = functional.grid_sample(probabilities, normal, mode="bilinear", padding_mode="border", align_corners=False)
-        found = torch.argmax(sampled[0], dim=0) * inside
-        labels[first : first + len(slices)] = found.numpy().astype(np.uint16)
-    return labels
+    check_classes(bundle, window.channels)
+    return window

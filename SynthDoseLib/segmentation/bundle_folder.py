@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 MAX_CONFIGURATION_BYTES = 5_000_000
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+SCRIPT_SUFFIX = ".ts"
 _WRAPPERS = ("model", "state_dict", "network", "net")
+_TRUST = "Where you know and trust its author, say so: --trust-bundle, in a plan [segmentation] trusted = true."
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +130,48 @@ def read_bundle(bundle: str | os.PathLike[str], overrides: Mapping[str, Any] | N
     )
 
 
-def load_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+def load_script(bundle: Bundle, *, trusted: bool) -> Any:
+    """Load a bundle's TorchScript, which is a program: only if the user says that its source is trusted.
+
+    Raises
+    ------
+    SynthDoseError
+        If it is not trusted, or cannot be read.
+    """
+    import torch
+
+    if not trusted:
+        raise SynthDoseError(
+            f"The bundle {bundle.name} holds its network only as TorchScript ({bundle.weights.name}), which is a program and "
+            f"is refused. {_TRUST}"
+        )
+    _check_hash(bundle)
+    try:
+        return torch.jit.load(str(bundle.weights), map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise SynthDoseError(f"Cannot read the TorchScript {bundle.weights}: {_first_line(error)}") from error
+
+
+def _check_hash(bundle: Bundle) -> None:
+    if bundle.weights_sha256 and sha256_of(bundle.weights) != bundle.weights_sha256:
+        raise SynthDoseError(
+            f"The weights {bundle.weights} are not the ones the bundle's metadata name (SHA-256). Get the bundle again."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def load_weights(bundle: Bundle, *, trusted: bool = False) -> dict[str, torch.Tensor]:
     """Read network weights without unpickling objects: safetensors, or PyTorch's weights-only reader.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    trusted : bool
+        Whether the user trusts the source of the bundle: a checkpoint with pickled objects is then unpickled, which can run
+        code.
 
     Raises
     ------
@@ -137,8 +179,7 @@ def load_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
         If the file holds anything but tensors in plain containers, cannot be read, or is not the one the metadata name.
     """
     path = bundle.weights
-    if bundle.weights_sha256 and sha256_of(path) != bundle.weights_sha256:
-        raise SynthDoseError(f"The weights {path} are not the ones the bundle's metadata name (SHA-256). Get the bundle again.")
+    _check_hash(bundle)
     try:
         import torch
     except ImportError:
@@ -152,14 +193,13 @@ def load_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
                 raise MissingPackageError("safetensors", f"Reading {path.name}") from None
             content = load_file(path, device="cpu")
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=not trusted)
     except MissingPackageError:
         raise
     except Exception as error:  # torch and safetensors raise many kinds for a damaged or unsafe file
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SynthDoseError(
-            f"Cannot read the weights {path}: {first[:200]} Only files that hold tensors alone are loaded (a state dict saved "
-            "by torch.save, or safetensors); pickled objects and TorchScript could run code and are refused."
+            f"Cannot read the weights {path}: {_first_line(error)} Only files that hold tensors alone are loaded (a state dict "
+            f"saved by torch.save, or safetensors); pickled objects and TorchScript could run code and are refused. {_TRUST}"
         ) from error
     for name in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -249,9 +289,9 @@ def _weights_path(folder: Path, reader: ConfigurationReader) -> Path:
         named = named or _load_path(reader, candidate)
     if named:
         stem = named.rsplit(".", 1)[0]
-        choices = [named, *(stem + suffix for suffix in WEIGHT_SUFFIXES)]
+        choices = [named, *(stem + suffix for suffix in (*WEIGHT_SUFFIXES, SCRIPT_SUFFIX))]
     else:
-        choices = [f"models/model{suffix}" for suffix in WEIGHT_SUFFIXES]
+        choices = [f"models/model{suffix}" for suffix in (*WEIGHT_SUFFIXES, SCRIPT_SUFFIX)]
     for choice in choices:
         path = inside(folder, choice.lstrip("/"))
         if path.is_file():

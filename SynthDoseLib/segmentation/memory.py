@@ -1,4 +1,4 @@
-"""Choosing windows, batches and chunks of a sliding-window inference so that they fit the memory."""
+"""Choosing windows and batches of a sliding-window inference so that they fit the memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .components import raise_if_missing
 SMALLEST_SIDE = 32
 FREE_SHARE = 0.6  # of what is free; the rest is for the image, its interpolation and the other programs
 FLOAT_BYTES = 4
+SCRIPT_VALUES_PER_VOXEL = 400  # of a network whose layers cannot be watched: 32 filters at full resolution, and their copies
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Window:
         Output channels.
     settings : mapping
         Further arguments of the inference (mode, padding_mode …).
+    memory_bytes : int
+        Estimate of what the network takes for a batch.
     """
 
     roi: tuple[int, int, int]
@@ -39,29 +42,7 @@ class Window:
     overlap: float
     channels: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A part of the volume that is inferred at once.
-
-    Attributes
-    ----------
-    outer, inner : tuple of 3 slice
-        What the windows see, and the part of it whose result is kept.
-    """
-
-    outer: tuple[slice, slice, slice]
-    inner: tuple[slice, slice, slice]
-
-    @property
-    def inner_of_outer(self) -> tuple[slice, ...]:
-        """The kept part in coordinates of `outer`."""
-        return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(self.inner, self.outer, strict=True))
-
-    def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Voxels of `outer`."""
-        return tuple(len(range(*part.indices(n))) for part, n in zip(self.outer, shape, strict=True))
+    memory_bytes: int = 0
 
 
 def free_bytes(device: Any) -> int:
@@ -89,9 +70,9 @@ def fitting_window(
     while True:
         per_window, channels = window_bytes(network, wanted)
         if per_window <= limit:
-            return Window(
-                (wanted[0], wanted[1], wanted[2]), max(1, min(batch, limit // per_window)), overlap, channels, settings
-            )
+            several = max(1, min(batch, limit // per_window))
+            roi = (wanted[0], wanted[1], wanted[2])
+            return Window(roi, several, overlap, channels, settings, several * per_window)
         smaller = tuple(max(SMALLEST_SIDE, n // 2 // 16 * 16) if n > SMALLEST_SIDE else n for n in wanted)
         if smaller == wanted:
             raise SynthDoseError(
@@ -110,6 +91,8 @@ def window_bytes(network: Any, roi: Sequence[int]) -> tuple[int, int]:
     """
     import torch
 
+    if isinstance(network, torch.jit.ScriptModule):
+        return _script_bytes(network, roi)
     shadow = copy.deepcopy(network).to("meta")
     largest = 0
     kept: dict[tuple[int, ...], int] = {}
@@ -137,46 +120,17 @@ def window_bytes(network: Any, roi: Sequence[int]) -> tuple[int, int]:
     return FLOAT_BYTES * (2 * largest + sum(kept.values())), int(output.shape[1])
 
 
-def window_count(shape: Sequence[int], window: Window) -> int:
-    """Windows that cover `shape`."""
-    total = 1
-    for size, side in zip(shape, window.roi, strict=True):
-        step = side if side >= size else max(1, int(side * (1 - window.overlap)))
-        total *= max(1, math.ceil((size - side) / step) + 1)
-    return total
+def _script_bytes(network: Any, roi: Sequence[int]) -> tuple[int, int]:
+    """As `window_bytes` for TorchScript, whose layers cannot be watched: one small window tells the channels."""
+    import torch
 
-
-def chunks(shape: Sequence[int], window: Window, limit: int) -> list[Chunk]:
-    """Cut a volume along its longest axis so that the probabilities of one chunk fit into `limit` bytes.
-
-    Neighbours share a margin of half a window, so that a kept voxel is seen as deep inside a window as without the cut.
-
-    Raises
-    ------
-    SynthDoseError
-        If not even a chunk of two windows fits.
-    """
-    full = tuple(slice(0, n) for n in shape)
-    axis = max(range(3), key=lambda a: shape[a])
-    across = math.prod(max(n, side) for a, (n, side) in enumerate(zip(shape, window.roi, strict=True)) if a != axis)
-    # accumulated values, their copy while they are divided by the weights, and the weights
-    per_layer = FLOAT_BYTES * across * (2 * window.channels + 1)
-    thickness = limit // per_layer
-    if thickness >= max(shape[axis], window.roi[axis]):
-        return [Chunk((full[0], full[1], full[2]), (full[0], full[1], full[2]))]
-    margin = window.roi[axis] // 2
-    kept = thickness - 2 * margin
-    if kept < max(1, margin // 2):
-        needed = per_layer * (2 * margin + max(1, margin // 2))
+    place = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    try:
+        with torch.inference_mode():
+            output = network(torch.zeros((1, 1, *([SMALLEST_SIDE] * 3)), device=place))
+    except Exception as error:  # a script raises what its author wrote
         raise SynthDoseError(
-            f"The probabilities of {window.channels} channels need at least {needed / 1e9:.2g} GB for this image, but only "
-            f"{limit / 1e9:.2g} GB may be used. Crop the image, close other programs, or take a coarser bundle."
-        )
-    result = []
-    for start in range(0, shape[axis], kept):
-        stop = min(shape[axis], start + kept)
-        inner, outer = list(full), list(full)
-        inner[axis] = slice(start, stop)
-        outer[axis] = slice(max(0, start - margin), min(shape[axis], stop + margin))
-        result.append(Chunk((outer[0], outer[1], outer[2]), (inner[0], inner[1], inner[2])))
-    return result
+            f"The TorchScript network of the bundle fails: {str(error).strip().splitlines()[-1][:200]}"
+        ) from error
+    output = output[0] if isinstance(output, (list, tuple)) else output
+    return FLOAT_BYTES * SCRIPT_VALUES_PER_VOXEL * math.prod(roi), int(output.shape[1])

@@ -74,7 +74,7 @@ def canonical_organs() -> Mapping[str, CanonicalOrgan]:
     '64033007'
     """
     organs = {}
-    for row in _read_shipped("organs.csv"):
+    for row in read_shipped_table("organs.csv"):
         several = {key: tuple(x for x in row[key].split(";") if x) for key in ("other_snomed_codes", "groups", "aliases")}
         colour = (float(row["red"]), float(row["green"]), float(row["blue"]))
         organs[row["name"]] = CanonicalOrgan(
@@ -180,7 +180,7 @@ def label_table(name_or_path: str | os.PathLike[str]) -> dict[int, Organ]:
     """
     text = os.fspath(name_or_path)
     if text.lower() in TABLES:
-        return _parse_rows(_read_shipped(TABLES[text.lower()]), text)
+        return _parse_rows(read_shipped_table(TABLES[text.lower()]), text)
     path = Path(text)
     if not path.is_file():
         raise SynthDoseError(
@@ -312,7 +312,8 @@ def _shipped_hashes() -> dict[str, str]:
     return {entry["file"]: entry["sha256"] for entry in sidecar["files"]}
 
 
-def _read_shipped(file: str) -> list[dict[str, str]]:
+def read_shipped_table(file: str) -> list[dict[str, str]]:
+    """Rows of a table of ``Resources/terminologies``, whose hash is that of the sidecar."""
     path = resource_path("terminologies", file)
     if sha256_of(path) != _shipped_hashes().get(file):
         raise SynthDoseError(f"Resources/terminologies/{file} is not the file that was shipped. Install SynthDose again.")

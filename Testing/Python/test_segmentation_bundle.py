@@ -5,194 +5,32 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from SynthDoseLib.core import Cancelled, ImageVolume, SynthDoseError, VoxelGrid
-from SynthDoseLib.segmentation import fetch_bundle, label_table, memory, read_bundle, segment_with_bundle
+sys.path.insert(0, str(Path(__file__).parent))
+from small_bundles import NAMES, THRESHOLDS, ball, metadata, write, write_thresholds, write_whole_body
+
+from SynthDoseLib.core import Cancelled, ImageVolume, SynthDoseError
+from SynthDoseLib.segmentation import fetch_bundle, read_bundle, segment_with_bundle
 from SynthDoseLib.segmentation import zoo as zoo_module
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
 
-NAMES = ["background", *(label_table("monai-wholebody")[index].name for index in range(1, 105))]
-
-# the structure of the Model Zoo's wholeBody_ct_segmentation 0.2, with a network of 2 filters instead of 32
-INFERENCE = {
-    "displayable_configs": {"highres": True, "sw_overlap": 0.25, "sw_batch_size": 1},
-    "imports": ["$import glob", "$import numpy", "$import os"],
-    "bundle_root": ".",
-    "image_key": "image",
-    "output_dir": "$@bundle_root + '/eval'",
-    "output_dtype": "$numpy.float32",
-    "dataset_dir": "sampledata",
-    "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
-    "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-    "pixdim": "$[1.5, 1.5, 1.5] if @displayable_configs#highres else [3.0, 3.0, 3.0]",
-    "modelname": "$'model.pt' if @displayable_configs#highres else 'model_lowres.pt'",
-    "network_def": {
-        "_target_": "SegResNet",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": 105,
-        "init_filters": 8,
-        "blocks_down": [1, 1, 1, 1],
-        "blocks_up": [1, 1, 1],
-        "dropout_prob": 0.2,
-    },
-    "network": "$@network_def.to(@device)",
-    "preprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "LoadImaged", "keys": "@image_key"},
-            {"_target_": "EnsureTyped", "keys": "@image_key", "device": "@device"},
-            {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
-            {"_target_": "Orientationd", "keys": "@image_key", "axcodes": "RAS"},
-            {"_target_": "Spacingd", "keys": "@image_key", "pixdim": "@pixdim", "mode": "bilinear"},
-            {"_target_": "NormalizeIntensityd", "keys": "@image_key", "nonzero": True},
-            {"_target_": "ScaleIntensityd", "keys": "@image_key", "minv": -1.0, "maxv": 1.0},
-        ],
-    },
-    "dataset": {"_target_": "Dataset", "data": "$[{'image': i} for i in @datalist]", "transform": "@preprocessing"},
-    "inferer": {
-        "_target_": "SlidingWindowInferer",
-        "roi_size": [96, 96, 96],
-        "sw_batch_size": "@displayable_configs#sw_batch_size",
-        "overlap": "@displayable_configs#sw_overlap",
-        "padding_mode": "replicate",
-        "mode": "gaussian",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-    },
-    "postprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-            {
-                "_target_": "Invertd",
-                "keys": "pred",
-                "transform": "@preprocessing",
-                "orig_keys": "@image_key",
-                "nearest_interp": True,
-                "to_tensor": True,
-            },
-            {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_dtype": "@output_dtype"},
-        ],
-    },
-    "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
-    "checkpointloader": {
-        "_target_": "CheckpointLoader",
-        "load_path": "$@bundle_root + '/models/' + @modelname",
-        "load_dict": {"model": "@network"},
-    },
-    "initialize": ["$setattr(torch.backends.cudnn, 'benchmark', True)", "$@checkpointloader(@evaluator)"],
-    "run": ["$@evaluator.run()"],
-}
-
-
-def metadata(names, modality="CT") -> dict:
-    return {
-        "version": "0.2.5",
-        "name": "Whole body CT segmentation",
-        "network_data_format": {
-            "inputs": {"image": {"format": "hounsfield", "modality": modality, "num_channels": 1}},
-            "outputs": {"pred": {"num_channels": len(names), "channel_def": {str(i): n for i, n in enumerate(names)}}},
-        },
-    }
-
-
-def write(folder: Path, inference: dict, meta: dict, weights: object) -> Path:
-    (folder / "configs").mkdir(parents=True)
-    (folder / "models").mkdir()
-    (folder / "configs" / "inference.json").write_text(json.dumps(inference), encoding="utf-8")
-    (folder / "configs" / "metadata.json").write_text(json.dumps(meta), encoding="utf-8")
-    torch.save(weights, folder / "models" / "model.pt")
-    return folder
-
 
 @pytest.fixture(scope="module")
 def whole_body(tmp_path_factory) -> Path:
-    """A bundle folder as the Model Zoo's, with weights of chance."""
-    from monai.networks.nets import SegResNet
-
-    torch.manual_seed(0)
-    network = SegResNet(**{k: v for k, v in INFERENCE["network_def"].items() if k != "_target_"})
-    folder = tmp_path_factory.mktemp("zoo") / "wholeBody_ct_segmentation"
-    return write(folder, INFERENCE, metadata(NAMES), {"model": network.state_dict()})
-
-
-# a linear classifier of the CT number: one 1 x 1 x 1 convolution, so that the right answer is known
-THRESHOLDS = {
-    "network_def": {
-        "_target_": "monai.networks.nets.UNet",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": 3,
-        "channels": [3, 3],
-        "strides": [1],
-        "kernel_size": 1,
-        "up_kernel_size": 1,
-        "num_res_units": 0,
-        "norm": None,
-        "act": ["leakyrelu", {"negative_slope": 1.0}],
-    },
-    "preprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "Orientationd", "keys": ["image"], "axcodes": "RAS"},
-            {"_target_": "Spacingd", "keys": ["image"], "pixdim": [2, 2, 2], "mode": ["bilinear"]},
-            {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -1000, "a_max": 1000, "b_min": -1, "b_max": 1},
-        ],
-    },
-    "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 32], "overlap": 0.25},
-    "postprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-            {"_target_": "Invertd", "keys": "pred", "nearest_interp": False},
-            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        ],
-    },
-}
+    return write_whole_body(tmp_path_factory.mktemp("zoo") / "wholeBody_ct_segmentation")
 
 
 @pytest.fixture(scope="module")
 def thresholds(tmp_path_factory) -> Path:
-    """A bundle whose channels are: nothing, "liver" above 0 HU, "bone" above 500 HU - built from weights, not trained."""
-    from monai.networks.nets import UNet
-
-    network = UNet(**{k: v for k, v in THRESHOLDS["network_def"].items() if k != "_target_"})
-    # with unit slopes the network is linear; fit its last layer so that the logits are 0, 8 x, 24 x - 8
-    state = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
-    network.load_state_dict(state)
-    names = list(state)
-    weights = [name for name in names if name.endswith("weight")]
-    state[weights[0]][0] = 1.0  # first convolution passes the image on in channel 0
-    last = weights[-1]
-    bias = last.replace("weight", "bias")
-    shape = state[last].shape  # (in, out, 1, 1, 1) of a transposed convolution
-    skip = 0  # the skip connection comes first in the concatenation
-    for channel, slope in enumerate((0.0, 8.0, 24.0)):
-        index = (skip, channel) if shape[1] == 3 else (channel, skip)
-        state[last][index] = slope
-    state[bias][2] = -8.0
-    folder = tmp_path_factory.mktemp("thresholds") / "bundle"
-    return write(folder, THRESHOLDS, metadata(["background", "Liver", "bone"]), state)
-
-
-def ball(shape=(40, 44, 48), spacing=(3.0, 2.0, 2.5), directions=None, radius_mm=30.0):
-    """A ball of 200 HU with a core of 800 HU, off the middle towards the right and the feet, on any grid."""
-    grid = VoxelGrid.from_spacing(shape, spacing, directions=directions)
-    nk, nj, ni = shape
-    k, j, i = np.meshgrid(np.arange(nk), np.arange(nj), np.arange(ni), indexing="ij")
-    distance = np.linalg.norm(grid.to_ras(np.stack([i, j, k], axis=-1)) - (12.0, 3.0, -15.0), axis=-1)
-    values = np.full(shape, -200.0, np.float32)
-    values[distance < radius_mm] = 200
-    values[distance < radius_mm / 2] = 800
-    return ImageVolume(grid, values, modality="CT", unit="HU")
+    return write_thresholds(tmp_path_factory.mktemp("thresholds") / "bundle")
 
 
 def test_the_folder_of_the_model_zoo_runs_with_the_same_call(whole_body):
@@ -233,16 +71,6 @@ def test_labels_come_back_on_the_images_own_grid(thresholds, axes):
     assert not labels.labels[image.values < -100][::7].all()
 
 
-def test_little_memory_means_smaller_windows_and_chunks_but_the_same_labels(thresholds):
-    image = ball()
-    plain = segment_with_bundle(image, thresholds, device="cpu")
-    small = segment_with_bundle(image, thresholds, device="cpu", max_memory_bytes=3_000_000)
-    assert "windows of 32 x 32 x 32" in plain.notes[-1]
-    assert (plain.labels != small.labels).mean() < 0.03  # labels, not probabilities, come back from chunks
-    with pytest.raises(SynthDoseError, match=r"needs? (about|at least) .* GB"):
-        segment_with_bundle(image, thresholds, device="cpu", max_memory_bytes=100_000)
-
-
 def test_only_the_largest_part_is_kept_where_the_bundle_says_so(tmp_path, thresholds):
     weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
     keep = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": [1]}
@@ -253,24 +81,15 @@ def test_only_the_largest_part_is_kept_where_the_bundle_says_so(tmp_path, thresh
     values = image.values.copy()
     values[2:6, 2:6, 2:6] = 200
     image = ImageVolume(image.grid, values, modality="CT", unit="HU")
-    assert segment_with_bundle(image, thresholds, device="cpu").mask("liver")[3:5, 3:5, 3:5].all()
-    assert not segment_with_bundle(image, folder, device="cpu").mask("liver")[:8, :8, :8].any()
+    assert segment_with_bundle(image, thresholds, device="cpu", clean=False).mask("liver")[3:5, 3:5, 3:5].all()
+    assert not segment_with_bundle(image, folder, device="cpu", clean=False).mask("liver")[:8, :8, :8].any()
+    mended = segment_with_bundle(image, thresholds, device="cpu")
+    assert not mended.mask("liver")[:8, :8, :8].any()
+    assert any("Islands were given" in note for note in mended.notes)
     keep["independent"] = False
     folder = write(tmp_path / "other", inference, metadata(["background", "Liver", "bone"]), weights)
     with pytest.raises(SynthDoseError, match="in a way that SynthDose does not run"):
         segment_with_bundle(image, folder, device="cpu")
-
-
-def test_chunks_cover_the_volume_once_and_see_half_a_window_more():
-    window = memory.Window((32, 32, 32), 1, 0.25, channels=3)
-    parts = memory.chunks((200, 44, 60), window, 6_000_000)
-    assert len(parts) > 2
-    covered = np.zeros(200, int)
-    for part in parts:
-        covered[part.inner[0]] += 1
-        assert part.outer[0].start == max(0, part.inner[0].start - 16)
-        assert part.outer[0].stop == min(200, part.inner[0].stop + 16)
-    assert (covered == 1).all()
 
 
 def test_organs_can_be_chosen_and_unknown_ones_are_refused(thresholds):
