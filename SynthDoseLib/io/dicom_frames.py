@@ -55,7 +55,7 @@ def frames_of(file: DicomFile) -> list[Frame]:
         )
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise SynthDoseError(f"{file.path} is a colour image; CT, MR, PET and SPECT have one value per pixel.")
-    _require_size(file)
+    require_declared_size(file)
     if "PerFrameFunctionalGroupsSequence" in header:
         return _enhanced(file)
     if file.modality == "NM":
@@ -68,7 +68,7 @@ def frames_of(file: DicomFile) -> list[Frame]:
     return [_frame(file, 0, placement, *_rescale(file, header), thickness)]
 
 
-def _require_size(file: DicomFile) -> None:
+def require_declared_size(file: DicomFile) -> None:
     """Refuse a header that declares more pixels than its file can hold, before memory is taken for them."""
     header = file.header
     frames = int(header.get("NumberOfFrames") or 1)

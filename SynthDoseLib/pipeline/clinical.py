@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core import DoseMap, Emission, LabelMap, OrganDose, SynthDoseError, VoxelPhantom, atomic_path
+from ..core import DoseMap, Emission, LabelMap, OrganDose, VoxelPhantom, atomic_path
 from ..dosimetry import (
     Constraint,
     ConstraintResult,
@@ -26,7 +26,6 @@ from ..dosimetry import (
     bed_sigma,
     check_constraints,
     constraint_table,
-    cumulative_dose,
     effective_dose,
     eqd2,
     lea_catcheside,
@@ -40,11 +39,12 @@ from ..dosimetry import (
     write_dvh_metrics_csv,
     write_organ_doses_csv,
 )
-from ..io import read_image, read_rtdose, write_volume
+from ..io import write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
 from .clinical_plan import DosimetryPlan
 from .drawn import histograms as structure_histograms
+from .earlier import check_earlier, earlier_doses, with_earlier_means
 from .plan import SegmentationPlan
 
 COURSE_STEPS = 1200  # of a fitted time course; its straight pieces then change G by less than 0.1 %
@@ -147,6 +147,15 @@ def clinical_groups(plan: DosimetryPlan, labels: LabelMap) -> dict[str, tuple[st
     return groups
 
 
+def check_clinical_inputs(plan: DosimetryPlan, labels: LabelMap, frame_of_reference: str) -> None:
+    """Read the tables and earlier doses that a plan names, so that a bad one is refused before the transport."""
+    constraint_table(plan.constraints)
+    radiobiology_table(plan.radiobiology)
+    if plan.marrow_distribution is not None:
+        read_marrow_distribution(plan.marrow_distribution)
+    check_earlier(plan.previous, labels, frame_of_reference)
+
+
 def assess(
     plan: DosimetryPlan,
     folder: Path,
@@ -160,6 +169,7 @@ def assess(
     asked: Mapping[str, Sequence[str]],
     components: Mapping[str, Sequence[OrganDose]] | None = None,
     courses: Mapping[str, TimeActivityCurve] | None = None,
+    frame_of_reference: str = "",
 ) -> Clinical:
     """Organ doses, histograms, red marrow, limits, BED and earlier cycles, written as tables into the run folder.
 
@@ -187,6 +197,8 @@ def assess(
         Split by what is emitted: for RBE, the weighting of alpha particles, and red marrow.
     courses : mapping of organ to TimeActivityCurve, optional
         Fitted time courses of the activity, which dose rates follow.
+    frame_of_reference : str
+        UID of the CT, for earlier doses.
 
     Raises
     ------
@@ -226,10 +238,12 @@ def assess(
     results = [("this cycle", result) for result in found]
     notes = [*_marrow_notes(marrow), *drawn_notes]
     if plan.previous:
-        total, said = _all_cycles(plan, dose)
-        notes += said
+        total, said = earlier_doses(plan.previous, dose, phantom.labels, frame_of_reference)
         write_volume(folder / ALL_CYCLES_NRRD, total.dose_Gy, total.grid, unit="Gy")
-        total_rows = organ_dose_table(total, phantom, organ_doses, groups=groups)
+        total_rows, of_means = with_earlier_means(
+            organ_dose_table(total, phantom, organ_doses, groups={**groups, **asked}), plan.previous, {**groups, **asked}
+        )
+        notes += [*said, *of_means]
         write_organ_doses_csv(folder / ALL_CYCLES_CSV, total_rows)
         physical = [limit for limit in limits if limit.quantity not in ("bed", "eqd2")]
         results += [("all cycles", result) for result in check_constraints(physical, total_rows)]
@@ -332,22 +346,6 @@ def _dose_rate(
         return None
     amplitudes = [row.mean_dose_Gy * amount / total * math.log(2) / hours for amount, hours in parts if hours and amount > 0]
     return DoseRate(tuple(amplitudes), tuple(hours for amount, hours in parts if hours and amount > 0))
-
-
-def _all_cycles(plan: DosimetryPlan, dose: DoseMap) -> tuple[DoseMap, list[str]]:
-    doses = [dose]
-    moves: list[NDArray[np.float64] | None] = [None]
-    for entry in plan.previous:
-        try:
-            image = read_rtdose(entry.path)
-        except SynthDoseError:
-            image = read_image(entry.path)
-        if image.unit not in ("Gy", ""):
-            raise SynthDoseError(f"[[dosimetry.previous]] {entry.path.name} is in {image.unit}; a dose in Gy is needed.")
-        doses.append(DoseMap(image.grid, image.values, np.zeros(image.grid.shape, np.float32)))
-        moves.append(np.array(entry.transform).reshape(4, 4) if entry.transform else None)
-    total, notes = cumulative_dose(doses, moves)
-    return total, [*notes, f"Doses of {len(doses)} cycles were added; earlier ones count without statistical error."]
 
 
 def _effective(

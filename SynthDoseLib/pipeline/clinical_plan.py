@@ -15,10 +15,30 @@ MARROW_SOURCES = ("equilibrium", "uniform", "marrow", "bone", "surface")
 
 @dataclass(frozen=True)
 class PreviousPlan:
-    """``[[dosimetry.previous]]``: dose of an earlier cycle; `transform` takes its RAS mm to those of this CT, row by row."""
+    """``[[dosimetry.previous]]``: an earlier or external dose, as a map (`path`) or as mean doses of organs, times `factor`.
 
-    path: Path
+    `transform` takes RAS mm of the map to those of this CT, row by row.
+    """
+
+    path: Path | None = None
     transform: tuple[float, ...] = ()
+    factor: float = 1.0
+    organ_mean_Gy: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = "[[dosimetry.previous]]"
+        if (self.path is None) == (not self.organ_mean_Gy):
+            raise SynthDoseError(f"{where} needs either path (a dose map) or organ_mean_Gy (mean doses of organs).")
+        if not 0 < self.factor < float("inf"):
+            raise SynthDoseError(f"{where} factor has to be positive; found {self.factor}.")
+        for organ, mean in self.organ_mean_Gy.items():
+            if not 0 <= mean < float("inf"):
+                raise SynthDoseError(f"{where} organ_mean_Gy of {organ} has to be 0 or more; found {mean}.")
+        if len(self.transform) not in (0, 16) or (self.transform and self.path is None):
+            raise SynthDoseError(
+                f"{where} transform of {self.path.name if self.path else 'a dose map'} needs 16 numbers (4 rows of 4); "
+                f"found {len(self.transform)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -59,9 +79,3 @@ class DosimetryPlan:
         for organ, sigma in self.volume_relative_sigma.items():
             if not 0 <= sigma < 1:
                 raise SynthDoseError(f"[dosimetry.volume_relative_sigma] {organ} has to be from 0 to below 1; found {sigma}.")
-        for entry in self.previous:
-            if len(entry.transform) not in (0, 16):
-                raise SynthDoseError(
-                    f"[[dosimetry.previous]] transform of {entry.path.name} needs 16 numbers (4 rows of 4); "
-                    f"found {len(entry.transform)}."
-                )

@@ -50,7 +50,7 @@ from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSo
 from .activity import ActivityResult, course_options, time_integrate
 from .activity_tables import kinetics_record, write_activity_tables
 from .budget import BUDGET_CSV, budget_notes, organ_budgets
-from .clinical import assess
+from .clinical import assess, check_clinical_inputs
 from .deidentify import identity_in, public, public_plan, without_names
 from .dose_rate import compare_routes, write_routes
 from .engine_plan import EngineOptions
@@ -160,6 +160,8 @@ def run_patient(
         found = time_integrate(plan, phantom, dose_ct, progress)
         tia = found.tia
         settings = _settings(plan, phantom)
+        frame = str(ct.metadata.get("frame_of_reference_uid") or "")
+        check_clinical_inputs(plan.dosimetry, phantom.labels, frame)
         groups_of(phantom.labels, list(plan.dosimetry.volume_relative_sigma))  # refuses unknown organs before the transport
         therapy = plan.therapy
         emissions, progeny_notes = emissions_of(
@@ -189,6 +191,7 @@ def run_patient(
         dose = absolute_dose(simulated.dose, tia.decays)
         organ_doses = absolute_organ_doses(simulated.organs, tia.decays)
         wanted = [*plan.dose.organs, *(row.organ for row in plan.organ_activity), *plan.kinetics.effective_half_life_h]
+        wanted += [organ for entry in plan.dosimetry.previous for organ in entry.organ_mean_Gy]
         groups = groups_of(phantom.labels, wanted)
         write_volume(folder / "dose_Gy.nrrd", dose.dose_Gy, dose.grid, unit="Gy")
         write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
@@ -196,7 +199,7 @@ def run_patient(
         courses = {curve.region: curve.integral for curve in found.course.curves} if found.course is not None else {}
         clinical = assess(
             plan.dosimetry, folder, phantom, plan.segmentation, labels, dose, tia, emissions, organ_doses, groups, components,
-            courses,
+            courses, frame,
         )  # fmt: skip
         course = course_options(plan.kinetics, phantom) if found.course is not None else None
         budgets = organ_budgets(
