@@ -19,15 +19,8 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
+from SynthDoseLib.mrml.forms import NUCLIDES  # noqa: E402
 from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
-
-# Nuclides of the shipped decay data that are used in patients; the command line knows all of the data
-NUCLIDES = (
-    "Lu-177", "Y-90", "I-131", "Tb-161", "Ho-166", "Sm-153", "Re-186", "Re-188", "Cu-67", "Sr-89", "Er-169", "P-32",
-    "Ac-225", "Ra-223", "Pb-212", "Bi-213", "At-211",
-    "F-18", "Ga-68", "Cu-64", "Zr-89", "I-124", "C-11", "N-13", "O-15", "Rb-82",
-    "Tc-99m", "In-111", "I-123", "Ga-67", "Tl-201",
-)  # fmt: skip
 
 
 class SynthDose(ScriptedLoadableModule):

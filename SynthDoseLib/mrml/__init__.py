@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .display import DoseRange, doseColourNode, doseDisplayRange, showDoseOverImage, showTableAndChart
     from .jobs import BackgroundRun, RunState, failureText, verbCommand
+    from .phantoms import isPhantom, loadPhantom, organsOfPhantom, writePhantom
     from .runs import RunNodes, loadRun
     from .segmentations import labelMapFromSegmentationNode, organsFromSegmentationNode, segmentationNodeFromLabelMap
     from .tables import dvhChartNode, dvhTableNode, tableNodeFromCsv
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
         doseVolumeFromDose,
         gridFromVolumeNode,
         imageFromVolumeNode,
+        removeDoseVolume,
         saveImage,
+        updateDoseVolume,
         updateVolumeFromImage,
         volumeNodeFromImage,
     )
@@ -37,22 +40,29 @@ __all__ = [
     "failureText",
     "gridFromVolumeNode",
     "imageFromVolumeNode",
+    "isPhantom",
     "labelMapFromSegmentationNode",
+    "loadPhantom",
     "loadRun",
     "organsFromSegmentationNode",
+    "organsOfPhantom",
+    "removeDoseVolume",
     "saveImage",
     "segmentationNodeFromLabelMap",
     "showDoseOverImage",
     "showTableAndChart",
     "tableNodeFromCsv",
+    "updateDoseVolume",
     "updateVolumeFromImage",
     "verbCommand",
     "volumeNodeFromImage",
+    "writePhantom",
 ]
 
 _HOMES = {
     "display": ("DoseRange", "doseColourNode", "doseDisplayRange", "showDoseOverImage", "showTableAndChart"),
     "jobs": ("BackgroundRun", "RunState", "failureText", "verbCommand"),
+    "phantoms": ("isPhantom", "loadPhantom", "organsOfPhantom", "writePhantom"),
     "runs": ("RunNodes", "loadRun"),
     "segmentations": ("labelMapFromSegmentationNode", "organsFromSegmentationNode", "segmentationNodeFromLabelMap"),
     "tables": ("dvhChartNode", "dvhTableNode", "tableNodeFromCsv"),
@@ -60,7 +70,9 @@ _HOMES = {
         "doseVolumeFromDose",
         "gridFromVolumeNode",
         "imageFromVolumeNode",
+        "removeDoseVolume",
         "saveImage",
+        "updateDoseVolume",
         "updateVolumeFromImage",
         "volumeNodeFromImage",
     ),

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from ..core import SynthDoseError
+
+NUCLIDES = (
+    "Lu-177", "Y-90", "I-131", "Tb-161", "Ho-166", "Sm-153", "Re-186", "Re-188", "Cu-67", "Sr-89", "Er-169", "P-32",
+    "Ac-225", "Ra-223", "Pb-212", "Bi-213", "At-211",
+    "F-18", "Ga-68", "Cu-64", "Zr-89", "I-124", "C-11", "N-13", "O-15", "Rb-82",
+    "Tc-99m", "In-111", "I-123", "Ga-67", "Tl-201",
+)  # fmt: skip
+"""Nuclides of the shipped decay data that are used in patients; the command line knows all of the data."""
+
+PARTICLES = ("photon", "electron", "positron", "alpha")
 
 
 def namesFromText(text: str) -> list[str]:
@@ -72,3 +83,83 @@ def durationText(seconds: float) -> str:
     ('42 s', '10 min')
     """
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def weightsFromText(text: str) -> dict[str, float]:
+    """Return relative decays by organ from lines ``organ = weight``; a line without a weight counts 1.
+
+    Raises
+    ------
+    SynthDoseError
+        If a weight is not a positive number, or there is no line.
+
+    Examples
+    --------
+    >>> weightsFromText("kidneys = 3\\nliver")
+    {'kidneys': 3.0, 'liver': 1.0}
+    """
+    found: dict[str, float] = {}
+    for line in filter(str.strip, text.splitlines()):
+        name, separator, weight = (part.strip() for part in line.partition("="))
+        try:
+            value = float(weight) if separator and weight else 1.0
+        except ValueError:
+            value = 0.0
+        if not (name and math.isfinite(value) and value > 0):
+            raise SynthDoseError(f"Source organs: found '{line.strip()}'. Write one organ per line, as in 'kidneys = 3'.")
+        found[name] = value
+    if not found:
+        raise SynthDoseError("Source organs: there is none. Write one organ per line, as in 'kidneys = 3'.")
+    return found
+
+
+def emissionsFromText(text: str) -> list[dict[str, Any]]:
+    """Return emissions of a case from lines ``particle energy_MeV yield_per_decay``; a missing yield is 1.
+
+    Raises
+    ------
+    SynthDoseError
+        If a line has another form.
+
+    Examples
+    --------
+    >>> emissionsFromText("photon 0.1405 0.885")
+    [{'particle': 'photon', 'energy_MeV': 0.1405, 'yield_per_decay': 0.885}]
+    """
+    found = []
+    for line in filter(str.strip, text.splitlines()):
+        words = line.split()
+        try:
+            particle, energy, share = words[0], float(words[1]), float(words[2]) if len(words) > 2 else 1.0
+            good = particle in PARTICLES and len(words) <= 3
+        except (IndexError, ValueError):
+            good = False
+        if not good:
+            raise SynthDoseError(
+                f"Emissions: found '{line.strip()}'. Write particle ({', '.join(PARTICLES)}), energy in MeV and yield per "
+                "decay, as in 'photon 0.1405 0.885'."
+            )
+        found.append({"particle": particle, "energy_MeV": energy, "yield_per_decay": share})
+    return found
+
+
+def vectorFromText(text: str, name: str, size: int = 3) -> list[float]:
+    """Return numbers that are separated by commas or spaces.
+
+    Raises
+    ------
+    SynthDoseError
+        If there are not `size` finite numbers.
+
+    Examples
+    --------
+    >>> vectorFromText("0, 0, -1", "Direction")
+    [0.0, 0.0, -1.0]
+    """
+    try:
+        values = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if len(values) != size or not all(map(math.isfinite, values)):
+        raise SynthDoseError(f"{name}: found '{text}'. Write {size} numbers, as in '{', '.join(['0'] * (size - 1) + ['-1'])}'.")
+    return values

@@ -145,6 +145,9 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def updateButtons(self, parameters: Any) -> None:
         """Enable and disable what depends on the parameters, which are None while the scene is being closed."""
 
+    def whileRunning(self) -> None:
+        """Called by the timer while a calculation is under way."""
+
     def setDefaults(self, parameters: Any) -> None:
         """Give a fresh parameter node the values that are not constants."""
 
@@ -261,6 +264,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if state.progress is not None and not state.cancelled:
                 self.showProgress(state.progress.fraction)
                 self.showStatus(self.logic.describe(state.progress))
+            self.whileRunning()
             return
         self.timer.stop()
         self.showProgress(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,20 @@ def updateVolumeFromImage(node: Any, image: ImageVolume) -> None:
     node.SetAttribute(UNIT_ATTRIBUTE, image.unit or None)
 
 
-def volumeNodeFromImage(image: ImageVolume, name: str, scene: Any = None) -> Any:
-    """Add an image to the scene as a ``vtkMRMLScalarVolumeNode`` with a display node; CT gets a soft tissue window."""
-    node = sceneOrDefault(scene).AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+def volumeNodeFromImage(
+    image: ImageVolume, name: str, scene: Any = None, *, attributes: Mapping[str, str] | None = None
+) -> Any:
+    """Add an image to the scene as a ``vtkMRMLScalarVolumeNode`` with a display node; CT gets a soft tissue window.
+
+    `attributes` are on the node when the scene, and so every node selector, gets it.
+    """
+    scene = sceneOrDefault(scene)
+    node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
+    node.UnRegister(None)
+    node.SetName(scene.GenerateUniqueName(name))
+    for key, value in (attributes or {}).items():
+        node.SetAttribute(key, value)
+    scene.AddNode(node)
     display = _display(node)
     if image.modality == "CT":
         display.SetWindowLevel(400, 40)
@@ -215,9 +227,7 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
         display = _display(node)
         setVoxels(node, values, dose.grid)
         display.SetAndObserveColorNodeID(colours.GetID())
-        shown = doseDisplayRange(values)
-        display.SetWindowLevelMinMax(0.0, shown.upper)
-        display.SetThreshold(shown.lower, max(float(values.max()), shown.upper))
+        _showRange(display, values)
         display.SetApplyThreshold(1)
         nodes.append(node)
     volume, sigma = nodes
@@ -229,6 +239,29 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
     units.SetValueSchemeMeaning("Gy", "UCUM", "Gray")
     volume.SetVoxelValueUnits(units)
     return volume
+
+
+def updateDoseVolume(volume: Any, dose: DoseMap) -> None:
+    """Give a dose volume of `doseVolumeFromDose`, and its standard error, new values; colours keep up with them."""
+    for node, values in ((volume, dose.dose_Gy), (volume.GetNodeReference(SIGMA_REFERENCE), dose.sigma_Gy)):
+        if node is not None:
+            setVoxels(node, values, dose.grid)
+            _showRange(node.GetDisplayNode(), values)
+
+
+def removeDoseVolume(volume: Any) -> None:
+    """Take a dose volume of `doseVolumeFromDose` out of its scene, with its standard error and the display of both."""
+    scene = volume.GetScene()
+    for node in filter(None, (volume.GetNodeReference(SIGMA_REFERENCE), volume)):
+        display = node.GetDisplayNode()
+        scene.RemoveNode(node)
+        scene.RemoveNode(display)
+
+
+def _showRange(display: Any, values: NDArray[Any]) -> None:
+    shown = doseDisplayRange(values)
+    display.SetWindowLevelMinMax(0.0, shown.upper)
+    display.SetThreshold(shown.lower, max(float(values.max()), shown.upper))
 
 
 def saveImage(image: ImageVolume, path: str | Path) -> None:
