@@ -78,6 +78,15 @@ def test_errors_in_observers_and_slots_are_seen(scene):
     node.RemoveAllObservers()
 
 
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="shows that an error in a slot fails the test it happens in")
+def test_an_error_in_a_slot_fails_the_test(host):
+    import qt
+
+    button = qt.QPushButton()
+    button.connect("clicked()", lambda: 1 / 0)
+    button.click()
+
+
 def test_node_selector_follows_the_scene(scene, volume):
     import slicer
 

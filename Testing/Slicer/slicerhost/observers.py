@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import sys
+import traceback
 from types import TracebackType
-from typing import TextIO
-
-
-class _Tee(io.TextIOBase):
-    """Passes text on and keeps a copy."""
-
-    def __init__(self, target: TextIO) -> None:
-        self.target, self.text = target, ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return self.target.write(text)
-
-    def flush(self) -> None:
-        self.target.flush()
 
 
 class observerErrors:
-    """Context manager that raises AssertionError if an observer or a slot printed a traceback meanwhile.
+    """Context manager that raises AssertionError if an observer or a slot raised meanwhile.
 
-    VTK prints exceptions through the interpreter, Qt through ``sys.excepthook``; both end in ``sys.stderr``.
+    VTK and Qt both end in ``sys.excepthook``. Watching ``sys.stderr`` would not do: pytest replaces it between the set-up and
+    the call of a test.
     """
 
     def __enter__(self) -> observerErrors:
-        self._saved = sys.stderr
-        self._tee = _Tee(sys.stderr)
-        sys.stderr = self._tee  # type: ignore[assignment]
+        self._saved = sys.excepthook
+        self._found: list[str] = []
+        sys.excepthook = self._record
         return self
 
+    def _record(self, kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        self._found.append("".join(traceback.format_exception(kind, value, trace)))
+        sys.__excepthook__(kind, value, trace)
+
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        sys.stderr = self._saved
-        if kind is None and "Traceback (most recent call last)" in self._tee.text:
-            raise AssertionError(f"an observer or slot raised:\n{self._tee.text}")
+        sys.excepthook = self._saved
+        if kind is None and self._found:
+            raise AssertionError("an observer or slot raised:\n" + "\n".join(self._found))
