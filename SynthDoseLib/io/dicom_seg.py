@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from .. import __version__
 from ..core import ImageVolume, LabelMap, MissingPackageError, Organ, SynthDoseError
@@ -28,7 +29,7 @@ from .dicom_labels import compare_frames
 from .geometry import LPS_TO_RAS, grid_of, lps_matrix, right_handed
 from .identity import identity_of_headers, without_identity
 from .overlap import combine
-from .text import clean_text, unique_names
+from .text import clean_name, clean_text, unique_names
 from .volumes import writing
 
 FRACTION_INSIDE = 0.5
@@ -55,9 +56,7 @@ def read_dicom_seg(
     """
     highdicom = _highdicom()
     header = read_dataset(path, pixels=False)
-    declared = int(header.get("NumberOfFrames") or 0) * int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
-    if declared == 0 or declared > 10_000 * max(1, path.stat().st_size):
-        raise SynthDoseError(f"{path} declares {declared} pixels, which does not fit its size. It is damaged or incomplete.")
+    _require_whole(path, header)
     try:
         with lenient():
             dataset = highdicom.seg.segread(path)
@@ -92,6 +91,25 @@ def read_dicom_seg(
     return LabelMap(grid, labels, organs, (*notes, *overlap))
 
 
+def _require_whole(path: Path, header: Dataset) -> None:
+    """Refuse a file that holds fewer pixels than it declares, or numbers two segments alike, before memory is taken."""
+    declared = int(header.get("NumberOfFrames") or 0) * int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
+    # pixels of one bit follow each other without a gap, through the ends of rows and frames
+    needed = declared // 10_000 if packed else (declared * int(header.get("BitsAllocated") or 1) + 7) // 8
+    held = path.stat().st_size
+    if declared == 0 or needed > held:
+        raise SynthDoseError(
+            f"{path} declares {declared} pixels, {needed} bytes, which does not fit its size, {held} bytes. "
+            "It is damaged or incomplete."
+        )
+    numbers = [int(segment.SegmentNumber) for segment in header.get("SegmentSequence") or []]
+    double = next((number for number in numbers if numbers.count(number) > 1), None)
+    if double is not None:
+        raise SynthDoseError(f"{path} holds two segments with the number {double}; which voxels are whose is not known.")
+
+
 def _combined(dataset: Any, numbers: list[int]) -> tuple[NDArray[np.uint16], NDArray[np.float64]] | None:
     """All segments at once, numbered from 1 in the order given; None if they overlap or are no regular volume."""
     try:
@@ -122,7 +140,7 @@ def _matrix(volume: Any) -> NDArray[np.float64]:
 
 def _name(description: Any) -> str:
     """Label of a segment, with the side if only its modifier says it: two segments called "Kidney" are told apart."""
-    name = clean_text(description.segment_label) or f"segment {description.segment_number}"
+    name = clean_name(description.get("SegmentLabel")) or f"segment {description.segment_number}"
     kind = (description.get("SegmentedPropertyTypeCodeSequence") or [{}])[0]
     region = (description.get("AnatomicRegionSequence") or [{}])[0]
     for modifiers in (

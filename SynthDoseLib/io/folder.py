@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..core import SynthDoseError, atomic_path
+from .text import harmless_cell
 
 
 def prepare_output_folder(
@@ -110,7 +111,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a plain table: one header row, one line per row, UTF-8, written to a temporary name and renamed.
 
-    Floats are written with 7 significant digits, None as an empty field.
+    Floats are written with 7 significant digits, None as an empty field; text is kept from being run as a formula.
 
     Raises
     ------
@@ -143,4 +144,4 @@ def _field(value: object) -> object:
     # numpy's floats are not all Python floats
     if isinstance(value, float) or type(value).__name__ in ("float32", "float64"):
         return f"{float(value):.7g}"  # type: ignore[arg-type]
-    return value
+    return harmless_cell(value) if isinstance(value, str) else value

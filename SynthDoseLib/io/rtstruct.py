@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid
 from .coding import snomed_of
@@ -19,7 +20,7 @@ from .dicom_metadata import number
 from .geometry import LPS_TO_RAS
 from .overlap import combine
 from .polygons import fill_polygons
-from .text import clean_text, unique_names
+from .text import clean_name, clean_text, unique_names
 
 # of a slice: contours drawn on the slices of the reference are this close to them
 _ON_SLICE = 0.05
@@ -29,6 +30,8 @@ _CONTOUR_DATA = 0x30060050
 _POINT_LIMIT = 20_000_000
 _FINE_PIXEL_LIMIT = 2_000_000_000
 _TIE = 1e-6
+_SAME_MM = 0.01
+_COMPARED = 20  # contours of one plane that are compared with each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +115,7 @@ def read_structures(path: Path) -> tuple[list[Structure], str]:
         raise SynthDoseError(f"{path} holds structures in {len(frames)} frames of reference. Export those of one image.")
     contours = {int(c.ReferencedROINumber): c for c in dataset.get("ROIContourSequence") or []}
     observed = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence") or []}
-    names = unique_names([clean_text(r.get("ROIName")) or f"ROI {int(r.ROINumber)}" for r in rois])
+    names = unique_names([clean_name(r.get("ROIName")) or f"ROI {int(r.ROINumber)}" for r in rois])
     structures = []
     for roi, name in zip(rois, names, strict=True):
         roi_number = int(roi.ROINumber)
@@ -124,7 +127,6 @@ def read_structures(path: Path) -> tuple[list[Structure], str]:
 
 def _structure(path: Path, roi_number: int, name: str, item: Dataset | None, observed: Dataset | None) -> Structure:
     closed: list[NDArray[np.float64]] = []
-    seen: set[bytes] = set()
     skipped: dict[str, int] = {}
     slab = None
     for contour in (item.get("ContourSequence") if item is not None else None) or []:
@@ -135,11 +137,12 @@ def _structure(path: Path, roi_number: int, name: str, item: Dataset | None, obs
             skipped[f"of type {kind or 'unknown'}"] = skipped.get(f"of type {kind or 'unknown'}", 0) + 1
         elif len(points) < 3:
             skipped["of fewer than three points"] = skipped.get("of fewer than three points", 0) + 1
-        elif points.tobytes() in seen:
-            skipped["written twice"] = skipped.get("written twice", 0) + 1
         else:
-            seen.add(points.tobytes())
             closed.append(points)
+    again = _written_again(closed)
+    if again:
+        skipped["written twice"] = len(again)
+        closed = [points for n, points in enumerate(closed) if n not in again]
     notes = [f"Structure '{name}': {count} contour(s) {why} were left out." for why, count in skipped.items()]
     if not closed:
         notes.append(f"Structure '{name}' has no closed contour; it is empty.")
@@ -154,6 +157,22 @@ def _structure(path: Path, roi_number: int, name: str, item: Dataset | None, obs
         snomed_of(code.get("CodeValue"), code.get("CodingSchemeDesignator")),
         tuple(notes),
     )
+
+
+def _written_again(contours: Sequence[NDArray[np.float64]]) -> set[int]:
+    """Which contours are the same as one before, though they may begin at another corner or turn the other way."""
+    if len(contours) < 2:
+        return set()
+    shapes = np.array([_shape_of(points) for points in contours])
+    return {max(pair) for pair in KDTree(shapes).query_pairs(_SAME_MM)}
+
+
+def _shape_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Middle, extent, length, width by area (mm) and number of corners."""
+    after = np.roll(points, -1, axis=0)
+    area = np.linalg.norm(np.cross(points - points[0], after - points[0]).sum(axis=0)) / 2
+    length = np.linalg.norm(after - points, axis=1).sum()
+    return np.array([*points.mean(axis=0), *points.min(axis=0), *points.max(axis=0), length, np.sqrt(area), len(points)])
 
 
 def _points(path: Path, name: str, contour: Dataset) -> NDArray[np.float64]:
@@ -234,7 +253,7 @@ def rasterise(
         if plane not in filled:
             filled = {plane: fill_polygons([voxels[m][:, :2] for m in members[plane]], grid.shape[1:])}
         mask[k] = filled[plane]
-    notes = []
+    notes = _crossing_notes(structure.name, [[voxels[m][:, :2] for m in group] for group in members])
     if (upper[:-1] < lower[1:] - 1e-6).any():
         notes.append(
             f"Structure '{structure.name}' is in {int((upper[:-1] < lower[1:] - 1e-6).sum()) + 1} pieces along the slices."
@@ -251,6 +270,34 @@ def rasterise(
             f"Structure '{structure.name}': {len(within - used)} contour plane(s) lie between slices that took others."
         )
     return mask, tuple(notes)
+
+
+def _crossing_notes(name: str, planes: Sequence[Sequence[NDArray[np.float64]]]) -> list[str]:
+    """A note if contours of one plane cross each other: neither beside nor inside each other, they mean nothing certain."""
+    crossing = 0
+    for group in planes:
+        if 1 < len(group) <= _COMPARED:
+            crossing += any(_cross(group[a], group[b]) for a in range(len(group)) for b in range(a))
+    if not crossing:
+        return []
+    return [
+        f"Structure '{name}': contours cross each other on {crossing} plane(s); what two of them share counts as outside. "
+        "Unite them where they were drawn if it belongs to the structure."
+    ]
+
+
+def _cross(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two outlines share a part of both, finer than a pixel of a 64 x 64 picture of them."""
+    low = np.maximum(one.min(axis=0), other.min(axis=0))
+    if (low >= np.minimum(one.max(axis=0), other.max(axis=0))).any():
+        return False
+    corners = np.concatenate([one, other])
+    start, pixel = corners.min(axis=0), max(float(np.ptp(corners, axis=0).max()) / 64, 1e-9)
+    first, second = (fill_polygons([(outline - start) / pixel], (66, 66)) for outline in (one, other))
+    shared = int((first & second).sum())
+    # touching outlines share pixels of their rims only
+    rim = 4 + 0.02 * min(int(first.sum()), int(second.sum()))
+    return rim < shared < min(int(first.sum()), int(second.sum())) - rim
 
 
 def _group_planes(heights: NDArray[np.float64], tolerance: float) -> tuple[NDArray[np.float64], list[list[int]]]:

@@ -17,7 +17,7 @@ from .coding import TISSUE, named_with_side, organ_concept, snomed_of
 from .geometry import grid_of, right_handed
 from .overlap import combine
 from .plain import read_plain, whole_labels
-from .text import clean_text, unique_names
+from .text import clean_name, clean_text, unique_names
 from .volumes import itk_image, save_itk
 
 _CONTEXT = "Segmentation category and type - SynthDose"
@@ -145,7 +145,7 @@ def _segments(path: Path, header: Mapping[str, str]) -> list[_Segment]:
     segments = []
     for n in numbers:
         value = _whole(header.get(f"Segment{n}_LabelValue"), 1)
-        name = clean_text(header.get(f"Segment{n}_Name")) or f"label_{value}"
+        name = clean_name(header.get(f"Segment{n}_Name")) or f"label_{value}"
         colour = [
             min(1.0, max(0.0, float(c)))
             for c in re.findall(r"\d+(?:\.\d+)?(?:e-?\d{1,2})?", header.get(f"Segment{n}_Color", ""))[:3]

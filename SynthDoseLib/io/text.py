@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 
+from pydicom.multival import MultiValue
+
+_FORMULA = "=+-@"
+
 
 def clean_text(value: object, limit: int = 64) -> str:
     """Return one line without control characters or surrounding blanks, at most `limit` characters long.
@@ -15,8 +19,37 @@ def clean_text(value: object, limit: int = 64) -> str:
     """
     if value is None:
         return ""
+    if isinstance(value, MultiValue):  # a backslash in a text makes several of it
+        value = "/".join(str(part) for part in value)
     characters = (" " if unicodedata.category(c)[0] in "CZ" else c for c in str(value)[: 16 * limit])
     return " ".join("".join(characters).split())[:limit].strip()
+
+
+def clean_name(value: object) -> str:
+    """The name of an organ as `clean_text` has it, without a beginning that a spreadsheet would take for a formula.
+
+    Examples
+    --------
+    >>> clean_name("=GTV"), clean_name("- 5 mm rim"), clean_name("PTV+3")
+    ('GTV', '5 mm rim', 'PTV+3')
+    """
+    return clean_text(value).lstrip(_FORMULA + " ")
+
+
+def harmless_cell(text: str) -> str:
+    """Text for a table: what a spreadsheet would run as a formula gets an apostrophe before it; numbers stay.
+
+    Examples
+    --------
+    >>> harmless_cell("=1+1"), harmless_cell("-1.5"), harmless_cell("-1 0 0.5"), harmless_cell("liver")
+    ("'=1+1", '-1.5', '-1 0 0.5', 'liver')
+    """
+    if not text.startswith((*_FORMULA, "\t", "\r")):
+        return text
+    try:
+        return text if [float(part) for part in text.split()] else f"'{text}"
+    except ValueError:
+        return f"'{text}"
 
 
 def unique_names(names: list[str]) -> list[str]:

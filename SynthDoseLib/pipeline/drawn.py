@@ -29,7 +29,9 @@ def drawn_structures(plan: SegmentationPlan, labels: LabelMap) -> dict[str, Stru
 def histograms(
     plan: SegmentationPlan, dose: DoseMap, labels: LabelMap, sigma_Gy: Mapping[str, float]
 ) -> tuple[tuple[DoseVolumeHistogram, ...], tuple[str, ...]]:
-    """Histograms of all organs that have voxels, and what was remarkable.
+    """Histograms of all organs that have voxels or contours, and what was remarkable.
+
+    A structure has its histogram even where a smaller one that lies in it took all its voxels.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def histograms(
     found: dict[str, DoseVolumeHistogram] = {}
     notes = []
     for name, structure in drawn.items():
-        if not counts[name] or not structure.contours:
+        if not structure.contours:
             continue
         try:
             slab = structure.slab_mm or apart
@@ -55,7 +57,8 @@ def histograms(
                 dose, structure.contours, name, slab_mm=slab, sigma_Gy=sigma_Gy.get(name, float("nan"))
             )
         except SynthDoseError as error:
-            notes.append(f"The histogram of '{name}' is of its voxels, not of its contours: {error}")
+            instead = "is of its voxels, not of its contours" if counts[name] else "is missing"
+            notes.append(f"The histogram of '{name}' {instead}: {error}")
     if found:
         notes.append(
             "Dose-volume histograms of structures drawn as contours are of these, where they overlap as well; masses and mean "
@@ -65,4 +68,4 @@ def histograms(
     rest = [name for name, count in counts.items() if count and name not in found]
     for histogram in label_histograms(dose, labels, organs=rest, smooth=False, sigma_Gy=dict(sigma_Gy)):
         found[histogram.organ] = histogram
-    return tuple(found[name] for name, count in counts.items() if count), tuple(notes)
+    return tuple(found[name] for name in counts if name in found), tuple(notes)
