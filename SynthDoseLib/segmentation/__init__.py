@@ -17,10 +17,11 @@ from .tables import (
 )
 from .tissue import TISSUES, segment_tissue
 from .uncertainty import OrganVolume, relative_volume_sigmas, volume_interval
-from .zoo import fetch_bundle
+from .zoo import BundleOffer, fetch_bundle, look_up_bundle
 
 __all__ = [
     "TISSUES",
+    "BundleOffer",
     "BundleOptions",
     "CanonicalOrgan",
     "OrganVolume",
@@ -36,6 +37,7 @@ __all__ = [
     "group_mask",
     "inspect_labels",
     "label_table",
+    "look_up_bundle",
     "match_organs",
     "merge",
     "organ_group",

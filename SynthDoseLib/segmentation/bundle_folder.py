@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, sha256_of
+from .archive import is_archive, unpacked_bundle
 from .expressions import Component, ConfigurationReader, DevicePlace
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def bundle_store() -> Path:
 
 
 def find_bundle(bundle: str | os.PathLike[str]) -> Path:
-    """Return the folder of a bundle given by path, shipped name, or name of a downloaded one.
+    """Return the folder of a bundle given by folder, archive (unpacked once), shipped name, or name of a downloaded one.
 
     Raises
     ------
@@ -77,6 +78,8 @@ def find_bundle(bundle: str | os.PathLike[str]) -> Path:
     path = Path(text)
     if path.is_dir():
         return path
+    if is_archive(path):
+        return unpacked_bundle(path, bundle_store())
     plain = bool(text) and PurePosixPath(text).name == text == PureWindowsPath(text).name and text not in (".", "..")
     if plain:
         for root in (resource_path("segmentation"), bundle_store()):
@@ -84,9 +87,9 @@ def find_bundle(bundle: str | os.PathLike[str]) -> Path:
                 return root / text
     what = f"{path} is a file" if path.is_file() else f"There is no bundle '{text}'"
     raise SynthDoseError(
-        f"{what}. A bundle is a folder with configs/inference.json, configs/metadata.json and models/; shipped: "
+        f"{what}. A bundle is a folder or archive with configs/inference.json, configs/metadata.json and models/; shipped: "
         f"{', '.join(shipped_bundles()) or 'none'}. A Model Zoo bundle such as wholeBody_ct_segmentation has to be downloaded "
-        "once: SynthDoseLib.segmentation.fetch_bundle(name)."
+        "once: synthdose bundle NAME --download, or fetch_bundle(name)."
     )
 
 

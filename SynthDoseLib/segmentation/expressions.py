@@ -19,6 +19,7 @@ from ..core import SynthDoseError
 
 MAX_LENGTH = 4000  # characters of an expression, items of a result
 MAX_DEPTH = 40
+MAX_ITEMS = 20_000  # of a value, everything in it counted each time it is referred to
 _REFERENCE = re.compile(r"@([A-Za-z_]\w*(?:(?:#|::)\w+)*)")
 
 
@@ -119,6 +120,8 @@ class ConfigurationReader:
             value = self._value(raw, key, 0)
         finally:
             self._open.pop()
+        if _count(value, MAX_ITEMS) > MAX_ITEMS:
+            raise SynthDoseError(f"'{key}' in the bundle's configuration holds more than {MAX_ITEMS} values, which is refused.")
         self._resolved[key] = value
         return value
 
@@ -212,6 +215,8 @@ class _Evaluator:
         if depth > MAX_DEPTH:
             raise _Refusal("it is nested too deeply")
         result = self._dispatch(node, depth + 1)
+        if _count(result, MAX_ITEMS) > MAX_ITEMS:
+            raise _Refusal("its result holds too many values")
         if isinstance(result, (str, list, tuple, dict)) and len(result) > MAX_LENGTH:
             raise _Refusal("its result is too long")
         if isinstance(result, int) and abs(result) > 10**18:
@@ -279,6 +284,19 @@ class _Evaluator:
         if any(isinstance(value, (Component, DTypeName)) for value in values):
             raise _Refusal(f"the call of '{name}' on a component is not allowed")
         return _FUNCTIONS[name](*values)
+
+
+def _count(value: Any, most: int) -> int:
+    """Values in a value, counted until there are more than `most`: references share lists, whoever reads them does not."""
+    if isinstance(value, Component):
+        value = value.arguments
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    total = 1
+    for item in inner:
+        total += _count(item, most - total)
+        if total > most:
+            break
+    return total
 
 
 def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:

@@ -7,28 +7,72 @@ import json
 import os
 import re
 import shutil
-import stat
 import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..core import Progress, ProgressReport, SynthDoseError, silent
+from .archive import bundle_root, unpack
 from .bundle_folder import bundle_store, find_bundle, read_bundle, shipped_bundles
 
 INDEX_URL = "https://raw.githubusercontent.com/Project-MONAI/model-zoo/dev/models/model_info.json"
 """Index of the Model Zoo: per bundle and version where its archive is, and its SHA-1."""
 
 MAX_ARCHIVE_BYTES = 4 << 30
-MAX_UNPACKED_BYTES = 8 << 30
-MAX_MEMBERS = 5000
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class BundleOffer:
+    """What the Model Zoo says about a bundle before anything is downloaded.
+
+    Attributes
+    ----------
+    name, version, url : str
+    sha1 : str
+        Of the archive; the only checksum the index gives.
+    size_bytes : int or None
+        None if the server does not say.
+    licence : str
+        First line of the bundle's licence file, "" if there is none.
+    """
+
+    name: str
+    version: str
+    url: str
+    sha1: str
+    size_bytes: int | None = None
+    licence: str = ""
+
+    def __str__(self) -> str:
+        size = "of unknown size" if self.size_bytes is None else f"{self.size_bytes / 1e6:.1f} MB"
+        return (
+            f"{self.name} {self.version}: {size}, licence: {self.licence or 'not stated'}, SHA-1 {self.sha1 or 'not stated'}, "
+            f"from {self.url}"
+        )
+
+
+def look_up_bundle(name: str, version: str | None = None, *, index_url: str = INDEX_URL) -> BundleOffer:
+    """Ask the Model Zoo for size, licence and checksum of a bundle; nothing is downloaded.
+
+    Raises
+    ------
+    SynthDoseError
+        If there is no connection, or no such bundle.
+    """
+    if not _NAME.fullmatch(name):
+        raise SynthDoseError(f"'{name}' is not a name of a Model Zoo bundle (letters, digits, _, - and .).")
+    url, sha1, found = _look_up(name, version, index_url)
+    with _open(url) as stream:
+        size = int(stream.headers.get("Content-Length") or 0) or None
+    return BundleOffer(name, found, url, sha1, size, _licence(name, index_url))
 
 
 def fetch_bundle(
@@ -64,14 +108,15 @@ def fetch_bundle(
     SynthDoseError
         If there is no connection, no such bundle, the checksum is wrong, or the archive holds names that lead elsewhere.
     """
+    parent = Path(folder) if folder is not None else bundle_store()
     if not _NAME.fullmatch(name):
         raise SynthDoseError(f"'{name}' is not a name of a Model Zoo bundle (letters, digits, _, - and .).")
-    parent = Path(folder) if folder is not None else bundle_store()
     target = parent / name
     if (target / "configs" / "inference.json").is_file():
         return target
     progress(ProgressReport("download", 0.0, None, f"looking up {name}"))
-    url, sha1, found = _look_up(name, version, index_url)
+    offer = look_up_bundle(name, version, index_url=index_url)
+    progress(ProgressReport("download", 0.0, None, str(offer)))
     try:
         parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
@@ -79,15 +124,17 @@ def fetch_bundle(
         raise SynthDoseError(f"Cannot write to {parent}: {error.strerror}. Give another folder.") from error
     try:
         archive = work / "bundle.zip"
-        _download(url, archive, sha1, progress)
-        unpacked = _unpack(archive, work / "unpacked", name)
+        _download(offer.url, archive, offer.sha1, progress)
+        unpack(archive, work / "unpacked")
+        unpacked = bundle_root(work / "unpacked", archive.name)
         read_bundle(unpacked)  # what cannot be run is not kept
         os.replace(unpacked, target)
     except OSError as error:
-        raise SynthDoseError(f"Cannot keep the bundle {name} {found} in {parent}: {error.strerror or error}.") from error
+        reason = error.strerror or error
+        raise SynthDoseError(f"Cannot keep the bundle {name} {offer.version} in {parent}: {reason}.") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    progress(ProgressReport("download", 1.0, 0.0, f"{name} {found} is in {target}"))
+    progress(ProgressReport("download", 1.0, 0.0, f"{name} {offer.version} is in {target}"))
     return target
 
 
@@ -136,6 +183,16 @@ def _look_up(name: str, version: str | None, index_url: str) -> tuple[str, str, 
     return url, sha1, wanted
 
 
+def _licence(name: str, index_url: str) -> str:
+    """First line of the licence file that lies beside the bundle's sources; "" if there is none."""
+    try:
+        with _open(f"{index_url.rsplit('/', 1)[0]}/{name}/LICENSE") as stream:
+            lines = stream.read(4096).decode("utf-8", errors="replace").splitlines()
+    except (SynthDoseError, OSError):
+        return ""
+    return " ".join(next((line for line in lines if line.strip()), "").split())[:80]
+
+
 def _open(url: str) -> Any:
     if urlsplit(url).scheme not in ("https", "file"):
         raise SynthDoseError(f"Bundles are downloaded by https only; found {url}")
@@ -176,34 +233,3 @@ def _download(url: str, archive: Path, sha1: str, progress: Progress) -> None:
             f"The archive from {url} is damaged or not the one the Model Zoo lists (SHA-1 {digest.hexdigest()}, listed "
             f"{sha1}). Nothing was kept; try again."
         )
-
-
-def _unpack(archive: Path, folder: Path, name: str) -> Path:
-    """Unpack after all names were checked; return the folder that holds ``configs``."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = content.infolist()
-            _check_members(members)
-            for member in members:
-                if not member.is_dir():
-                    path = folder.joinpath(*PurePosixPath(member.filename).parts)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with content.open(member) as source, path.open("wb") as target:
-                        shutil.copyfileobj(source, target, _BLOCK)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise SynthDoseError(f"The archive of {name} cannot be unpacked: {error}.") from error
-    for candidate in (folder, folder / name, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if (candidate / "configs" / "inference.json").is_file():
-            return candidate
-    raise SynthDoseError(f"The archive of {name} holds no configs/inference.json: it is no bundle that can be run.")
-
-
-def _check_members(members: list[zipfile.ZipInfo]) -> None:
-    if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
-        raise SynthDoseError("The archive unpacks to more files or bytes than a bundle has, which is refused.")
-    for member in members:
-        path = PurePosixPath(member.filename)
-        climbs = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename
-        is_link = stat.S_ISLNK(member.external_attr >> 16)
-        if climbs or is_link or not path.parts:
-            raise SynthDoseError(f"The archive holds '{member.filename}', which leads out of its folder or is a link: refused.")
