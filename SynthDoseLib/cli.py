@@ -132,12 +132,39 @@ def build_parser() -> argparse.ArgumentParser:
     )
     segment.add_argument("image", type=Path, help="DICOM folder, NRRD, NIfTI")
     segment.add_argument(
-        "--bundle", help="MONAI bundle: a folder, a name shipped, or a Model Zoo name; without it: tissues by HU"
+        "--bundle", help="MONAI bundle: a folder, an archive, a name shipped, or a Model Zoo name; without it: tissues by HU"
     )
+    segment.add_argument("--modality", default="", help="CT or MR, for formats that do not say")
+    segment.add_argument("--hu-offset", type=float, default=0.0, help="added to every value, e.g. -1000 for maps of HU + 1000")
     segment.add_argument("--download", action="store_true", help="fetch the bundle from the Model Zoo if it is not here")
     segment.add_argument("--organs", nargs="*", default=(), help="keep only these")
-    segment.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    segment.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
+    segment.add_argument(
+        "--uncertainty", type=int, default=0, metavar="N", help="N inferences of a changed image: volume intervals, entropy map"
+    )
+    segment.add_argument("--raw", action="store_true", help="leave islands, holes and parts on the wrong side as they are")
+    segment.add_argument("--memory", type=float, metavar="GB", help="for the inference; the rest goes to temporary files")
+    segment.add_argument(
+        "--set",
+        nargs="*",
+        default=(),
+        metavar="KEY=VALUE",
+        help="in place of the bundle's, e.g. displayable_configs#highres=false",
+    )
+    segment.add_argument(
+        "--trust-bundle", action="store_true", help="load pickled checkpoints and TorchScript, which can run code"
+    )
     segment.add_argument("--out", type=Path, required=True, help="labels.seg.nrrd to write")
+
+    bundle = _verb(
+        verbs,
+        "bundle",
+        "What a MONAI bundle is: licence, size, checksum, organs; without a name: those at hand.",
+        "synthdose bundle wholeBody_ct_segmentation --download",
+        _bundle,
+    )
+    bundle.add_argument("name", nargs="?", default="", help="folder, archive, name shipped, or Model Zoo name")
+    bundle.add_argument("--download", action="store_true", help="fetch a Model Zoo bundle; else it is only described")
 
     phantom = _verb(
         verbs,
@@ -228,19 +255,29 @@ def _batch(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
-    from .pipeline.single import segment_file
+    from .pipeline.plan import ImagePlan, SegmentationPlan
+    from .pipeline.segmenting import segment_file, settings_of
 
-    _say(
-        segment_file(
-            arguments.image,
-            arguments.out,
-            bundle=arguments.bundle or "",
-            organs=tuple(arguments.organs),
-            device=arguments.device,
-            download=arguments.download,
-            progress=progress,
-        )
+    plan = SegmentationPlan(
+        bundle=arguments.bundle or "",
+        download=arguments.download,
+        trusted=arguments.trust_bundle,
+        overrides=settings_of(arguments.set),
+        uncertainty=arguments.uncertainty,
+        clean=not arguments.raw,
+        memory_GB=arguments.memory,
+        method="" if arguments.bundle else "tissue",
+        organs=tuple(arguments.organs),
     )
+    image = ImagePlan(arguments.image, modality=arguments.modality, hu_offset=arguments.hu_offset)
+    _say(segment_file(image, arguments.out, plan, device=arguments.device, progress=progress))
+    return 0
+
+
+def _bundle(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.segmenting import describe_bundle
+
+    _say(describe_bundle(arguments.name, download=arguments.download, progress=progress))
     return 0
 
 

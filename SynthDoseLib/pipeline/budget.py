@@ -16,7 +16,7 @@ from ..dosimetry.budget import NEGLIGIBLE_SHARE, boundary_change, combined, disp
 from ..kinetics.recovery import RecoveryCurve
 from ..kinetics.spill import region_volumes
 from ..kinetics.values import REST, ActivityRow
-from ..segmentation import organ_group
+from ..segmentation import OrganVolume, organ_group, relative_volume_sigmas
 from .activity import ActivityResult
 from .plan import RunPlan
 
@@ -44,6 +44,7 @@ def organ_budgets(
     groups: Mapping[str, Sequence[str]],
     emissions: Sequence[Emission],
     recovery: RecoveryCurve | None = None,
+    segmented: Sequence[OrganVolume] = (),
 ) -> tuple[OrganBudget, ...]:
     """Uncertainty budget of every organ and group that has a dose, apart from the rest of the body.
 
@@ -59,10 +60,13 @@ def organ_budgets(
         Charged particles among them decide which share of its dose an organ gives itself.
     recovery : RecoveryCurve, optional
         That was applied.
+    segmented : sequence of OrganVolume
+        Volumes of several inferences, which take the place of the boundary's uncertainty.
     """
     names = {organ.name for organ in phantom.labels.organs}
     activity = {row.organ: row for row in found.tia.organs}
     charged_MeV = sum(e.yield_per_decay * e.mean_energy_MeV for e in emissions if e.particle != "photon")
+    spread = relative_volume_sigmas(segmented)
     budgets = []
     for row in rows:
         members = tuple(groups.get(row.organ, (row.organ,)))
@@ -75,7 +79,7 @@ def organ_budgets(
         parts = (
             _calibration(plan),
             _of_activity("recovery", members, activity, share, _no_recovery(recovery)),
-            _volume(plan, row.organ, region, phantom, recovery, share),
+            _volume(plan, row.organ, region, phantom, recovery, share, spread),
             _fit(plan, found, members, activity, share),
             _registration(plan, region, phantom, share),
             _monte_carlo(plan, row),
@@ -152,17 +156,25 @@ def _fit(
 
 
 def _volume(
-    plan: RunPlan, organ: str, region: _Region, phantom: VoxelPhantom, recovery: RecoveryCurve | None, share: float
+    plan: RunPlan,
+    organ: str,
+    region: _Region,
+    phantom: VoxelPhantom,
+    recovery: RecoveryCurve | None,
+    share: float,
+    spread: Mapping[str, float],
 ) -> Contribution:
     voxels = plan.dosimetry.boundary_sigma_voxels
     change = boundary_change(region.mask, region.measured, region.density, voxels)
     if plan.organ_activity:
         change = replace(change, activity=0.0)  # what is known of the organ does not depend on where it is drawn
-    given = _per_member(plan.dosimetry.volume_relative_sigma).get(organ)
+    stated = _per_member(plan.dosimetry.volume_relative_sigma).get(organ)
+    given = spread.get(organ) if stated is None else stated
     exponent = _recovery_exponent(recovery, region.members, phantom)
     sigma = volume_sigma(change, recovery_exponent=exponent, own_share=share, volume_relative_sigma=given)
     volume = change.volume if given is None else given
-    how = f"boundary ± {voxels:g} voxel" if given is None else "[dosimetry.volume_relative_sigma]"
+    how = "[dosimetry.volume_relative_sigma]" if stated is not None else "spread of the network's inferences"
+    how = f"boundary ± {voxels:g} voxel" if given is None else how
     slopes = [x / change.volume if change.volume else 0.0 for x in (change.activity, change.mass)]
     basis = (
         f"{how}: volume ± {volume:.1%}; exponents of the volume: activity {slopes[0]:.2f}, recovery {exponent:.2f}, "

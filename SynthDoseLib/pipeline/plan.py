@@ -47,7 +47,7 @@ class BoxPlan:
 
 @dataclass(frozen=True)
 class SegmentationPlan:
-    """``[segmentation]``: exactly one of `path`, `bundle` and `method`."""
+    """``[segmentation]``: exactly one of `path`, `bundle` and `method`; `uncertainty` is a number of inferences."""
 
     path: Path | None = None
     labels: str = ""
@@ -56,6 +56,11 @@ class SegmentationPlan:
     orientation: str = ""
     bundle: str = ""
     download: bool = False
+    trusted: bool = False
+    overrides: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    uncertainty: int = 0
+    clean: bool = True
+    memory_GB: float | None = None
     method: str = ""
     organs: tuple[str, ...] = ()
     box: tuple[BoxPlan, ...] = ()
@@ -141,7 +146,7 @@ class RunPlan:
     output: OutputPlan = OutputPlan()
 
     def __post_init__(self) -> None:
-        _check_segmentation(self.segmentation)
+        check_segmentation(self.segmentation)
         _check_activity(self)
         _check_therapy(self)
         _check_dose(self.dose)
@@ -226,7 +231,7 @@ def _with_base(plan: RunPlan, base: Path) -> RunPlan:
     segmentation, phantom = table(plan.segmentation), plan.phantom
     if segmentation.labels.endswith(".csv"):
         segmentation = dataclasses.replace(segmentation, labels=str(base / segmentation.labels))
-    if segmentation.bundle and (base / segmentation.bundle).is_dir():
+    if segmentation.bundle and (base / segmentation.bundle).exists():
         segmentation = dataclasses.replace(segmentation, bundle=str(base / segmentation.bundle))
     if phantom.calibration.endswith(".csv"):
         phantom = dataclasses.replace(phantom, calibration=str(base / phantom.calibration))
@@ -251,7 +256,7 @@ def _positive(where: str, value: float | None) -> None:
         raise SynthDoseError(f"{where} has to be positive; found {value}.")
 
 
-def _check_segmentation(segmentation: SegmentationPlan) -> None:
+def check_segmentation(segmentation: SegmentationPlan) -> None:
     given = [name for name in ("path", "bundle", "method") if getattr(segmentation, name)]
     if len(given) != 1:
         raise SynthDoseError(
@@ -259,6 +264,15 @@ def _check_segmentation(segmentation: SegmentationPlan) -> None:
         )
     if segmentation.method:
         _one_of("[segmentation] method", segmentation.method, ("tissue",))
+    if not segmentation.bundle:
+        for key in ("trusted", "overrides", "uncertainty", "memory_GB", "download"):
+            if getattr(segmentation, key):
+                raise SynthDoseError(f"[segmentation] {key} needs a bundle; found {given[0]}.")
+    if segmentation.uncertainty and not 2 <= segmentation.uncertainty <= 100:
+        raise SynthDoseError(
+            f"[segmentation] uncertainty is a number of inferences, 0 (none) or 2 to 100; found {segmentation.uncertainty}."
+        )
+    _positive("[segmentation] memory_GB", segmentation.memory_GB)
     _one_of("[segmentation] unlisted", segmentation.unlisted, ("refuse", "background"))
 
 

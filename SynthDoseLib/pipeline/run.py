@@ -60,7 +60,8 @@ from .plan import SCHEMA, DosePlan, RunPlan, plan_hash, write_plan
 from .report import write_report
 from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
-from .stations import groups_of, make_phantom, members, read_ct, report_stage, segment, to_dose_grid
+from .segmenting import ENTROPY, VOLUMES, write_uncertainty
+from .stations import find_organs, groups_of, make_phantom, members, read_ct, report_stage, to_dose_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +151,9 @@ def run_patient(
         ct = read_ct(plan.image)
         identity = identity_in(plan)
     with clock.stage("segment"):
-        labels = segment(plan.segmentation, ct, device=plan.dose.device, progress=progress)
+        organs = find_organs(plan.segmentation, ct, device=plan.dose.device, progress=progress)
         source_plan = plan
-        plan, labels = without_names(plan, labels, identity)
+        plan, labels = without_names(plan, organs.labels, identity)
     with clock.stage("phantom"):
         dose_ct, dose_labels = to_dose_grid(plan.dose, ct, labels)
         phantom = make_phantom(plan.phantom, dose_ct, dose_labels)
@@ -178,6 +179,7 @@ def run_patient(
     with clock.stage("results"):
         _write_inputs(folder, public_plan(plan, identity), dose_ct, phantom, tia)
         write_activity_tables(folder, _public_fields(found, identity))
+        write_uncertainty(organs, folder / ENTROPY, folder / VOLUMES)
     with clock.stage("transport"):
         key = _transport_key(plan, phantom, tia)
         # a finished transport is kept without its components
@@ -203,8 +205,9 @@ def run_patient(
         )  # fmt: skip
         course = course_options(plan.kinetics, phantom) if found.course is not None else None
         budgets = organ_budgets(
-            plan, phantom, found, clinical.rows, groups, emissions, course.recovery if course is not None else None
-        )
+            plan, phantom, found, clinical.rows, groups, emissions, course.recovery if course is not None else None,
+            organs.volumes,
+        )  # fmt: skip
         write_budget_csv(folder / BUDGET_CSV, budgets)
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:

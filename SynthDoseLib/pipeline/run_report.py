@@ -24,6 +24,7 @@ FILES = {
     "plan.toml": "the plan as resolved",
     "ct.nrrd": "CT on the grid of the dose, HU",
     "labels.seg.nrrd": "organs, for Slicer",
+    "segmentation_volumes.csv, segmentation_entropy.nrrd": "volume intervals per organ and entropy per voxel of the network",
     "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",
     "tia_MBq_s.nrrd": "time-integrated activity per voxel, MBq s",
     "kinetics.csv, time_activity.csv": "time courses per organ, their integrals and uncertainties",

@@ -1,46 +1,15 @@
-"""One station alone, from file to file: segmentation, phantom."""
+"""One station alone, from file to file: the phantom."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..core import Progress, SynthDoseError, silent
+from ..core import Progress, silent
 from ..io import write_segmentation, write_volume
 from ..io.folder import write_csv
 from .plan import ImagePlan, PhantomPlan, SegmentationPlan
 from .run_folder import claim_folder, open_folder, write_json
 from .stations import describe_masses, make_phantom, mass_rows, read_ct, report_stage, segment
-
-
-def segment_file(
-    image: Path,
-    out: Path,
-    *,
-    bundle: str = "",
-    organs: tuple[str, ...] = (),
-    device: str = "auto",
-    download: bool = False,
-    progress: Progress = silent,
-) -> str:
-    """Segment an image by a MONAI bundle, or by HU without one, and write ``.seg.nrrd``.
-
-    Returns
-    -------
-    str
-        Table of organs and volumes, for people.
-    """
-    if not out.name.endswith(".seg.nrrd"):
-        raise SynthDoseError(f"--out has to end with .seg.nrrd, as Slicer expects; found {out.name}.")
-    if not out.absolute().parent.is_dir():
-        raise SynthDoseError(f"The folder {out.absolute().parent} does not exist. Make it first.")
-    report_stage(progress, "read", 0.0)
-    ct = read_ct(ImagePlan(image))
-    plan = SegmentationPlan(bundle=bundle, organs=organs, download=download) if bundle else SegmentationPlan(method="tissue")
-    labels = segment(plan, ct, device=device, progress=progress)
-    write_segmentation(out, labels)
-    lines = [f"{'organ':<28}{'volume / ml':>14}"]
-    lines += [f"{name:<28}{count * ct.grid.voxel_volume_ml:>14.1f}" for name, count in labels.voxel_counts().items()]
-    return "\n".join([*lines, *labels.notes])
 
 
 def phantom_file(

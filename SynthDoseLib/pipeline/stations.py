@@ -22,11 +22,33 @@ from ..core import (
 )
 from ..io import read_image, read_labels
 from ..phantom import HUCalibration, add_box, build_phantom, read_calibration, schneider_calibration
-from ..segmentation import apply_table, label_table, match_organs, organ_group, segment_tissue, segment_with_bundle
+from ..segmentation import (
+    BundleOptions,
+    SegmentedImage,
+    apply_table,
+    inspect_labels,
+    label_table,
+    match_organs,
+    organ_group,
+    segment_image,
+    segment_tissue,
+)
 from .plan import DosePlan, ImagePlan, OverridePlan, PhantomPlan, SegmentationPlan
 
 AIR_HU = -1000.0
 MOST_VOXELS_ALONG = 2000  # of the shortest side: more is a wrong unit
+
+
+def read_any_image(plan: ImagePlan) -> ImageVolume:
+    """Read the image of a plan, whatever its modality."""
+    return read_image(
+        plan.path,
+        series=plan.series or None,
+        spacing_mm=plan.spacing_mm,
+        orientation=plan.orientation or None,
+        hu_offset=plan.hu_offset,
+        modality=plan.modality or None,
+    )
 
 
 def read_ct(plan: ImagePlan) -> ImageVolume:
@@ -37,14 +59,7 @@ def read_ct(plan: ImagePlan) -> ImageVolume:
     SynthDoseError
         If there is no image, or it is not a CT.
     """
-    image = read_image(
-        plan.path,
-        series=plan.series or None,
-        spacing_mm=plan.spacing_mm,
-        orientation=plan.orientation or None,
-        hu_offset=plan.hu_offset,
-        modality=plan.modality or None,
-    )
+    image = read_any_image(plan)
     if image.modality not in ("", "CT"):
         raise SynthDoseError(
             f"[image] is a {image.modality} image; densities come from a CT. Give the CT of the same patient, or state "
@@ -55,17 +70,33 @@ def read_ct(plan: ImagePlan) -> ImageVolume:
 
 def segment(plan: SegmentationPlan, ct: ImageVolume, *, device: str = "auto", progress: Progress = silent) -> LabelMap:
     """Find the organs of a CT by one of the three ways of ``[segmentation]``, on the grid of the CT."""
+    return find_organs(plan, ct, device=device, progress=progress).labels
+
+
+def find_organs(
+    plan: SegmentationPlan, image: ImageVolume, *, device: str = "auto", progress: Progress = silent
+) -> SegmentedImage:
+    """As `segment`, with the uncertainty of the organs where a bundle was asked for it."""
     if plan.path is not None:
-        labels = read_segmentation(plan, ct)
+        found = SegmentedImage(inspect_labels(read_segmentation(plan, image), image))
     elif plan.bundle:
-        labels = segment_with_bundle(
-            ct, plan.bundle, organs=plan.organs or None, device=device, progress=progress, download=plan.download
+        options = BundleOptions(
+            organs=plan.organs,
+            device=device,
+            max_memory_bytes=int(plan.memory_GB * 1e9) if plan.memory_GB else None,
+            overrides=plan.overrides,
+            download=plan.download,
+            trusted=plan.trusted,
+            clean=plan.clean,
+            samples=plan.uncertainty,
         )
+        found = segment_image(image, plan.bundle, options, progress=progress)
     else:
-        labels = segment_tissue(ct, progress=progress)
+        found = SegmentedImage(inspect_labels(segment_tissue(image, progress=progress), image))
+    labels = found.labels
     for box in plan.box:
         labels = add_box(labels, box.name, box.lower_ras_mm, box.upper_ras_mm)
-    return labels
+    return dataclasses.replace(found, labels=labels)
 
 
 def read_segmentation(plan: SegmentationPlan, ct: ImageVolume) -> LabelMap:

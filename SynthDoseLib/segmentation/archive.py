@@ -90,7 +90,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     room = min(MAX_UNPACKED_BYTES, int(0.9 * shutil.disk_usage(archive.parent).free))
     allowed = min(room, max(SMALL_BYTES, MAX_RATIO * archive.stat().st_size))
-    written, seen = 0, set()
+    written = 0
+    seen: set[str] = set()
     try:
         for number, (member, source) in enumerate(_members(archive), start=1):
             _check(member, seen)

@@ -261,7 +261,10 @@ def match_organs(labels: LabelMap) -> LabelMap:
     if unknown:
         notes.append(f"Labels that are no known organ keep their names: {_shorten(unknown)}.")
     if doubles:
-        notes.append(f"Labels that mean an organ another label has already keep their names: {_shorten(doubles)}.")
+        notes.append(
+            f"An organ is split over two labels: {_shorten(doubles)} in brackets is another label's already. The second keeps "
+            "its name and gets doses of its own; give both one index if they are one organ."
+        )
     return replace(labels, organs=tuple(renamed), notes=tuple(notes))
 
 
