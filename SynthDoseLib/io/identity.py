@@ -143,7 +143,9 @@ def _word(word: str) -> str:
         return f"(?i:{re.escape(word)})"
     if len(word) == _ENOUGH_TO_STAND_INSIDE - 1:
         return _whole(re.escape(word))
-    return rf"(?<![^\W_])(?:{re.escape(word.capitalize())}|{re.escape(word.upper())})(?![^\W_])"
+    plain = re.escape(word)
+    written = rf"(?<![^\W_])(?:{re.escape(word.capitalize())}|{re.escape(word.upper())})(?![^\W_])"
+    return rf"{written}|(?i:(?<=_){plain}(?![^\W_])|(?<![^\W_]){plain}(?=_))"
 
 
 def _loose(word: str) -> str:
