@@ -268,7 +268,7 @@ def run_patient(
             engine_rows,
             budgets,
         )
-        write_report(folder / "report.html", public(contents, identity))
+        write_report(folder / "report.html", dataclasses.replace(public(contents, identity), files=contents.files))
     record["seconds"] = clock.seconds
     write_json(folder / FINISHED, record)
     for name in CHECKPOINT:

@@ -152,6 +152,8 @@ def test_the_written_plan_is_valid_and_keeps_the_times_between(finished):
     assert plan.dose.organs == ("Tumour anon",)
     fields = (finished / "activity_fields.csv").read_text(encoding="utf-8")
     assert "acquired_at,2000-01-02 10:00:00" in fields
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "ct.nrrd" in html  # a file of the run, whatever the input was called
     assert "Tumour anon" in (finished / "organ_doses.csv").read_text(encoding="utf-8")
 
 

@@ -6,8 +6,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from SynthDoseLib.core import DoseMap, ImageVolume, LabelMap, Material, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
-from SynthDoseLib.dosimetry import dose_volume_histograms, organ_dose_table
+from SynthDoseLib.core import (
+    DoseMap,
+    ImageVolume,
+    LabelMap,
+    Material,
+    SynthDoseError,
+    VoxelGrid,
+    VoxelPhantom,
+    organ_table,
+    resource_path,
+)
+from SynthDoseLib.dosimetry import DoseVolumeHistogram, dose_volume_histograms, organ_dose_table
 from SynthDoseLib.kinetics import OrganSource, from_organs
 from SynthDoseLib.pipeline.report import EnergyBalance, ReportContents, ReportInput, quantity, render_report, write_report
 from SynthDoseLib.pipeline.report_pictures import (
@@ -280,3 +290,23 @@ def test_segmentation_rows_tell_what_is_odd():
     other = ImageVolume(VoxelGrid.from_spacing((2, 2, 2), (1.0, 1.0, 1.0)), np.zeros((2, 2, 2)), "CT", "HU")
     with pytest.raises(SynthDoseError, match="another grid"):
         segmentation_rows(phantom, other)
+
+
+def test_the_band_of_a_histogram_is_the_total_uncertainty_where_it_is_known():
+    """A band is one shape per organ: its width at half volume is twice the stated share of the dose there."""
+    histogram = DoseVolumeHistogram("liver", 10.0, np.linspace(8.0, 12.0, 400), mean_sigma_Gy=0.05)
+    for known, relative in (({"liver": 0.2}, 0.2), ({}, 2 * 0.05 / 10)):
+        [band] = dvh_figure([histogram], relative_sigma=known).axes[0].collections
+        corners = band.get_paths()[0].vertices
+        near = corners[np.abs(corners[:, 1] - 50) < 1.5]
+        assert np.ptp(near[:, 0]) == pytest.approx(2 * relative * 10.0, rel=0.08, abs=0.15)
+
+
+def test_the_report_is_made_for_paper_too(tmp_path):
+    """Heads of tables repeat, pictures fit a page and nothing is cut by a scroll bar."""
+    css = resource_path("report", "report.css").read_text(encoding="utf-8")
+    paper = css[css.index("@media print") :]
+    rules = ("size: A4", "display: table-header-group", "max-height: 215mm", "overflow: visible", "counter(page)")
+    for rule in (*rules, "break-inside: avoid"):
+        assert rule in paper
+    assert paper.count("{") == paper.count("}")
