@@ -166,6 +166,30 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.add_argument("name", nargs="?", default="", help="folder, archive, name shipped, or Model Zoo name")
     bundle.add_argument("--download", action="store_true", help="fetch a Model Zoo bundle; else it is only described")
 
+    compare = _verb(
+        verbs,
+        "compare",
+        "Two segmentations or phantoms: overlap, surfaces, volumes, and the dose that the difference makes.",
+        "synthdose compare truth.nii.gz network.seg.nrrd --image ct/ --nuclide Lu-177 --source kidneys --out agreement.csv",
+        _compare,
+    )
+    compare.add_argument("a", type=Path, help="label map, segmentation, SEG, RTSTRUCT, or a folder of 'synthdose phantom'")
+    compare.add_argument("b", type=Path, help="the same; percentages refer to A")
+    compare.add_argument("--labels", nargs="+", default=(), metavar="TABLE", help="label table of A, or of A and of B")
+    compare.add_argument("--image", type=Path, help="CT of both, for densities; needed for contours")
+    compare.add_argument("--organs", nargs="*", default=(), help="only these organs or groups")
+    compare.add_argument("--tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice (default 2)")
+    compare.add_argument("--nuclide", default="", help="for the dose consequence")
+    compare.add_argument("--progeny", choices=("none", "all"), help="required when the daughter is radioactive")
+    compare.add_argument(
+        "--source", nargs="*", default=(), metavar="ORGAN[=DECAYS]", help="where it decays; all organs by volume if not given"
+    )
+    compare.add_argument("--voxel", type=float, metavar="MM", help="voxels of the dose (with --image)")
+    compare.add_argument("--relative-sigma", type=float, default=0.005, help="of the source organs' dose (default 0.005)")
+    compare.add_argument("--seed", type=int, default=1)
+    compare.add_argument("--threads", type=int, default=0, help="0 (default): all")
+    compare.add_argument("--out", type=Path, required=True, help="table to write, .csv; .json beside it")
+
     phantom = _verb(
         verbs,
         "phantom",
@@ -278,6 +302,32 @@ def _bundle(arguments: argparse.Namespace, progress: Progress) -> int:
     from .pipeline.segmenting import describe_bundle
 
     _say(describe_bundle(arguments.name, download=arguments.download, progress=progress))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.compare import Side, compare_files, sources_of
+    from .pipeline.plan import ImagePlan
+
+    tables = [*arguments.labels, "", ""] if len(arguments.labels) != 1 else arguments.labels * 2
+    _say(
+        compare_files(
+            Side(arguments.a, tables[0]),
+            Side(arguments.b, tables[1]),
+            arguments.out,
+            image=ImagePlan(arguments.image) if arguments.image else None,
+            organs=arguments.organs,
+            tolerance_mm=arguments.tolerance,
+            nuclide=arguments.nuclide,
+            progeny=arguments.progeny,
+            sources=sources_of(arguments.source),
+            voxel_mm=arguments.voxel,
+            relative_sigma=arguments.relative_sigma,
+            seed=arguments.seed,
+            threads=arguments.threads,
+            progress=progress,
+        )
+    )
     return 0
 
 

@@ -1,5 +1,6 @@
 """Images to labelled organs: label tables, tissue by CT number, and MONAI bundles (PyTorch loads only when one runs)."""
 
+from .agreement import OrganAgreement, common_organs, compare_labels
 from .bundle import BundleOptions, SegmentedImage, segment_image, segment_with_bundle
 from .bundle_folder import bundle_store, find_bundle, read_bundle, shipped_bundles
 from .cleaning import clean_labels, cut_organs, inspect_labels, organ_shapes
@@ -24,12 +25,15 @@ __all__ = [
     "BundleOffer",
     "BundleOptions",
     "CanonicalOrgan",
+    "OrganAgreement",
     "OrganVolume",
     "SegmentedImage",
     "apply_table",
     "bundle_store",
     "canonical_organs",
     "clean_labels",
+    "common_organs",
+    "compare_labels",
     "cut_organs",
     "fetch_bundle",
     "find_bundle",
