@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
+from .cli_people import PEOPLE_VERB, add_people, run_people
 from .core import Cancelled, MissingPackageError, Progress, SynthDoseError, resource_path
 
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
@@ -234,6 +235,7 @@ def build_parser() -> argparse.ArgumentParser:
     kernel.add_argument("--threads", type=int, default=0, help="0 (default): all")
     kernel.add_argument("--out", type=Path, required=True, help=".csv, or .npz with provenance")
 
+    add_people(_verb(verbs, *PEOPLE_VERB, _people))
     _verb(verbs, "check", "What works on this computer, and what to do about the rest.", "synthdose check", _check)
     return parser
 
@@ -329,6 +331,12 @@ def _compare(arguments: argparse.Namespace, progress: Progress) -> int:
         )
     )
     return 0
+
+
+def _people(arguments: argparse.Namespace, progress: Progress) -> int:
+    text, failed = run_people(arguments, progress)
+    _say(text)
+    return FAILURE if failed else 0
 
 
 def _phantom(arguments: argparse.Namespace, progress: Progress) -> int:

@@ -10,6 +10,7 @@ from .calibration import (
 )
 from .people import stylised_person
 from .people_growth import growth_value, growth_z, percentile_to_z, z_to_percentile
+from .people_images import person_ct
 from .people_person import ORGAN_GROUPS, PersonPlan, StylisedPerson
 from .people_reference import TargetMass, reference_height_cm, reference_mass
 from .people_sampling import require_possible, sample_person, sample_plan
@@ -44,6 +45,7 @@ __all__ = [
     "growth_z",
     "organ_masses",
     "percentile_to_z",
+    "person_ct",
     "person_tissues",
     "read_calibration",
     "reference_height_cm",
