@@ -90,7 +90,8 @@ class People:
                 continue
             lines.append(
                 f"{row['person']:<14}{row['sex']:<8}{row['age_y']:6.1f} y {row['height_cm']:6.1f} cm {row['weight_kg']:6.1f} kg"
-                f"  arms {row['arms']:<5} {row['organs']} organs, worst mass {row['worst_deviation']:+.1%} ({row['worst_organ']})"
+                f"  arms {row['arms']:<5} {row['organs']} organs, worst mass {row['worst_deviation']:+.1%} "
+                f"({row['worst_organ']})"
             )
         lines.append(
             f"{self.folder / INDEX_CSV}: {len(self.rows) - self.failed} people, {self.failed} failed, {self.kept} kept."
