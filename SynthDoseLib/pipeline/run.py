@@ -58,6 +58,7 @@ from .engines import EngineRow, compare_engines, engine_dose, write_engine_compa
 from .nuclides import emissions_of
 from .plan import SCHEMA, DosePlan, RunPlan, plan_hash, write_plan
 from .report import write_report
+from .results_json import RESULTS_JSON, write_results
 from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
 from .run_report import report_contents
 from .segmenting import ENTROPY, VOLUMES, write_uncertainty
@@ -209,6 +210,7 @@ def run_patient(
             organs.volumes,
         )  # fmt: skip
         write_budget_csv(folder / BUDGET_CSV, budgets)
+        write_results(folder / RESULTS_JSON, plan, *public((tia, clinical, budgets), identity))
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..core import SynthDoseError, atomic_path
 from ..io.folder import prepare_output_folder
@@ -26,7 +30,8 @@ CHECKPOINT = (".transport.json", ".transport.npz", UNFINISHED, part_name(UNFINIS
 """The transported dose, kept until the run is finished."""
 
 RESULTS = (
-    FINISHED, *CHECKPOINT, "plan.toml", "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
+    FINISHED, *CHECKPOINT, "plan.toml", "results.json",
+    "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
     "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv",
     "rbe_doses.csv", "cumulative_dose_Gy.nrrd", "cumulative_organ_doses.csv", "radiomics.csv", "report.html", "scene.mrb",
     "segmentation_entropy.nrrd", "segmentation_volumes.csv",
@@ -109,6 +114,17 @@ def clear_results(folder: Path, *, keep_checkpoint: bool = False) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON in one piece."""
+    """Write JSON in one piece; what is no number is null, because JSON has neither NaN nor infinity."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(_finite(values), indent=2, default=str, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, np.generic):
+        return _finite(values.item())
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, Mapping):
+        return {key: _finite(value) for key, value in values.items()}
+    return [_finite(value) for value in values] if isinstance(values, list | tuple) else values

@@ -33,6 +33,7 @@ FILES = {
     "dose_Gy.nrrd, sigma_Gy.nrrd": "absorbed dose and one standard error, Gy",
     "organ_doses.csv, dvh.csv, dvh_metrics.csv": "organ doses, dose-volume histograms and their indices",
     "uncertainty_budget.csv": "what calibration, recovery, volume, fit, registration and Monte Carlo contribute per organ",
+    "results.json": "the numbers of these tables for programs",
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
     "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",

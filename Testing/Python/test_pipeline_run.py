@@ -22,7 +22,7 @@ from SynthDoseLib.pipeline.run import run_patient
 RUN_FOLDER = {
     "plan.toml", "provenance.json", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd", "dose_Gy.nrrd",
     "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv", "report.html", "ct.nrrd",
-    "activity_fields.csv", "uncertainty_budget.csv",
+    "activity_fields.csv", "uncertainty_budget.csv", "results.json",
 }  # fmt: skip
 HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"
 
@@ -96,6 +96,21 @@ def test_provenance_names_versions_inputs_and_times_but_no_paths(finished):
     assert record["inputs"]["image"]["sha256"]
     assert {"read", "segment", "phantom", "activity", "transport", "report"} <= set(record["seconds"])
     assert str(finished.parent) not in text
+
+
+def test_results_for_programs_are_those_of_the_tables_in_strict_json(finished):
+    def refuse(constant):
+        raise ValueError(constant)
+
+    for name in ("results.json", "provenance.json"):
+        record = json.loads((finished / name).read_text(encoding="utf-8"), parse_constant=refuse)
+        assert record["schema" if name == "results.json" else "statement"]
+    found = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    for row in found["organ_doses"]:
+        listed = organ_rows(finished)[row["organ"]]["mean_dose_Gy"]
+        assert row["mean_dose_Gy"] is None if not listed else row["mean_dose_Gy"] == pytest.approx(float(listed), rel=1e-5)
+    assert {entry["organ"] for entry in found["histograms"]} >= {"liver", "spleen"}
+    assert found["uncertainty"][0]["parts"][0]["component"]
 
 
 def test_the_report_says_what_it_is_and_needs_no_network(finished):
