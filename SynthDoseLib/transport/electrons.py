@@ -95,7 +95,7 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         if hinge_mu < 0.0:
             hinge_mu = mu
             hinge_set = base + length_set
-            hinge_row = (n + ROWS_PER_SHAPE // 2) // ROWS_PER_SHAPE
+            hinge_row = nearest_shape(n)
         turn = rows[n, TURN] + part * (rows[n + 1, TURN] - rows[n, TURN])
         turn_rise = rows[n, TURN_RISE] + part * (rows[n + 1, TURN_RISE] - rows[n, TURN_RISE])
         share = to_hinge * hinge_mu / mu
@@ -165,6 +165,12 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
 def where(first, rise, value):
     """Solve t * (first + rise * t) = value for the smaller t."""
     return 2.0 * value / (first + math.sqrt(max(0.0, first * first + 4.0 * rise * value)))
+
+
+@njit(inline="always")
+def nearest_shape(row):
+    """Row of `ElectronTables.shapes` for a row of energies, the last but one at most."""
+    return (row + ROWS_PER_SHAPE // 2) // ROWS_PER_SHAPE
 
 
 @njit(inline="always")

@@ -64,8 +64,8 @@ class ElectronTables(NamedTuple):
         Rows are uniform in ln E: row = (ln E - log_first) * rows_per_log.
     rows : ndarray of float32, (4 * materials, points, 12)
         Columns RANGE .. ANNIHILATION.
-    shapes : ndarray of float32, (4 * materials, points / ROWS_PER_SHAPE, SHAPE_POINTS)
-        Deflection mu(t) over its mean at every ROWS_PER_SHAPE-th energy.
+    shapes : ndarray of float32, (4 * materials, points // ROWS_PER_SHAPE + 1, SHAPE_POINTS)
+        Deflection mu(t) over its mean at every ROWS_PER_SHAPE-th energy and at the last; see `nearest_shape`.
     photons : ndarray of float32, (2 * materials, points)
         Mean number of hard bremsstrahlung photons emitted while slowing down from E to rest.
     annihilations : ndarray of float32, (materials, points)
@@ -157,7 +157,7 @@ def build_electron_tables(
     kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
     sets = 2 * len(materials)
     rows = np.zeros((2 * sets, points, 12), np.float32)
-    shapes = np.zeros((2 * sets, len(energy[::ROWS_PER_SHAPE]), SHAPE_POINTS), np.float32)
+    shapes = np.zeros((2 * sets, points // ROWS_PER_SHAPE + 1, SHAPE_POINTS), np.float32)
     photons = np.zeros((sets, points), np.float32)
     annihilations = np.zeros((len(materials), points), np.float32)
     spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
@@ -247,7 +247,8 @@ def _fill_steps(
     row[:, STEP] = step
     row[:, SPREAD] = np.sqrt(3 * over_step(collisions.soft_variance))
     row[:, MU] = 0.5 * -np.expm1(-k1_step)
-    shape[:] = sampling_shapes(k1_step[::ROWS_PER_SHAPE], k2_step[::ROWS_PER_SHAPE])
+    places = np.minimum(ROWS_PER_SHAPE * np.arange(len(shape)), energy.size - 1)
+    shape[:] = sampling_shapes(k1_step[places], k2_step[places])
     number = over_step(hard)
     for column, start, total in (
         (TURN, moments[0] / k1_step, 1.0),

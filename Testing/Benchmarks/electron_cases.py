@@ -67,7 +67,7 @@ def compare_kernel(fact: Row, effort: Effort) -> list[Comparison]:
     emission = Emission.line("electron", fact["energy_MeV"], 1.0)
     radii = []
     for seed in range(SEEDS):
-        histories = max(200, int(2500 * effort.share * max(1.0, fact["energy_MeV"] ** 0.2)))
+        histories = max(200, int(10_000 * effort.share * max(1.0, fact["energy_MeV"] ** 0.2)))
         settings = RunSettings(histories=histories, seed=91 + seed, threads=effort.threads, estimator="analog")
         result = simulate(phantom, PointSource((0.0, 0.0, 0.0)), [emission], settings)
         energy = np.array([organ.dose_Gy * organ.mass_g for organ in result.organs])

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from electron_runs import block, run
 
 from SynthDoseLib.core import Material
-from SynthDoseLib.physics import csda_range, electrons_per_gram, get_material, stopping_powers
-from SynthDoseLib.transport.electrons import sample_bhabha, sample_loss, sample_moller, transport_electron
+from SynthDoseLib.physics import csda_range, elastic_moments, electrons_per_gram, get_material, stopping_powers
+from SynthDoseLib.transport.electrons import nearest_shape, sample_bhabha, sample_loss, sample_moller, transport_electron
 from SynthDoseLib.transport.electrons_deflection import SHAPE_POINTS, SHAPE_STEP, sampling_shapes
-from SynthDoseLib.transport.electrons_tables import HARD, RANGE, REST_ENERGY, build_electron_tables
+from SynthDoseLib.transport.electrons_tables import HARD, MU, RANGE, REST_ENERGY, build_electron_tables
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
 from SynthDoseLib.transport.random import seed_history
 
@@ -111,6 +111,21 @@ def test_weak_scattering_has_the_shape_of_a_gaussian():
     shape = sampling_shapes(np.array([0.05]), np.array([0.05 * 2.999]))[0]
     t = SHAPE_STEP * np.arange(1, 17)
     np.testing.assert_allclose(shape[1:17], t, rtol=0.12)
+
+
+@pytest.mark.parametrize("energy", [0.1, 0.1021, 0.1042, 0.1064])  # rows of energies: 0, 1, 2 and 3 above a multiple of 4
+def test_the_first_deflection_at_the_highest_energy_has_the_second_moment_of_elsepa(energy):
+    tables = build_electron_tables([WATER], energy)
+    moments = elastic_moments(WATER, energy), elastic_moments(WATER, energy, positron=True)
+    t = np.linspace(0, 30, 30_001)
+    for rows, shapes, (first, second) in zip(tables.rows, tables.shapes, moments * 2, strict=True):
+        n = rows.shape[0] - 2
+        assert nearest_shape(n) < len(shapes)
+        mu = rows[n, MU] * np.interp(t, SHAPE_STEP * np.arange(SHAPE_POINTS), shapes[nearest_shape(n)])
+        damped = np.trapezoid(np.exp(-t) * (1 - 6 * mu * (1 - mu)), t)
+        ratio = math.log(damped) / math.log(1 - 2 * rows[n, MU])
+        # soft collisions, a tenth of all scattering, have a ratio of 3; over a step the energy falls by up to 10 %
+        assert second / first - 0.02 < ratio < second / first + 0.06
 
 
 @njit
