@@ -201,15 +201,18 @@ def integrate_time_points(
     volumes = region_volumes(labels)
     measured = [organ_sums(m * np.float32(volume_ml * 1e-6), labels) for m in maps]
     regions = [r for r in measured[0] if any(sums.get(r, 0.0) > 0 for sums in measured)]
-    corrected, recovery = recovered(measured, regions, labels, options.recovery, options.blur_relative_sigma, findings)
+    found = recovered(images, measured, regions, labels, options.recovery, options.blur_relative_sigma, findings)
+    corrected, recovery = found.activity_MBq, found.factors
     regions = [r for r in regions if any(sums[r] > 0 for sums in corrected)]
-    noise = _noise(images, labels, regions, options)
+    noise, seen = found.noise_MBq, _noise(images, labels, regions, options)
+    if seen is not None:  # before recovery was corrected
+        noise = [{r: sigma / recovery[r][0] for r, sigma in sums.items()} for sums in seen]
     data = [
         time_activity(
             region,
             times,
             [corrected[n][region] for n in range(len(times))],
-            _sigma(noise, region, recovery[region][0], options),
+            _sigma(noise, region, options),
             relative_sigma=options.relative_sigma,
         )
         for region in regions
@@ -271,13 +274,11 @@ def _noise(
     return found
 
 
-def _sigma(
-    noise: list[dict[str, float]] | None, region: str, recovery: float, options: TimeCourseOptions
-) -> list[float] | None:
+def _sigma(noise: list[dict[str, float]] | None, region: str, options: TimeCourseOptions) -> list[float] | None:
     """Noise of a region at every time; None where it is not known."""
     if noise is None or (options.relative_sigma is None and any(region not in found for found in noise)):
         return None
-    return [found.get(region, 0.0) / recovery for found in noise]
+    return [found.get(region, 0.0) for found in noise]
 
 
 def _integrals(data: Sequence[TimeActivity], physical_h: float, options: TimeCourseOptions) -> list[RegionIntegral]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import LabelMap, SynthDoseError
+from ..core import ImageVolume, LabelMap, SynthDoseError
 from .recovery import RecoveryCurve, recovery_note
-from .transfer import LEAST_OWN, transfer_matrix
+from .unblur import unblurred_activity
 from .values import REST, Findings
 
 
@@ -20,22 +22,42 @@ def region_volumes(labels: LabelMap) -> dict[str, float]:
     return {name: count * labels.grid.voxel_volume_ml for name, count in counts.items()}
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """What `recovered` found.
+
+    Attributes
+    ----------
+    activity_MBq : list of dict of region to float
+        Per image, without blur.
+    factors : dict of region to (float, float, float)
+        Recovery, its sigma, and what that does to the activity (relative).
+    noise_MBq : list of dict of region to float, or None
+        Per image; None where only the sums of regions were used.
+    """
+
+    activity_MBq: list[dict[str, float]]
+    factors: dict[str, tuple[float, float, float]]
+    noise_MBq: list[dict[str, float]] | None = None
+
+
 def recovered(
+    images: Sequence[ImageVolume],
     measured: list[dict[str, float]],
     regions: list[str],
     labels: LabelMap,
     curve: RecoveryCurve | None,
     variation: float,
     findings: Findings,
-) -> tuple[list[dict[str, float]], dict[str, tuple[float, float, float]]]:
-    """Activities without blur, and per region the recovery, its sigma, and what that does to the activity (relative)."""
+) -> Recovered:
+    """Activities without blur, from the sums per region as `measured` in `images`."""
     result = [dict(sums) for sums in measured]
     factors = {region: (1.0, 0.0, 0.0) for region in regions}
     if curve is None:
-        return result, factors
+        return Recovered(result, factors)
     findings.notes += curve.notes
     if curve.form != "logistic":
-        return _unblurred(measured, regions, labels, curve, variation, findings)
+        return _unblurred(images, measured, regions, labels, curve, variation, findings)
     volumes = region_volumes(labels)
     skipped = []
     for region in regions:
@@ -62,40 +84,38 @@ def recovered(
         "Recovery was corrected organ by organ, against the concentration of the rest of the body; what spills from one "
         "organ into another, and from organs into the rest of the body, was left there."
     )
-    return result, factors
+    return Recovered(result, factors)
 
 
 def _unblurred(
+    images: Sequence[ImageVolume],
     measured: list[dict[str, float]],
     regions: list[str],
     labels: LabelMap,
     curve: RecoveryCurve,
     variation: float,
     findings: Findings,
-) -> tuple[list[dict[str, float]], dict[str, tuple[float, float, float]]]:
-    """As `recovered`, for all regions at once with the width of the blur."""
-    fwhm = curve.parameters["fwhm_mm"]
+) -> Recovered:
+    """As `recovered`, for all regions at once, with a blur that the images themselves narrow down."""
+    fwhm, retained = curve.parameters["fwhm_mm"], curve.parameters.get("retained", 1.0)
     spread = max(math.hypot(math.sqrt(float(curve.covariance[0, 0])), variation), 1e-3)
-    retained = curve.parameters.get("retained", 1.0)
-    matrix = transfer_matrix(labels, regions, fwhm, retained)
-    wider = transfer_matrix(labels, regions, fwhm * math.exp(spread), retained)
-    result, changes = [], []
-    for sums in measured:
-        values = np.array([sums.get(region, 0.0) for region in regions])
-        true, other = matrix.solve(values), wider.solve(values)
-        result.append({**sums, **dict(zip(regions, (float(v) for v in true), strict=True))})
-        changes.append(np.abs(other / np.maximum(true, 1e-300) - 1))
-    effect = np.max(changes, axis=0)
-    total = [np.array([sums.get(region, 0.0) for region in regions]) for sums in measured]
-    share = sum(total) / np.maximum(sum(np.array([s[r] for r in regions]) for s in result), 1e-300)
-    findings.say(
-        f"Blur was undone between all regions at once (geometric transfer matrix, Gaussian of {fwhm:.2f} mm full width at half "
-        f"maximum from the recovery curve, {spread:.0%} uncertain within the field of view): every region is taken to be "
-        "uniform."
+    scatter_sigma = retained * math.sqrt(float(curve.covariance[1, 1])) if retained < 1 else 0.0
+    found = unblurred_activity(
+        images, labels, regions, fwhm_mm=fwhm, retained=retained, width_sigma=spread, retained_sigma=scatter_sigma
     )
-    lost = [r for r, own in zip(regions, np.diag(matrix.shares), strict=True) if own < LEAST_OWN]
-    if lost:
-        findings.warn(f"Too small for a recovery correction, left as measured: {', '.join(lost)}.")
+    result, noise = [], []
+    for sums, activity, sigma in zip(measured, found.activity_MBq, found.noise_MBq, strict=True):
+        solved = {r: float(v) for r, v in zip(regions, activity, strict=True) if r not in found.lost}
+        result.append({**sums, **solved})
+        noise.append({r: float(v) for r, v in zip(regions, sigma, strict=True) if v > 0})
+    low, high = found.fwhm_mm.min(), found.fwhm_mm.max()
+    findings.say(
+        "Blur was undone between all regions at once (geometric transfer matrix with weighted voxels): every region is taken "
+        f"to be uniform. The recovery curve has a Gaussian of {fwhm:.2f} mm full width at half maximum; without what voxels add "
+        f"the images have {low:.1f} to {high:.1f} mm at the regions, {found.fwhm_sigma:.1%} uncertain at one place."
+    )
+    if found.lost:
+        findings.warn(f"Too small for a recovery correction, left as measured: {', '.join(found.lost)}.")
     pairs = list(zip(result, measured, strict=True))
     empty = [r for r in regions if any(after[r] == 0 and before.get(r, 0) > 0 for after, before in pairs)]
     if empty:
@@ -103,8 +123,9 @@ def _unblurred(
             f"All activity seen in {', '.join(empty)} at one or more times can come from its neighbours by blur; none was "
             "left there."
         )
-    factors = {
-        region: (float(share[n]), float(share[n] * min(effect[n], 1.0)), float(min(effect[n], 1.0)))
-        for n, region in enumerate(regions)
-    }
-    return result, factors
+    factors = {}
+    for n, region in enumerate(regions):
+        after, before = (sum(sums.get(region, 0.0) for sums in side) for side in (result, measured))
+        share = before / after if after > 0 else 1.0
+        factors[region] = (share, share * float(found.effect[n]), float(found.effect[n]))
+    return Recovered(result, factors, noise)

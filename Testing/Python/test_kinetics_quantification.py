@@ -23,7 +23,6 @@ from SynthDoseLib.kinetics import (
     to_scan_time,
 )
 from SynthDoseLib.kinetics.noise import region_noise_MBq
-from SynthDoseLib.kinetics.transfer import transfer_matrix
 
 LU177_S = 574300.0
 NOW = datetime(2024, 1, 31, 10)
@@ -131,26 +130,6 @@ def test_recovery_of_blurred_spheres_is_described_by_the_curve():
     assert curve.at(1e6)[0] == pytest.approx(1.0, abs=2e-3)
     assert "extrapolated" in recovery_note(curve, "liver", 1500.0)
     assert "extrapolated" not in recovery_note(curve, "tumour", 5.0)
-
-
-def test_the_transfer_matrix_of_a_sphere_is_its_closed_recovery_and_is_undone():
-    grid = VoxelGrid.from_spacing((40, 40, 40), (2.0, 2.0, 2.0))
-    k, j, i = np.indices(grid.shape)
-    radius = np.linalg.norm(grid.to_ras(np.stack([i, j, k], axis=-1)), axis=-1)
-    labels = np.where(radius < 12, 1, np.where(radius < 36, 2, 0))
-    organs = LabelMap(grid, labels, organ_table(["tumour", "liver"]))
-    matrix = transfer_matrix(organs, ["tumour", "liver"], 9.0)
-    volume_ml = organs.voxel_counts()["tumour"] * 0.008
-    assert matrix.shares[0, 0] == pytest.approx(sphere_recovery(volume_ml, 9.0), abs=0.01)
-    assert matrix.shares[:, 0].sum() == pytest.approx(1.0, abs=0.002)  # all of it stays in the two
-    true = np.array([30.0, 50.0])
-    np.testing.assert_allclose(matrix.solve(matrix.shares @ true), true, rtol=1e-8)
-    assert matrix.solve(np.array([0.0, 10.0])).min() == 0.0  # nothing negative
-    scattered = transfer_matrix(organs, ["tumour", "liver"], 9.0, retained=0.9)
-    share = np.array([organs.voxel_counts()[name] for name in ("tumour", "liver")], float)
-    np.testing.assert_allclose(scattered.shares, 0.9 * matrix.shares + 0.1 * (share / share.sum())[:, None])
-    with pytest.raises(SynthDoseError, match="No voxels in: rest_of_body"):
-        transfer_matrix(LabelMap(grid, np.ones(grid.shape), organ_table(["tumour"])), ["tumour", "rest_of_body"], 9.0)
 
 
 def test_the_uncertainty_of_a_recovery_coefficient_covers_repeated_phantoms():
