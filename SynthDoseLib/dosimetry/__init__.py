@@ -23,7 +23,7 @@ from .marrow import (
     read_marrow_distribution,
 )
 from .microspheres import PartitionDoses, dose_per_activity, lung_dose, lung_shunt_fraction, partition_model
-from .organs import OrganDoseRow, noise_notes, organ_dose_table, write_organ_doses_csv
+from .organs import OrganDoseRow, noise_notes, organ_dose_table, with_total_sigma, write_organ_doses_csv
 from .radiobiology import (
     DoseRate,
     Radiobiology,
@@ -115,6 +115,7 @@ __all__ = [
     "tissue_weights",
     "trabecula_thickness_cm",
     "volume_sigma",
+    "with_total_sigma",
     "write_budget_csv",
     "write_dvh_csv",
     "write_dvh_metrics_csv",

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core import SynthDoseError
 from .histogram import DoseVolumeHistogram
@@ -48,11 +48,13 @@ class ConstraintResult:
     ----------
     constraint : Constraint
     value_Gy, sigma_Gy : float
-        nan if not known.
+        With its Monte Carlo standard error; nan if not known.
     status : str
         "pass" (value at or below the limit), "fail" or "unknown".
     remark : str
-        Why it is unknown, or that limit and value differ by less than a standard uncertainty.
+        Why it is unknown, or that limit and value differ by less than one or two standard uncertainties.
+    total_sigma_Gy : float
+        By all components of the organ's budget; nan if not known.
     """
 
     constraint: Constraint
@@ -60,6 +62,12 @@ class ConstraintResult:
     sigma_Gy: float
     status: str
     remark: str = ""
+    total_sigma_Gy: float = math.nan
+
+    @property
+    def known_sigma_Gy(self) -> float:
+        """The total sigma where it is known, else that of the Monte Carlo."""
+        return self.total_sigma_Gy if math.isfinite(self.total_sigma_Gy) else self.sigma_Gy
 
 
 def constraint_table(path: str | os.PathLike[str] | None = None) -> tuple[Constraint, ...]:
@@ -90,9 +98,8 @@ def check_constraints(
     rows: Sequence[OrganDoseRow],
     *,
     histograms: Iterable[DoseVolumeHistogram] = (),
-    bed_Gy: Mapping[str, tuple[float, float]] | None = None,
-    eqd2_Gy: Mapping[str, tuple[float, float]] | None = None,
-    relative_sigma: float = 0.0,
+    bed_Gy: Mapping[str, tuple[float, float, float]] | None = None,
+    eqd2_Gy: Mapping[str, tuple[float, float, float]] | None = None,
 ) -> tuple[ConstraintResult, ...]:
     """Compare organ doses with limits; an organ that was not segmented is unknown, not passed.
 
@@ -100,12 +107,10 @@ def check_constraints(
     ----------
     constraints : iterable of Constraint
     rows : sequence of OrganDoseRow
-        Organs and groups.
+        Organs and groups, with their Monte Carlo errors and, where known, total sigmas.
     histograms : iterable of DoseVolumeHistogram
         For ``D<n>cc`` and volumes other than 95, 50 and 5 %.
-    bed_Gy, eqd2_Gy : mapping of organ to (value, standard uncertainty), Gy
-    relative_sigma : float
-        Of all doses (calibration, recovery …), added in quadrature to the errors of the rows.
+    bed_Gy, eqd2_Gy : mapping of organ to (value, Monte Carlo standard error, total sigma), Gy
 
     Returns
     -------
@@ -118,19 +123,27 @@ def check_constraints(
     for constraint in constraints:
         if constraint.quantity in ("bed", "eqd2"):
             table = (bed_Gy if constraint.quantity == "bed" else eqd2_Gy) or {}
-            value, sigma = table.get(constraint.organ, (math.nan, math.nan))
+            value, sigma, total = table.get(constraint.organ, (math.nan,) * 3)
             missing = f"no {constraint.quantity.upper()} was calculated"
         else:
-            value, sigma = _value(constraint, by_name.get(constraint.organ), curves.get(constraint.organ))
-            missing = "the organ was not segmented" if constraint.organ not in by_name else "no dose-volume histogram was given"
-            sigma = math.hypot(0.0 if math.isnan(sigma) else sigma, relative_sigma * value)
+            row = by_name.get(constraint.organ)
+            value, sigma = _value(constraint, row, curves.get(constraint.organ))
+            total = row.total_sigma_Gy / row.mean_dose_Gy * value if row is not None and row.mean_dose_Gy > 0 else math.nan
+            missing = "the organ was not segmented" if row is None else "no dose-volume histogram was given"
         if math.isnan(value):
-            results.append(ConstraintResult(constraint, value, sigma, UNKNOWN, missing))
+            results.append(ConstraintResult(constraint, value, sigma, UNKNOWN, missing, total))
             continue
-        near = sigma > 0 and abs(value - constraint.limit_Gy) < sigma
-        remark = "limit and value differ by less than one standard uncertainty" if near else ""
-        results.append(ConstraintResult(constraint, value, sigma, PASS if value <= constraint.limit_Gy else FAIL, remark))
+        found = ConstraintResult(constraint, value, sigma, PASS if value <= constraint.limit_Gy else FAIL, "", total)
+        results.append(replace(found, remark=_nearness(value - constraint.limit_Gy, found.known_sigma_Gy)))
     return tuple(results)
+
+
+def _nearness(difference_Gy: float, sigma_Gy: float) -> str:
+    """What to say of a value within two standard uncertainties of its limit."""
+    for count, words in ((1, "one standard uncertainty"), (2, "two standard uncertainties")):
+        if sigma_Gy > 0 and abs(difference_Gy) < count * sigma_Gy:
+            return f"limit and value differ by less than {words}"
+    return ""
 
 
 def _value(constraint: Constraint, row: OrganDoseRow | None, histogram: DoseVolumeHistogram | None) -> tuple[float, float]:

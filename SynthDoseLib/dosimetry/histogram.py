@@ -26,7 +26,9 @@ class DoseVolumeHistogram:
     sorted_dose_Gy : ndarray of float64, (n,)
         Doses of the organ's voxels, increasing; all voxels have the same volume.
     mean_sigma_Gy : float
-        One standard error of the organ's mean dose, for the band of the plot; nan if unknown.
+        One Monte Carlo standard error of the organ's mean dose; nan if unknown.
+    total_relative_sigma : float
+        Of the mean dose by all components of its budget; nan if unknown.
 
     Examples
     --------
@@ -39,6 +41,7 @@ class DoseVolumeHistogram:
     volume_ml: float
     sorted_dose_Gy: NDArray[np.float64]
     mean_sigma_Gy: float = float("nan")
+    total_relative_sigma: float = float("nan")
 
     def __post_init__(self) -> None:
         dose = np.sort(np.asarray(self.sorted_dose_Gy, dtype=np.float64).ravel())
@@ -78,6 +81,28 @@ class DoseVolumeHistogram:
     def max_Gy(self) -> float:
         """Highest dose of a voxel or sample."""
         return float(self.sorted_dose_Gy[-1])
+
+    @property
+    def band_relative_sigma(self) -> float:
+        """Relative standard uncertainty that moves all doses together: the total, else that of the Monte Carlo, else nan."""
+        if math.isfinite(self.total_relative_sigma):
+            return self.total_relative_sigma
+        return self.mean_sigma_Gy / self.mean_Gy if self.mean_Gy > 0 else math.nan
+
+    def band_at(self, dose_Gy: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Volume fractions when all doses are one `band_relative_sigma` lower and higher; nan if that is not known.
+
+        Examples
+        --------
+        >>> dvh = DoseVolumeHistogram("liver", 4.0, np.array([1.0, 2.0, 3.0, 4.0]), total_relative_sigma=0.25)
+        >>> low, high = dvh.band_at([3.0])
+        >>> low.tolist(), high.tolist()
+        ([0.125], [0.525])
+        """
+        levels, sigma = np.asarray(dose_Gy, dtype=np.float64), self.band_relative_sigma
+        if not math.isfinite(sigma):
+            return np.full(levels.shape, np.nan), np.full(levels.shape, np.nan)
+        return self.volume_fraction_at(levels / max(1 - sigma, 1e-9)), self.volume_fraction_at(levels / (1 + sigma))
 
     def dose_at_volume(self, volume_ml: float) -> float:
         """Dose (D_cc) that the hottest `volume_ml` receive at least, Gy.
@@ -247,10 +272,14 @@ def dose_volume_histograms(
 
 
 def write_dvh_csv(path: str | os.PathLike[str], histograms: Iterable[DoseVolumeHistogram], *, points: int = 200) -> None:
-    """Write cumulative histograms as rows ``organ,dose_Gy,volume_fraction``."""
+    """Write cumulative histograms as rows ``organ,dose_Gy,volume_fraction,volume_fraction_low,volume_fraction_high``.
+
+    The last two are `DoseVolumeHistogram.band_at`, empty if no uncertainty is known.
+    """
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["organ", "dose_Gy", "volume_fraction"])
+        writer.writerow(["organ", "dose_Gy", "volume_fraction", "volume_fraction_low", "volume_fraction_high"])
         for histogram in histograms:
-            for dose, fraction in zip(*histogram.curve(points), strict=True):
-                writer.writerow([histogram.organ, f"{dose:.6g}", f"{fraction:.6g}"])
+            dose, fraction = histogram.curve(points)
+            for numbers in zip(dose, fraction, *histogram.band_at(dose), strict=True):
+                writer.writerow([histogram.organ, *("" if math.isnan(x) else f"{x:.6g}" for x in numbers)])

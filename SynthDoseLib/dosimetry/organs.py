@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class OrganDoseRow:
         Over the voxels.
     d95_Gy, d50_Gy, d5_Gy : float
         Dose that the hottest 95, 50, 5 % of the volume receive at least.
+    total_sigma_Gy : float
+        One standard uncertainty of the mean by all components of the budget, see `with_total_sigma`; nan if not known.
     """
 
     organ: str
@@ -46,6 +48,12 @@ class OrganDoseRow:
     d95_Gy: float
     d50_Gy: float
     d5_Gy: float
+    total_sigma_Gy: float = math.nan
+
+    @property
+    def known_sigma_Gy(self) -> float:
+        """The total sigma where it is known, else that of the Monte Carlo."""
+        return self.total_sigma_Gy if math.isfinite(self.total_sigma_Gy) else self.sigma_Gy
 
 
 def organ_dose_table(
@@ -100,6 +108,11 @@ def organ_dose_table(
         where = np.concatenate([voxels[row.organ] for row in present])
         rows.append(_row(group, where, dose, phantom, sigma.get(group, bound)))
     return tuple(rows)
+
+
+def with_total_sigma(rows: Iterable[OrganDoseRow], relative_sigma: Mapping[str, float]) -> tuple[OrganDoseRow, ...]:
+    """Rows with the total sigma of those organs whose relative one is known (see `OrganBudget.relative_sigma`)."""
+    return tuple(replace(r, total_sigma_Gy=relative_sigma.get(r.organ, math.nan) * r.mean_dose_Gy) for r in rows)
 
 
 def noise_notes(dose: DoseMap, phantom: VoxelPhantom) -> tuple[str, ...]:

@@ -111,8 +111,8 @@ def _unblurred(
     low, high = found.fwhm_mm.min(), found.fwhm_mm.max()
     findings.say(
         "Blur was undone between all regions at once (geometric transfer matrix with weighted voxels): every region is taken "
-        f"to be uniform. The recovery curve has a Gaussian of {fwhm:.2f} mm full width at half maximum; without what voxels add "
-        f"the images have {low:.1f} to {high:.1f} mm at the regions, {found.fwhm_sigma:.1%} uncertain at one place."
+        f"to be uniform. The recovery curve has a Gaussian of {fwhm:.2f} mm full width at half maximum; without what voxels "
+        f"add the images have {low:.1f} to {high:.1f} mm at the regions, {found.fwhm_sigma:.1%} uncertain at one place."
     )
     if found.lost:
         findings.warn(f"Too small for a recovery correction, left as measured: {', '.join(found.lost)}.")

@@ -107,7 +107,7 @@ def region_shares(labels: LabelMap, regions: Sequence[str], grid: VoxelGrid) -> 
         share = np.zeros(tuple(s.stop - s.start for s in box), np.float32)
         for sample in samples:
             share += sample[box] == n + 1
-        result.append((box, share / np.float32(len(samples))))
+        result.append((box, np.asarray(share / len(samples), np.float32)))
     return result
 
 
@@ -332,7 +332,7 @@ class _Problem:
     def weigh(self, terms: NDArray[np.float64]) -> None:
         """Weights of voxels by how far the model may be off there: width, boundaries, unevenness, noise."""
         image, slopes = self.blurred.model(self.concentration, self.width(terms))
-        gradient = sum(g * g for g in np.gradient(image))
+        gradient = np.square(np.stack(np.gradient(image))).sum(axis=0)
         unsure = (slopes * np.float32(self.width_sigma)) ** 2 + np.float32(EDGE_VOXELS**2) * gradient
         self.image, self.image_slopes = image, slopes
         self.variance, self.weights = [], []

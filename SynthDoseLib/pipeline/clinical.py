@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from ..dosimetry import (
     DoseVolumeHistogram,
     EffectiveDose,
     MarrowDoses,
+    OrganBudget,
     OrganDoseRow,
     Radiobiology,
     bed,
@@ -35,6 +36,7 @@ from ..dosimetry import (
     rbe_weighted_dose,
     read_marrow_distribution,
     tissue_weights,
+    with_total_sigma,
     write_dvh_csv,
     write_dvh_metrics_csv,
     write_organ_doses_csv,
@@ -65,8 +67,8 @@ class BedRow:
     mean_dose_Gy, effective_half_life_h : float
         Of the slowest phase of a fitted time course, or of the dose rate at the start; `protraction` is of the whole course.
     alpha_beta_Gy, repair_half_life_h, protraction : float
-    bed_Gy, sigma_Gy : float
-        Of the mean dose, with the Monte Carlo error.
+    bed_Gy, sigma_Gy, total_sigma_Gy : float
+        Of the mean dose, with its Monte Carlo error and by all components of the budget.
     voxel_bed_Gy : float
         Mean of the BED of the organ's voxels, above `bed_Gy` where the dose is not uniform.
     eqd2_Gy : float
@@ -81,8 +83,10 @@ class BedRow:
     protraction: float
     bed_Gy: float
     sigma_Gy: float
+    total_sigma_Gy: float
     voxel_bed_Gy: float
     eqd2_Gy: float
+    eqd2_total_sigma_Gy: float
     reference: str
 
 
@@ -101,6 +105,8 @@ class Clinical:
     bed : tuple of BedRow
     effective : EffectiveDose or None
     notes : tuple of str
+    budgets : tuple of OrganBudget
+        Of `rows`, as far as known.
     """
 
     rows: tuple[OrganDoseRow, ...]
@@ -109,6 +115,7 @@ class Clinical:
     bed: tuple[BedRow, ...]
     effective: EffectiveDose | None
     notes: tuple[str, ...]
+    budgets: tuple[OrganBudget, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """For ``provenance.json``."""
@@ -120,6 +127,9 @@ class Clinical:
                 "value_Sv": e.value_Sv, "sigma_Sv": e.sigma_Sv, "weight_present": e.weight_present, "missing": list(e.missing),
             }
         }  # fmt: skip
+
+
+BudgetsOf = Callable[[Sequence[OrganDoseRow], Mapping[str, Sequence[str]]], tuple[OrganBudget, ...]]
 
 
 class TimeActivityCurve(Protocol):
@@ -170,6 +180,7 @@ def assess(
     components: Mapping[str, Sequence[OrganDose]] | None = None,
     courses: Mapping[str, TimeActivityCurve] | None = None,
     frame_of_reference: str = "",
+    budgets_of: BudgetsOf | None = None,
 ) -> Clinical:
     """Organ doses, histograms, red marrow, limits, BED and earlier cycles, written as tables into the run folder.
 
@@ -199,6 +210,8 @@ def assess(
         Fitted time courses of the activity, which dose rates follow.
     frame_of_reference : str
         UID of the CT, for earlier doses.
+    budgets_of : callable, optional
+        Uncertainty budgets of rows and groups; their total sigma is then that of doses, BED, limits and histograms.
 
     Raises
     ------
@@ -224,16 +237,24 @@ def assess(
     if marrow is not None:
         named = {row.organ for row in rows}
         rows = (*rows, *(row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named))
+    budgets = budgets_of(rows, {**groups, **asked}) if budgets_of is not None else ()
+    rows = with_total_sigma(rows, _total_sigmas(budgets, marrow))
     kept = tuple(row for row in rows if row.organ not in groups or row.organ in asked)
     sigma = {organ.organ: organ.sigma_Gy for organ in organ_doses}
     drawn = phantom.labels if dose.grid.matches(labels.grid) else labels
     histograms, drawn_notes = structure_histograms(segmentation, dose, drawn, sigma)
+    totals = {budget.organ: budget.relative_sigma for budget in budgets}
+    histograms = tuple(replace(h, total_relative_sigma=totals.get(h.organ, math.nan)) for h in histograms)
     write_organ_doses_csv(folder / "organ_doses.csv", kept)
     write_dvh_csv(folder / "dvh.csv", histograms)
     write_dvh_metrics_csv(folder / METRICS_CSV, histograms, volumes_at_Gy=plan.volumes_at_Gy, eud_exponents=plan.eud_exponent)
     bed_rows = _bed_rows(plan, table, rows, histograms, tia, groups, courses or {})
-    by_bed = {row.organ: (row.bed_Gy, row.sigma_Gy) for row in bed_rows}
-    by_eqd2 = {row.organ: (row.eqd2_Gy, row.sigma_Gy * row.eqd2_Gy / row.bed_Gy) for row in bed_rows if row.bed_Gy > 0}
+    by_bed = {row.organ: (row.bed_Gy, row.sigma_Gy, row.total_sigma_Gy) for row in bed_rows}
+    by_eqd2 = {
+        row.organ: (row.eqd2_Gy, row.sigma_Gy * row.eqd2_Gy / row.bed_Gy, row.eqd2_total_sigma_Gy)
+        for row in bed_rows
+        if row.bed_Gy > 0
+    }
     found = check_constraints(limits, rows, histograms=histograms, bed_Gy=by_bed, eqd2_Gy=by_eqd2)
     results = [("this cycle", result) for result in found]
     notes = [*_marrow_notes(marrow), *drawn_notes]
@@ -244,8 +265,10 @@ def assess(
             organ_dose_table(total, phantom, organ_doses, groups={**groups, **asked}), plan.previous, {**groups, **asked}
         )
         notes += [*said, *of_means]
-        write_organ_doses_csv(folder / ALL_CYCLES_CSV, total_rows)
         physical = [limit for limit in limits if limit.quantity not in ("bed", "eqd2")]
+        relative = {row.organ: row.total_sigma_Gy / row.mean_dose_Gy for row in rows if row.mean_dose_Gy > 0}
+        total_rows = with_total_sigma(total_rows, relative)  # as if the steps before this one erred alike in every cycle
+        write_organ_doses_csv(folder / ALL_CYCLES_CSV, total_rows)
         results += [("all cycles", result) for result in check_constraints(physical, total_rows)]
     failed = sorted({r.constraint.organ for _, r in results if r.status == "fail"})
     if failed:
@@ -256,7 +279,22 @@ def assess(
     effective, effective_notes = _effective(plan, rows, emissions, split)
     _write_constraints(folder / CONSTRAINTS_CSV, results)
     _write_rows(folder / BED_CSV, bed_rows)
-    return Clinical(kept, histograms, tuple(results), bed_rows, effective, (*notes, *effective_notes))
+    shown = {row.organ for row in kept}
+    own_budgets = tuple(budget for budget in budgets if budget.organ in shown)
+    return Clinical(kept, histograms, tuple(results), bed_rows, effective, (*notes, *effective_notes), own_budgets)
+
+
+def _total_sigmas(budgets: Sequence[OrganBudget], marrow: MarrowDoses | None) -> dict[str, float]:
+    """Relative total sigma per organ; of red marrow and endosteum by statistics and the spongiosa method."""
+    totals = {budget.organ: budget.relative_sigma for budget in budgets}
+    if marrow is not None and budgets:
+        for row, model in (
+            (marrow.red_marrow, marrow.red_marrow_model_sigma_Gy),
+            (marrow.endosteum, marrow.endosteum_model_sigma_Gy),
+        ):
+            if row.mean_dose_Gy > 0 and row.organ not in totals:
+                totals[row.organ] = math.hypot(model, 0.0 if math.isnan(row.sigma_Gy) else row.sigma_Gy) / row.mean_dose_Gy
+    return totals
 
 
 def _marrow_notes(marrow: MarrowDoses | None) -> list[str]:
@@ -300,11 +338,14 @@ def _bed_rows(
         volume = sum(part.volume_ml for part in parts)
         by_voxels = [float(bed(part.sorted_dose_Gy, known.alpha_beta_Gy, factor).mean()) * part.volume_ml for part in parts]
         voxel = sum(by_voxels) / volume if volume > 0 else math.nan
-        sigma = float(bed_sigma(row.mean_dose_Gy, row.sigma_Gy, known.alpha_beta_Gy, factor))
+        sigma, total = (
+            float(bed_sigma(row.mean_dose_Gy, s, known.alpha_beta_Gy, factor)) for s in (row.sigma_Gy, row.total_sigma_Gy)
+        )
+        in_fractions = float(eqd2(value, known.alpha_beta_Gy))
         found.append(
             BedRow(
                 row.organ, row.mean_dose_Gy, half_life, known.alpha_beta_Gy, known.repair_half_life_h, factor, value, sigma,
-                voxel, float(eqd2(value, known.alpha_beta_Gy)), known.reference,
+                total, voxel, in_fractions, total * in_fractions / value, known.reference,
             )
         )  # fmt: skip
     return tuple(found)
@@ -391,14 +432,15 @@ def _write_rbe(path: Path, rbe_alpha: float, components: Mapping[str, Sequence[O
 
 def _write_constraints(path: Path, results: Sequence[tuple[str, ConstraintResult]]) -> None:
     header = ["organ", "quantity", "dose", "value_Gy", "sigma_Gy", "limit_Gy", "status", "condition", "reference", "remark"]
+    header.append("total_sigma_Gy")
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         for which, r in results:
             limit: Constraint = r.constraint
-            numbers = ["" if math.isnan(x) else f"{x:.6g}" for x in (r.value_Gy, r.sigma_Gy)]
+            value, sigma, total = ("" if math.isnan(x) else f"{x:.6g}" for x in (r.value_Gy, r.sigma_Gy, r.total_sigma_Gy))
             said = [f"{limit.limit_Gy:g}", r.status, limit.condition, limit.reference, r.remark]
-            writer.writerow([limit.organ, limit.quantity, which, *numbers, *said])
+            writer.writerow([limit.organ, limit.quantity, which, value, sigma, *said, total])
 
 
 def _write_rows(path: Path, rows: Sequence[BedRow]) -> None:

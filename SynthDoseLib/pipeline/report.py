@@ -291,7 +291,7 @@ def _organ_bars(rows: Sequence[OrganDoseRow]) -> list[dict[str, Any]]:
     bars = []
     for row in sorted(rows, key=lambda r: -r.mean_dose_Gy if math.isfinite(r.mean_dose_Gy) else math.inf):
         known = math.isfinite(row.mean_dose_Gy) and highest > 0
-        relative = row.sigma_Gy / row.mean_dose_Gy if known and row.mean_dose_Gy > 0 else math.nan
+        relative = row.known_sigma_Gy / row.mean_dose_Gy if known and row.mean_dose_Gy > 0 else math.nan
         bars.append({"row": row, "length": f"{100 * row.mean_dose_Gy / highest if known else 0:.1f}", "relative": relative})
     return bars
 

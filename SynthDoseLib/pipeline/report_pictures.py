@@ -306,17 +306,8 @@ def activity_figure(tia_MBq_s: NDArray[np.float32], grid: VoxelGrid, shown: NDAr
     return figure
 
 
-def dvh_figure(
-    histograms: Sequence[DoseVolumeHistogram],
-    colours: Mapping[str, tuple[str, str]] | None = None,
-    relative_sigma: Mapping[str, float] | None = None,
-) -> Figure:
-    """Draw cumulative dose-volume histograms with bands.
-
-    A band is one total standard uncertainty (`relative_sigma`, a fraction of the organ's mean dose, which moves all its doses
-    together) to either side where it is known, otherwise two standard errors of the mean dose.
-    """
-    known = relative_sigma or {}
+def dvh_figure(histograms: Sequence[DoseVolumeHistogram], colours: Mapping[str, tuple[str, str]] | None = None) -> Figure:
+    """Draw cumulative dose-volume histograms; bands are one standard uncertainty of the organ's dose, where known."""
     colours = colours or organ_colours([h.organ for h in histograms])
     figure = Figure(figsize=(8.6, 4.3), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -325,11 +316,9 @@ def dvh_figure(
         colour, style = colours.get(histogram.organ, ("#777777", "-"))
         dose, fraction = histogram.curve(400)
         axes.plot(dose, 100 * fraction, color=colour, linestyle=style, linewidth=1.6, label=pretty(histogram.organ))
-        mean = float(histogram.sorted_dose_Gy.mean())
-        statistics = 2 * histogram.mean_sigma_Gy / mean if mean > 0 else np.nan
-        shift = known.get(histogram.organ, statistics)
+        shift = histogram.band_relative_sigma
         if np.isfinite(shift):
-            axes.fill_betweenx(100 * fraction, dose * max(0.0, 1 - shift), dose * (1 + shift), color=colour, alpha=0.18, lw=0)
+            axes.fill_betweenx(100 * fraction, dose * max(0.0, 1 - shift), dose * (1 + shift), color=colour, alpha=0.15, lw=0)
     axes.set(xlabel="absorbed dose / Gy", ylabel="volume receiving at least this dose / %", ylim=(0, 101))
     # a few hot voxels must not squeeze the curves: the axis ends where every organ has less than 0.2 % of its volume left
     axes.set_xlim(left=0, right=1.03 * max((float(h.dose_at(0.002)) for h in histograms), default=1.0) or 1.0)

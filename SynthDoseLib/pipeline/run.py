@@ -36,6 +36,7 @@ from ..core import (
     versions,
 )
 from ..dosimetry import (
+    OrganBudget,
     OrganDoseRow,
     absolute_dose,
     absolute_organ_doses,
@@ -89,10 +90,12 @@ class RunResult:
 
     def summary(self) -> str:
         """Organ doses as a table, for people."""
-        lines = [f"{'organ':<28}{'mass / g':>10}{'dose / Gy':>12}{'± / Gy':>11}"]
+        lines = [f"{'organ':<28}{'mass / g':>10}{'dose / Gy':>12}{'total ±':>11}{'Monte Carlo ±':>15}"]
         for row in self.organs:
             if row.mass_g > 0:
-                lines.append(f"{row.organ:<28}{row.mass_g:>10.1f}{row.mean_dose_Gy:>12.4g}{row.sigma_Gy:>11.2g}")
+                lines.append(
+                    f"{row.organ:<28}{row.mass_g:>10.1f}{row.mean_dose_Gy:>12.4g}{row.total_sigma_Gy:>11.2g}{row.sigma_Gy:>15.2g}"
+                )
         total = sum(self.seconds.values())
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())
         lines += ["", f"{total:.1f} s ({stages})", f"Report: {self.folder / 'report.html'}"]
@@ -200,17 +203,17 @@ def run_patient(
         write_volume(folder / "sigma_Gy.nrrd", dose.sigma_Gy, dose.grid, unit="Gy")
         components = {part.component: absolute_organ_doses(part.organs, tia.decays) for part in simulated.components}
         courses = {curve.region: curve.integral for curve in found.course.curves} if found.course is not None else {}
+        recovery = course_options(plan.kinetics, phantom).recovery if found.course is not None else None
+
+        def budgets_of(rows: Sequence[OrganDoseRow], named: Mapping[str, Sequence[str]]) -> tuple[OrganBudget, ...]:
+            return organ_budgets(plan, phantom, found, rows, named, emissions, recovery, organs.volumes)
+
         clinical = assess(
             plan.dosimetry, folder, phantom, plan.segmentation, labels, dose, tia, emissions, organ_doses, groups, components,
-            courses, frame,
+            courses, frame, budgets_of,
         )  # fmt: skip
-        course = course_options(plan.kinetics, phantom) if found.course is not None else None
-        budgets = organ_budgets(
-            plan, phantom, found, clinical.rows, groups, emissions, course.recovery if course is not None else None,
-            organs.volumes,
-        )  # fmt: skip
-        write_budget_csv(folder / BUDGET_CSV, budgets)
-        write_results(folder / RESULTS_JSON, plan, *public((tia, clinical, budgets), identity))
+        write_budget_csv(folder / BUDGET_CSV, clinical.budgets)
+        write_results(folder / RESULTS_JSON, plan, *public((tia, clinical, clinical.budgets), identity))
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
             warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
@@ -248,7 +251,7 @@ def run_patient(
         "activity": tia.notes,
         "transport": (*progeny_notes, *simulated.notes),
         "engines": compared,
-        "dosimetry": (*clinical.notes, *budget_notes(budgets)),
+        "dosimetry": (*clinical.notes, *budget_notes(clinical.budgets)),
     }
     notes, warnings = public(notes, identity), public(warnings, identity)
     with clock.stage("report"):
@@ -268,7 +271,7 @@ def run_patient(
             radiomics,
             folder,
             engine_rows,
-            budgets,
+            clinical.budgets,
         )
         write_report(folder / "report.html", dataclasses.replace(public(contents, identity), files=contents.files))
     record["seconds"] = clock.seconds

@@ -30,6 +30,7 @@ from SynthDoseLib.dosimetry import (
     organ_doses_by_s_values,
     partition_model,
     tissue_weights,
+    with_total_sigma,
 )
 from SynthDoseLib.physics import decay_emissions
 
@@ -43,11 +44,12 @@ def organ_row(name, mean, sigma=0.1, mass=300.0):
 
 def test_kidneys_pass_one_limit_and_fail_another_and_unsegmented_organs_are_unknown():
     rows = [organ_row("kidneys", 24.0), organ_row("red_marrow", 1.95, 0.1)]
-    found = check_constraints(constraint_table(), rows, bed_Gy={"kidneys": (36.0, 2.0)})
+    found = check_constraints(constraint_table(), rows, bed_Gy={"kidneys": (36.0, 2.0, 3.0)})
     status = {(r.constraint.organ, r.constraint.quantity, r.constraint.limit_Gy): (r.status, r.remark) for r in found}
     assert status["kidneys", "mean", 23.0][0] == "fail"
     assert status["kidneys", "bed", 28.0][0] == "fail"
-    assert status["kidneys", "bed", 40.0][0] == "pass"
+    assert status["kidneys", "bed", 40.0] == ("pass", "limit and value differ by less than two standard uncertainties")
+    assert status["kidneys", "bed", 28.0][1] == ""
     assert status["red_marrow", "mean", 2.0] == ("pass", "limit and value differ by less than one standard uncertainty")
     assert status["lungs", "mean", 30.0] == ("unknown", "the organ was not segmented")
     assert all(r.constraint.reference and r.constraint.condition for r in found)
@@ -57,12 +59,15 @@ def test_kidneys_pass_one_limit_and_fail_another_and_unsegmented_organs_are_unkn
 
 def test_constraints_on_volumes_use_the_histogram():
     ramp = DoseVolumeHistogram("liver", 100.0, (np.arange(10000) + 0.5) / 100)
-    rows = [organ_row("liver", 50.0, 0.5)]
+    rows = with_total_sigma([organ_row("liver", 50.0, 0.5)], {"liver": 0.1})
     limits = [Constraint("liver", q, 60.0) for q in ("D2%", "D50%", "D10cc", "max", "D500cc")]
-    found = check_constraints(limits, rows, histograms=[ramp], relative_sigma=0.1)
+    found = check_constraints(limits, rows, histograms=[ramp])
     assert [r.value_Gy for r in found[:4]] == pytest.approx([98.0, 50.0, 90.0, 100.0], rel=1e-3)
     assert [r.status for r in found] == ["fail", "pass", "fail", "fail", "unknown"]
-    assert found[1].sigma_Gy == pytest.approx(math.hypot(0.5, 5.0))
+    assert (found[1].sigma_Gy, found[1].total_sigma_Gy) == pytest.approx((0.5, 5.0))
+    assert found[2].total_sigma_Gy == pytest.approx(9.0, rel=1e-3)
+    assert found[1].remark == ""
+    assert "two standard uncertainties" in check_constraints([Constraint("liver", "mean", 59.0)], rows)[0].remark
 
 
 def test_own_constraints_with_an_unknown_quantity_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from SynthDoseLib.core import DoseMap, Emission, LabelMap, OrganDose, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
-from SynthDoseLib.dosimetry import DoseRate
+from SynthDoseLib.dosimetry import Contribution, DoseRate, OrganBudget
 from SynthDoseLib.io import write_volume
 from SynthDoseLib.kinetics import ActivityRow, TimeIntegratedActivity
 from SynthDoseLib.physics import get_material
@@ -67,6 +67,39 @@ def test_limits_and_bed_of_kidneys_and_tumours(tmp_path):
     assert any("exceeded for: kidneys" in note for note in found.notes)
     assert found.effective is not None
     assert found.record()["effective_dose"]["value_Sv"] == pytest.approx(found.effective.value_Sv)
+
+
+def test_total_sigmas_of_the_budget_reach_doses_bed_and_limits(tmp_path):
+    def budgets(rows, groups):
+        assert "kidneys" in groups
+        return tuple(OrganBudget(row.organ, row.mean_dose_Gy, (Contribution("fit", 0.1),)) for row in rows if row.mass_g > 0)
+
+    phantom, dose, tia, organs = case()
+    found = assess(
+        DosimetryPlan(),
+        tmp_path,
+        phantom,
+        SegmentationPlan(),
+        phantom.labels,
+        dose,
+        tia,
+        [BETA],
+        organs,
+        {},
+        budgets_of=budgets,
+    )
+    rows = {row["organ"]: row for row in table(tmp_path / "organ_doses.csv")}
+    assert float(rows["kidney_left"]["sigma_Gy"]) == pytest.approx(0.2)
+    assert float(rows["kidney_left"]["total_sigma_Gy"]) == pytest.approx(2.0)
+    kidneys = next(row for row in found.bed if row.organ == "kidneys")
+    slope = 1 + 2 * 22 * 2.8 / 52.8 / 2.6  # of D (1 + G D/(α/β))
+    assert kidneys.total_sigma_Gy == pytest.approx(2.2 * slope, rel=1e-3)
+    assert kidneys.eqd2_total_sigma_Gy == pytest.approx(2.2 * slope / (1 + 2 / 2.6), rel=1e-3)
+    limit = next(r for _, r in found.constraints if r.constraint.organ == "kidneys" and r.constraint.limit_Gy == 23.0)
+    assert limit.total_sigma_Gy == pytest.approx(2.2, rel=1e-3)
+    assert "one standard uncertainty" in limit.remark
+    assert {budget.organ for budget in found.budgets} >= {"kidney_left", "tumour_1"}
+    assert "kidneys" not in {budget.organ for budget in found.budgets}
 
 
 def test_red_marrow_is_a_row_of_the_organ_table_and_groups_are_not(tmp_path):

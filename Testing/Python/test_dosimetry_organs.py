@@ -114,15 +114,15 @@ def test_tables_have_the_promised_headers(tmp_path):
     write_organ_doses_csv(tmp_path / "organ_doses.csv", organ_dose_table(dose, phantom))
     with open(tmp_path / "organ_doses.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    header = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"
+    header = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy,total_sigma_Gy"
     assert ",".join(rows[0]) == header
     assert rows[2] == dict.fromkeys(header.split(","), "") | {"organ": "spleen", "volume_ml": "0", "mass_g": "0"}
     write_dvh_csv(tmp_path / "dvh.csv", dose_volume_histograms(dose, phantom.labels), points=50)
     lines = (tmp_path / "dvh.csv").read_text().splitlines()
-    assert lines[0] == "organ,dose_Gy,volume_fraction"
-    assert lines[1] == "kidney_left,0,1"
+    assert lines[0] == "organ,dose_Gy,volume_fraction,volume_fraction_low,volume_fraction_high"
+    assert lines[1] == "kidney_left,0,1,,"
     assert len(lines) == 1 + 2 * 50
-    assert lines[-1].endswith(",0")
+    assert lines[-1].endswith(",0,,")
 
 
 def test_wrong_grids_and_empty_organs_are_refused():

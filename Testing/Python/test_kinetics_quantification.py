@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, ndimage
 
-from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, organ_table
+from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid
 from SynthDoseLib.kinetics import (
     CalibrationScan,
     activity_from_counts,

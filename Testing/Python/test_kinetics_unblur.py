@@ -29,9 +29,8 @@ def organs():
     ras = FINE.to_ras(np.stack([i, j, k], axis=-1))
     middle = FINE.to_ras((np.asarray(FINE.shape[::-1]) - 1) / 2)
     values = np.where(np.linalg.norm((ras - middle)[..., 1:], axis=-1) < 54, 4, 0)
-    values[distance(FINE, middle - (26, 0, 0)) < 32] = 1
-    values[distance(FINE, middle + (14, 0, 0)) < 20] = 2
-    values[distance(FINE, middle + (64, 10, 5)) < 11] = 3
+    for number, away, radius in ((1, (-26, 0, 0), 32), (2, (14, 0, 0), 20), (3, (64, 10, 5), 11)):
+        values[distance(FINE, np.add(middle, away)) < radius] = number
     return LabelMap(FINE, values, organ_table(["liver", "gallbladder", "tumour", "rest_of_body"]))
 
 
@@ -106,12 +105,9 @@ def test_concentrations_come_back_though_the_width_was_told_wrongly_and_changes_
     assert found.fwhm_mm[0] < found.fwhm_mm[2]
     assert found.fwhm_mm[0] == pytest.approx(8.4, rel=0.08)
     assert (found.effect < 0.2).all()
-    # without weights and with the width that was told, spill-in makes the cool organ a good deal wrong
-    blurred = BlurredRegions(organs, names, IMAGE, 10.6, 1.0)
-    matrix, _, _ = blurred.equations([np.ones(share.shape, np.float32) for _, share in blurred.own], np.zeros(blurred.shape))
-    sums = [float((share * image.values[blurred.crop][box]).sum()) for box, share in blurred.own]
-    plain = np.linalg.solve(matrix, sums) / TRUE_BQ_ML - 1
-    assert abs(plain[1]) > 0.1
+    # as measured, the cool organ holds far more, by what spilled in
+    box, share = region_shares(organs, names, IMAGE)[1]
+    assert float((share * image.values[box]).sum() / share.sum()) > 1.3 * TRUE_BQ_ML[1]
 
 
 def test_what_is_scattered_widely_is_brought_back(organs):
@@ -134,7 +130,8 @@ def test_the_noise_stated_is_the_scatter_of_repeated_scans(organs):
     scatter = found.activity_MBq.std(axis=0, ddof=1)
     stated = np.sqrt((found.noise_MBq**2).mean(axis=0))
     # chi-squared of 11 degrees of freedom, 4 sigma; the cool organ carries noise of its neighbour at its border
-    assert (stated[[0, 2]] / scatter[[0, 2]] < 2.5).all() and (stated / scatter > 0.5).all()
+    assert (stated[[0, 2]] / scatter[[0, 2]] < 2.5).all()
+    assert (stated / scatter > 0.5).all()
 
 
 def test_a_region_too_small_or_outside_the_image_stays_as_measured(organs):
@@ -145,7 +142,8 @@ def test_a_region_too_small_or_outside_the_image_stays_as_measured(organs):
     inside = "tumour" if region_shares(organs, ["tumour"], IMAGE)[0][0][2].stop <= 22 else "liver"
     outside = "liver" if inside == "tumour" else "tumour"
     found = unblurred_activity([half], organs, names, fwhm_mm=10.3)
-    assert outside in found.lost and found.activity_MBq[0][names.index(outside)] == pytest.approx(0.0)
+    assert outside in found.lost
+    assert found.activity_MBq[0][names.index(outside)] == pytest.approx(0.0)
     far = ImageVolume(VoxelGrid.from_spacing((4, 4, 4), (4.0,) * 3, (900.0, 0, 0)), np.ones((4, 4, 4)), "NM", "Bq/ml")
     with pytest.raises(SynthDoseError, match="No voxel of the activity image"):
         unblurred_activity([far], organs, names, fwhm_mm=10.3)

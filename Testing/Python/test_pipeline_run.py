@@ -24,7 +24,7 @@ RUN_FOLDER = {
     "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv", "report.html", "ct.nrrd",
     "activity_fields.csv", "uncertainty_budget.csv", "results.json",
 }  # fmt: skip
-HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"
+HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy,total_sigma_Gy"
 
 
 @pytest.fixture(scope="module")
