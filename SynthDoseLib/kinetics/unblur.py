@@ -273,8 +273,8 @@ def unblurred_activity(
         problem.solve(terms)
     first = problems[0]
     effect, local = _effect(problems, width_sigma, retained_sigma)
-    width = first.width(terms)
-    means = [float((width[box] * share).sum()) / max(float(share.sum()), 1e-30) for box, share in first.blurred.own]
+    change = first.width(terms)
+    means = [float((change[box] * share).sum()) / max(float(share.sum()), 1e-30) for box, share in first.blurred.own]
     lost = tuple(r for r, small in zip(first.blurred.regions, first.small, strict=True) if small)
     ml = [p.blurred.voxels * p.blurred.voxel_ml * 1e-6 for p in problems]
     return Unblurred(
@@ -332,7 +332,7 @@ class _Problem:
     def weigh(self, terms: NDArray[np.float64]) -> None:
         """Weights of voxels by how far the model may be off there: width, boundaries, unevenness, noise."""
         image, slopes = self.blurred.model(self.concentration, self.width(terms))
-        gradient = np.square(np.stack(np.gradient(image))).sum(axis=0)
+        gradient = sum((np.square(np.gradient(image, axis=axis)) for axis in range(3)), np.zeros_like(image))
         unsure = (slopes * np.float32(self.width_sigma)) ** 2 + np.float32(EDGE_VOXELS**2) * gradient
         self.image, self.image_slopes = image, slopes
         self.variance, self.weights = [], []

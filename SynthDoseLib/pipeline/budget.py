@@ -14,6 +14,7 @@ from ..core import Emission, SynthDoseError, VoxelPhantom
 from ..dosimetry import Contribution, OrganBudget, OrganDoseRow
 from ..dosimetry.budget import NEGLIGIBLE_SHARE, boundary_change, combined, displacement_sigma, volume_sigma
 from ..kinetics.recovery import RecoveryCurve
+from ..kinetics.registration_quality import residual_displacement_mm
 from ..kinetics.spill import region_volumes
 from ..kinetics.values import REST, ActivityRow
 from ..segmentation import OrganVolume, organ_group, relative_volume_sigmas
@@ -67,6 +68,7 @@ def organ_budgets(
     activity = {row.organ: row for row in found.tia.organs}
     charged_MeV = sum(e.yield_per_decay * e.mean_energy_MeV for e in emissions if e.particle != "photon")
     spread = relative_volume_sigmas(segmented)
+    place = _place_sigma(plan, found, phantom)
     budgets = []
     for row in rows:
         members = tuple(groups.get(row.organ, (row.organ,)))
@@ -81,7 +83,7 @@ def organ_budgets(
             _of_activity("recovery", members, activity, share, _no_recovery(recovery)),
             _volume(plan, row.organ, region, phantom, recovery, share, spread),
             _fit(plan, found, members, activity, share),
-            _registration(plan, region, phantom, share),
+            _registration(*place, region, phantom, share),
             _monte_carlo(plan, row),
         )
         budgets.append(OrganBudget(row.organ, row.mean_dose_Gy, parts, share))
@@ -199,15 +201,25 @@ def _recovery_exponent(curve: RecoveryCurve | None, members: Sequence[str], phan
     return float(np.average(slopes, weights=[volumes[name] for name in members]))
 
 
-def _registration(plan: RunPlan, region: _Region, phantom: VoxelPhantom, share: float) -> Contribution:
-    sigma_mm = plan.kinetics.registration_sigma_mm
+def _place_sigma(plan: RunPlan, found: ActivityResult, phantom: VoxelPhantom) -> tuple[float | None, str]:
+    """Standard uncertainty of the place of the images along one axis, mm, and where it comes from, or why it is not known."""
     if plan.organ_activity:
-        return Contribution("registration", None, "there was no image to register")
+        return None, "there was no image to register"
+    if plan.kinetics.registration_sigma_mm is not None:
+        return plan.kinetics.registration_sigma_mm, "[kinetics] registration_sigma_mm"
+    seen = residual_displacement_mm([point.image for point in found.points], phantom.labels)
+    if seen is None:
+        why = "one scan" if len(found.points) < 2 else "no organ stands out in every scan"
+        return None, f"[kinetics] registration_sigma_mm is not given, and {why} does not tell"
+    return seen[0], f"scatter of the places of {seen[1]} organs between the scans"
+
+
+def _registration(sigma_mm: float | None, basis: str, region: _Region, phantom: VoxelPhantom, share: float) -> Contribution:
     if sigma_mm is None:
-        return Contribution("registration", None, "[kinetics] registration_sigma_mm is not given")
+        return Contribution("registration", None, basis)
     steps = [sigma_mm / spacing for spacing in phantom.grid.spacing_mm[::-1]]
     sigma = share * displacement_sigma(region.mask, region.measured, steps)
-    return Contribution("registration", sigma, f"images moved by {sigma_mm:g} mm along each axis")
+    return Contribution("registration", sigma, f"images moved by {sigma_mm:.2g} mm along each axis: {basis}")
 
 
 def _monte_carlo(plan: RunPlan, row: OrganDoseRow) -> Contribution:

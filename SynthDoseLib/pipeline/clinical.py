@@ -44,6 +44,7 @@ from ..dosimetry import (
 from ..io import write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
+from .beyond_image import BEYOND_CSV, BeyondImage, write_beyond_image_csv
 from .clinical_plan import DosimetryPlan
 from .drawn import histograms as structure_histograms
 from .earlier import check_earlier, earlier_doses, with_earlier_means
@@ -181,6 +182,7 @@ def assess(
     courses: Mapping[str, TimeActivityCurve] | None = None,
     frame_of_reference: str = "",
     budgets_of: BudgetsOf | None = None,
+    beyond: BeyondImage | None = None,
 ) -> Clinical:
     """Organ doses, histograms, red marrow, limits, BED and earlier cycles, written as tables into the run folder.
 
@@ -212,6 +214,9 @@ def assess(
         UID of the CT, for earlier doses.
     budgets_of : callable, optional
         Uncertainty budgets of rows and groups; their total sigma is then that of doses, BED, limits and histograms.
+
+    beyond : BeyondImage, optional
+        Doses that no image shows, compared with limits and written as ``beyond_image.csv``.
 
     Raises
     ------
@@ -270,6 +275,12 @@ def assess(
         total_rows = with_total_sigma(total_rows, relative)  # as if the steps before this one erred alike in every cycle
         write_organ_doses_csv(folder / ALL_CYCLES_CSV, total_rows)
         results += [("all cycles", result) for result in check_constraints(physical, total_rows)]
+    if beyond is not None and beyond.table:
+        write_beyond_image_csv(folder / BEYOND_CSV, beyond.table)
+        notes += beyond.notes
+        for which, row in beyond.doses:
+            means = [limit for limit in limits if (limit.organ, limit.quantity) == (row.organ, "mean")]
+            results += [(which, result) for result in check_constraints(means, [row])]
     failed = sorted({r.constraint.organ for _, r in results if r.status == "fail"})
     if failed:
         notes.append(f"Limits of the table are exceeded for: {', '.join(failed)} (see constraints.csv for what they hold for).")

@@ -42,6 +42,79 @@ class PreviousPlan:
 
 
 @dataclass(frozen=True)
+class WholeBodyPlan:
+    """``[dosimetry.whole_body]``: what the body holds at `hours`, as fractions of the administered activity without decay.
+
+    Counts of a probe or of whole-body images over those before the first voiding, decay-corrected. Without any, the body is
+    taken to hold all that was administered.
+    """
+
+    hours: tuple[float, ...] = ()
+    fraction: tuple[float, ...] = ()
+    relative_sigma: float = 0.05
+
+    def __post_init__(self) -> None:
+        where = "[dosimetry.whole_body]"
+        _same_length(where, "hours", self.hours, "fraction", self.fraction)
+        if any(not 0 < value <= 1.1 for value in self.fraction):
+            raise SynthDoseError(f"{where} fraction lies between 0 and 1; found {list(self.fraction)}.")
+        if not 0 < self.relative_sigma < 1:
+            raise SynthDoseError(f"{where} relative_sigma has to be above 0 and below 1; found {self.relative_sigma}.")
+
+
+@dataclass(frozen=True)
+class BloodPlan:
+    """``[dosimetry.blood]``: samples of whole blood, not decay-corrected, for the dose to red marrow."""
+
+    hours: tuple[float, ...]
+    MBq_ml: tuple[float, ...]
+    hematocrit: float | None = None
+    ratio: float | None = None
+    relative_sigma: float = 0.05
+    remainder_MBq_s: float | None = None
+    remainder_s_value_Gy_MBq_s: float | None = None
+
+    def __post_init__(self) -> None:
+        where = "[dosimetry.blood]"
+        _same_length(where, "hours", self.hours, "MBq_ml", self.MBq_ml)
+        if len(self.hours) < 2:
+            raise SynthDoseError(f"{where} needs two or more samples; found {len(self.hours)}.")
+        if (self.hematocrit is None) == (self.ratio is None):
+            raise SynthDoseError(f"{where} needs either hematocrit or ratio (activity concentration of marrow over blood).")
+        if not 0 < self.relative_sigma < 1:
+            raise SynthDoseError(f"{where} relative_sigma has to be above 0 and below 1; found {self.relative_sigma}.")
+        if (self.remainder_MBq_s is None) != (self.remainder_s_value_Gy_MBq_s is None):
+            raise SynthDoseError(f"{where} needs remainder_MBq_s and remainder_s_value_Gy_MBq_s together, or neither.")
+
+
+@dataclass(frozen=True)
+class LungShuntPlan:
+    """``[dosimetry.lung_shunt]``: of microspheres, as a fraction or as counts without background, and the lungs' mass."""
+
+    fraction: float | None = None
+    fraction_sigma: float = 0.0
+    lung_counts: float | None = None
+    liver_counts: float | None = None
+    lung_mass_g: float = 1000.0
+
+    def __post_init__(self) -> None:
+        where = "[dosimetry.lung_shunt]"
+        counts = [self.lung_counts, self.liver_counts]
+        given = sum(count is not None for count in counts)
+        if given != (2 if self.fraction is None else 0):
+            raise SynthDoseError(f"{where} needs either fraction, or both lung_counts and liver_counts.")
+        if self.fraction is not None and not 0 <= self.fraction < 1:
+            raise SynthDoseError(f"{where} fraction lies between 0 and 1; found {self.fraction}.")
+        if not (0 < self.lung_mass_g < float("inf") and 0 <= self.fraction_sigma < 1):
+            raise SynthDoseError(f"{where} lung_mass_g has to be positive, fraction_sigma from 0 to below 1.")
+
+
+def _same_length(where: str, first: str, a: tuple[float, ...], second: str, b: tuple[float, ...]) -> None:
+    if len(a) != len(b):
+        raise SynthDoseError(f"{where} needs as many {first} as {second}; found {len(a)} and {len(b)}.")
+
+
+@dataclass(frozen=True)
 class DosimetryPlan:
     """``[dosimetry]``: limits, radiobiology, red marrow, uncertainty of boundaries, earlier cycles."""
 
@@ -57,6 +130,9 @@ class DosimetryPlan:
     boundary_sigma_voxels: float = 0.5
     volume_relative_sigma: Mapping[str, float] = field(default_factory=dict)
     previous: tuple[PreviousPlan, ...] = ()
+    whole_body: WholeBodyPlan | None = None
+    blood: BloodPlan | None = None
+    lung_shunt: LungShuntPlan | None = None
 
     def __post_init__(self) -> None:
         for key, value, allowed in (("sex", self.sex, SEXES), ("marrow_source", self.marrow_source, MARROW_SOURCES)):

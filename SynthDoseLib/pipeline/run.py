@@ -50,6 +50,7 @@ from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
 from .activity import ActivityResult, course_options, time_integrate
 from .activity_tables import kinetics_record, write_activity_tables
+from .beyond_image import beyond_image
 from .budget import BUDGET_CSV, budget_notes, organ_budgets
 from .clinical import assess, check_clinical_inputs
 from .deidentify import identity_in, public, public_plan, without_names
@@ -176,6 +177,7 @@ def run_patient(
             if plan.dose.engine != "monte-carlo":
                 raise SynthDoseError(f'[dosimetry] rbe_alpha needs [dose] engine = "monte-carlo"; found "{plan.dose.engine}".')
             settings = dataclasses.replace(settings, components=True)
+        beyond = beyond_image(plan, found, emissions)
         if plan.dose.dose_rate_route and len(found.points) < 2:
             raise SynthDoseError(f"[dose] dose_rate_route needs two or more [[activity]] images; found {len(found.points)}.")
     open_folder(folder, phantom.grid.size)
@@ -210,7 +212,7 @@ def run_patient(
 
         clinical = assess(
             plan.dosimetry, folder, phantom, plan.segmentation, labels, dose, tia, emissions, organ_doses, groups, components,
-            courses, frame, budgets_of,
+            courses, frame, budgets_of, beyond,
         )  # fmt: skip
         write_budget_csv(folder / BUDGET_CSV, clinical.budgets)
         write_results(folder / RESULTS_JSON, plan, *public((tia, clinical, clinical.budgets), identity))

@@ -34,7 +34,7 @@ RESULTS = (
     "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
     "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv",
     "rbe_doses.csv", "cumulative_dose_Gy.nrrd", "cumulative_organ_doses.csv", "radiomics.csv", "report.html", "scene.mrb",
-    "segmentation_entropy.nrrd", "segmentation_volumes.csv",
+    "segmentation_entropy.nrrd", "segmentation_volumes.csv", "beyond_image.csv",
     "time_activity.csv", "kinetics.csv", "registration.csv", "uncertainty_budget.csv", "activity_fields.csv",
     "dicom/rtdose.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm", "engines.csv", "engines_gamma.csv", "dose_rate_route.csv",
     *(name for engine in ENGINES for name in (f"dvh_{engine}.csv", f"difference_{engine}_Gy.nrrd", f"gamma_{engine}.nrrd")),

@@ -35,6 +35,7 @@ FILES = {
     "uncertainty_budget.csv": "what calibration, recovery, volume, fit, registration and Monte Carlo contribute per organ",
     "results.json": "the numbers of these tables for programs",
     "constraints.csv, bed.csv": "limits with pass or fail, biologically effective doses",
+    "beyond_image.csv": "activity outside the image, red marrow by blood samples, lungs by their shunt",
     "rbe_doses.csv": "RBE-weighted organ doses, Gy(RBE)",
     "cumulative_dose_Gy.nrrd": "dose of all cycles, Gy",
     "dose_rate_route.csv": "organ doses by fitted dose rates beside those by fitted activities",

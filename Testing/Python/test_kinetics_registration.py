@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, organ_table
 from SynthDoseLib.kinetics.registration import register, same_frame
-from SynthDoseLib.kinetics.registration_quality import checkerboard, dice, normalised_mutual_information
+from SynthDoseLib.kinetics.registration_quality import (
+    checkerboard,
+    dice,
+    normalised_mutual_information,
+    residual_displacement_mm,
+)
 from SynthDoseLib.kinetics.transforms import (
     SpatialTransform,
     from_to_parent,
@@ -190,6 +198,28 @@ def test_labels_are_carried_along():
     bent = SpatialTransform(np.eye(4), field, GRID)
     assert dice(moved_labels(moving, bent, GRID).labels > 0, expected > 0) == 1.0
     assert bent.jacobian(GRID)[20, 18, 20] == pytest.approx(1.0)
+
+
+def test_organs_that_scatter_between_scans_tell_how_far():
+    grid = VoxelGrid.from_spacing((40, 40, 40), (4.0, 4.0, 4.0))
+    k, j, i = np.indices(grid.shape)
+    ras = grid.to_ras(np.stack([i, j, k], axis=-1))
+    values = np.where(np.linalg.norm(ras - (30, 0, 0), axis=-1) < 22, 1, 0)
+    values[np.linalg.norm(ras - (-30, 0, 0), axis=-1) < 20] = 2
+    organs = LabelMap(grid, values, organ_table(["kidney_left", "kidney_right"]))
+    moves = np.array([(0.0, 0.0, 0.0), (3.0, -1.0, 2.0), (-2.0, 2.0, -3.0), (1.0, 0.0, 4.0)])
+    scans = []
+    for n, move in enumerate(moves):  # clearing, blurred, and elsewhere
+        place = np.asarray(move)
+        sharp = 8.0 * 0.5**n * sum(np.linalg.norm(ras - place - (x, 0, 0), axis=-1) < r for x, r in ((30, 22), (-30, 20))) + 0.1
+        scans.append(ImageVolume(grid, ndimage.gaussian_filter(sharp, 1.2).astype(np.float32), "NM", "Bq/ml"))
+    found = residual_displacement_mm(scans, organs)
+    assert found is not None
+    assert found[1] == 2
+    assert found[0] == pytest.approx(math.sqrt(moves.var(axis=0, ddof=1).mean()), rel=0.1)
+    assert residual_displacement_mm(scans[:1], organs) is None
+    flat = [ImageVolume(grid, np.ones(grid.shape, np.float32), "NM", "Bq/ml")] * 2
+    assert residual_displacement_mm(flat, organs) is None
 
 
 def test_a_stretch_has_its_jacobian():
