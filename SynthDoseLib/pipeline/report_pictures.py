@@ -32,6 +32,7 @@ PALETTE = (
 DARK, LIGHT = "#0c0f13", "#e8ecf0"
 PIXELS = 420
 PAGE_INCH = 11.2
+LOW_DOSE = 0.25  # of the highest dose of an organ; below it curves are squeezed to the axis
 
 _PLANES: dict[str, tuple[tuple[float, ...], tuple[float, ...], str, str]] = {
     # to the right on the page, downwards on the page, letters at the left and right, letters at the top and bottom
@@ -307,25 +308,33 @@ def activity_figure(tia_MBq_s: NDArray[np.float32], grid: VoxelGrid, shown: NDAr
 
 
 def dvh_figure(histograms: Sequence[DoseVolumeHistogram], colours: Mapping[str, tuple[str, str]] | None = None) -> Figure:
-    """Draw cumulative dose-volume histograms; bands are one standard uncertainty of the organ's dose, where known."""
+    """Draw cumulative dose-volume histograms; bands are one standard uncertainty of the organ's dose, where known.
+
+    Organs of low dose beside others of much higher dose get a panel of their own.
+    """
     colours = colours or organ_colours([h.organ for h in histograms])
-    figure = Figure(figsize=(8.6, 4.3), facecolor="white", layout="constrained")
+    ends = {h.organ: float(h.dose_at(0.002)) for h in histograms}
+    low = [h for h in histograms if ends[h.organ] < LOW_DOSE * max(ends.values())]
+    groups = [histograms] if len(low) < 2 else [[h for h in histograms if h not in low], low]
+    figure = Figure(figsize=(8.6 if len(groups) == 1 else PAGE_INCH, 4.3), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for histogram in histograms:
-        colour, style = colours.get(histogram.organ, ("#777777", "-"))
-        dose, fraction = histogram.curve(400)
-        axes.plot(dose, 100 * fraction, color=colour, linestyle=style, linewidth=1.6, label=pretty(histogram.organ))
-        shift = histogram.band_relative_sigma
-        if np.isfinite(shift):
-            axes.fill_betweenx(100 * fraction, dose * max(0.0, 1 - shift), dose * (1 + shift), color=colour, alpha=0.15, lw=0)
-    axes.set(xlabel="absorbed dose / Gy", ylabel="volume receiving at least this dose / %", ylim=(0, 101))
-    # a few hot voxels must not squeeze the curves: the axis ends where every organ has less than 0.2 % of its volume left
-    axes.set_xlim(left=0, right=1.03 * max((float(h.dose_at(0.002)) for h in histograms), default=1.0) or 1.0)
-    axes.grid(color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    for panel, (axes, group) in enumerate(zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True)):
+        for histogram in group:
+            colour, style = colours.get(histogram.organ, ("#777777", "-"))
+            dose, fraction = histogram.curve(400)
+            axes.plot(dose, 100 * fraction, color=colour, linestyle=style, linewidth=1.6, label=pretty(histogram.organ))
+            shift = histogram.band_relative_sigma
+            if np.isfinite(shift):
+                below, above = dose * max(0.0, 1 - shift), dose * (1 + shift)
+                axes.fill_betweenx(100 * fraction, below, above, color=colour, alpha=0.15, lw=0)
+        axes.set(xlabel="absorbed dose / Gy", ylim=(0, 101))
+        axes.set_ylabel("" if panel else "volume receiving at least this dose / %")
+        # a few hot voxels must not squeeze the curves: the axis ends where every organ has less than 0.2 % of its volume left
+        axes.set_xlim(left=0, right=1.03 * max((ends[h.organ] for h in group), default=1.0) or 1.0)
+        axes.grid(color="#e6e8eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8)
     return figure
 
 
