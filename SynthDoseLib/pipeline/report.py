@@ -353,7 +353,7 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
         body = c.labels.labels > 0 if c.labels is not None and c.labels.grid.matches(c.activity.grid) else None
         pictures.activity = address(draw.activity_figure(c.activity.tia_MBq_s, c.activity.grid, body))
     if curves:
-        pictures.dvh = address(draw.dvh_figure(curves, colours, {b.organ: b.relative_sigma for b in c.budgets}))
+        pictures.dvh = address(draw.dvh_figure(curves, colours))
     if c.engines:
         from .engine_picture import engines_figure
 

@@ -294,9 +294,10 @@ def test_segmentation_rows_tell_what_is_odd():
 
 def test_the_band_of_a_histogram_is_the_total_uncertainty_where_it_is_known():
     """A band is one shape per organ: its width at half volume is twice the stated share of the dose there."""
-    histogram = DoseVolumeHistogram("liver", 10.0, np.linspace(8.0, 12.0, 400), mean_sigma_Gy=0.05)
-    for known, relative in (({"liver": 0.2}, 0.2), ({}, 2 * 0.05 / 10)):
-        [band] = dvh_figure([histogram], relative_sigma=known).axes[0].collections
+    doses = np.linspace(8.0, 12.0, 400)
+    for known, relative in ((0.2, 0.2), (np.nan, 0.05 / 10)):
+        histogram = DoseVolumeHistogram("liver", 10.0, doses, mean_sigma_Gy=0.05, total_relative_sigma=known)
+        [band] = dvh_figure([histogram]).axes[0].collections
         corners = band.get_paths()[0].vertices
         near = corners[np.abs(corners[:, 1] - 50) < 1.5]
         assert np.ptp(near[:, 0]) == pytest.approx(2 * relative * 10.0, rel=0.08, abs=0.15)
