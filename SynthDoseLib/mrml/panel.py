@@ -35,8 +35,9 @@ def showTable(view: Any, table: Any) -> None:
 class JobLogic(ScriptedLoadableModuleLogic):
     """Runs a verb of the command line in the background; no widgets.
 
-    A subclass has ``problem(parameters)``, which says what keeps a run from starting, ``prepare(parameters)``, which writes
-    the inputs and returns the verb with its arguments, and ``loadResults(parameters)``, which adds the results to the scene.
+    A subclass has ``problem(parameters)``, which says what keeps a run from starting, ``prepare(parameters, folder)``, which
+    writes the inputs and returns the verb with its arguments, and ``loadResults(parameters)``, which adds the results to the
+    scene. A panel with more than one thing to run tells them apart by `task`, "" for the run button's.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.command = command or verbCommand
         self.installer = installer or ensurePackages
+        self.task = ""
         self._job: BackgroundRun | None = None
         self._lines: tuple[str, ...] = ()
 
@@ -72,12 +74,16 @@ class JobLogic(ScriptedLoadableModuleLogic):
         """Add the results of the last run to the scene; return notes for the user."""
         raise NotImplementedError
 
+    def done(self) -> str:
+        """What to say when the results are there."""
+        return str(_("Finished. Results are in the panel, the slice views and the Data module."))
+
     def requirements(self) -> Path:
         """File with the packages that the command line needs."""
         return Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / "requirements.txt"
 
     def start(self, parameters: Any) -> bool:
-        """Start a run in the background; False if packages are missing and the user did not want them."""
+        """Start `task` in the background; False if packages are missing and the user did not want them."""
         if self.running:
             raise RuntimeError(_("A calculation is running already."))
         if problem := self.problem(parameters):
@@ -239,6 +245,11 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return None
 
     def onRun(self) -> None:
+        self.runTask("")
+
+    def runTask(self, task: str) -> None:
+        """Start one of the things that the panel can run."""
+        self.logic.task = task
         self.ui.runButton.enabled = False
         self.ui.logEdit.setPlainText("")
         self.showProgress(0)
@@ -286,4 +297,4 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if notes is not None:
             self.ui.logEdit.appendPlainText("\n".join(notes))
             self.showProgress(1)
-            self.showStatus(_("Finished. Results are in the panel, the slice views and the Data module."))
+            self.showStatus(self.logic.done())

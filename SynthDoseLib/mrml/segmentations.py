@@ -62,6 +62,7 @@ def segmentationNodeFromLabelMap(labels: LabelMap, name: str = "Organs", scene: 
     nk, nj, ni = labels.grid.shape
     image.SetDimensions(ni, nj, nk)
     image.SetImageToWorldMatrix(vtkFromMatrix(labels.grid.ijk_to_ras))
+    _setReferenceGeometry(segmentation, labels.grid)
     largest = max((organ.index for organ in labels.organs), default=0)
     # Slicer keeps segments as 8-bit if it can; numpy views of read-only arrays are copied by deep=True
     values = labels.labels.astype(np.uint8 if largest < 256 else np.int16)
@@ -154,6 +155,34 @@ def labelMapFromSegmentationNode(node: Any, reference: Any) -> LabelMap:
     return LabelMap(grid, values, tuple(organs.values()), tuple(notes))
 
 
+def gridOfSegmentation(node: Any) -> VoxelGrid:
+    """Return the grid that a segmentation was drawn on: its reference geometry, in world RAS.
+
+    Raises
+    ------
+    SynthDoseError
+        If it has none, as after an import of surfaces.
+    """
+    segmentation = node.GetSegmentation()
+    text = segmentation.DetermineCommonLabelmapGeometry(slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, None)
+    image = slicer.vtkOrientedImageData()
+    if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False) or image.IsEmpty():
+        raise SynthDoseError(
+            f"The segmentation '{node.GetName()}' has no geometry of an image. Choose the image it belongs to, or set its "
+            "source geometry in the Segmentations module."
+        )
+    extent = image.GetExtent()
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    ijk_to_ras = worldMatrix(node) @ matrixFromVtk(matrix)
+    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ np.array([extent[0], extent[2], extent[4]], dtype=np.float64)
+    shape = (extent[5] - extent[4] + 1, extent[3] - extent[2] + 1, extent[1] - extent[0] + 1)
+    if np.linalg.det(ijk_to_ras[:3, :3]) < 0:
+        ijk_to_ras[:3, 3] += ijk_to_ras[:3, 2] * (shape[0] - 1)
+        ijk_to_ras[:3, 2] *= -1
+    return VoxelGrid(shape, ijk_to_ras)
+
+
 def _organs(segmentation: Any, ids: tuple[str, ...]) -> dict[str, Organ]:
     organs: dict[str, Organ] = {}
     taken: set[str] = set()
@@ -171,14 +200,18 @@ def _organs(segmentation: Any, ids: tuple[str, ...]) -> dict[str, Organ]:
     return organs
 
 
-def _voxelise(segmentation: Any, representation: str, grid: VoxelGrid, name: str) -> None:
-    # voxels made earlier for display may be coarser than the reference
-    segmentation.RemoveRepresentation(representation)
+def _setReferenceGeometry(segmentation: Any, grid: VoxelGrid) -> None:
     nk, nj, ni = grid.shape
     geometry = slicer.vtkSegmentationConverter.SerializeImageGeometry(
         vtkFromMatrix(grid.ijk_to_ras), (0, ni - 1, 0, nj - 1, 0, nk - 1)
     )
     segmentation.SetConversionParameter(slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName(), geometry)
+
+
+def _voxelise(segmentation: Any, representation: str, grid: VoxelGrid, name: str) -> None:
+    # voxels made earlier for display may be coarser than the reference
+    segmentation.RemoveRepresentation(representation)
+    _setReferenceGeometry(segmentation, grid)
     if not segmentation.CreateRepresentation(representation):
         raise SynthDoseError(
             f"The segmentation '{name}' ({segmentation.GetSourceRepresentationName()}) cannot be turned into voxels. "

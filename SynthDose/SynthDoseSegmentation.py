@@ -1,0 +1,303 @@
+"""Organs of a CT or MR by a MONAI bundle, with their uncertainty, and two segmentations compared."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import qt
+import slicer
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+
+_HERE = pathlib.Path(__file__).resolve().parent
+if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
+    sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
+
+from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+
+NETWORK, TISSUES = "MONAI bundle", "tissues by HU"
+
+
+class SynthDoseSegmentation(ScriptedLoadableModule):
+    """What the application shows about the module."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "SynthDose Segmentation"
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SynthDose developers"]
+        self.parent.helpText = _(
+            "Organs of a CT or MR by a MONAI bundle (shipped, a folder, or from the Model Zoo), with the uncertainty of their "
+            "volumes, and two segmentations compared. Research software, not for clinical use."
+        )
+        self.parent.acknowledgementText = _("MONAI: Cardoso et al., arXiv:2211.02701.")
+
+
+@parameterNodeWrapper
+class SynthDoseSegmentationParameterNode:
+    """Everything that the panel knows; saved with the scene."""
+
+    image: vtkMRMLScalarVolumeNode
+    modality: Annotated[str, Choice(["CT", "MR"])] = "CT"
+    method: Annotated[str, Choice([NETWORK, TISSUES])] = NETWORK
+    bundle: str = ""
+    download: bool = False
+    trusted: bool = False
+    organs: str = ""
+    device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
+    inferences: Annotated[int, WithinRange(0, 100)] = 0
+    clean: bool = True
+    memoryGB: Annotated[float, WithinRange(0, 10000)] = 0.0
+    previewMm: Annotated[float, WithinRange(2, 20)] = 6.0
+    outputFolder: pathlib.Path
+    segmentation: vtkMRMLSegmentationNode
+    entropyVolume: vtkMRMLScalarVolumeNode
+    volumeTable: vtkMRMLTableNode
+    reference: vtkMRMLSegmentationNode
+    comparisonTable: vtkMRMLTableNode
+
+
+class SynthDoseSegmentationWidget(JobPanel):
+    """The panel: choices, progress, results, comparison."""
+
+    def makeLogic(self) -> SynthDoseSegmentationLogic:
+        return SynthDoseSegmentationLogic()
+
+    def setDefaults(self, parameters: Any) -> None:
+        if not parameters.bundle:
+            parameters.bundle = next(iter(self.logic.bundlesAtHand()), "")
+
+    def buttons(self) -> dict[str, Any]:
+        return {
+            "bundlesButton": self.onBundles,
+            "browseButton": self.onBrowse,
+            "aboutButton": lambda: self.runTask("about"),
+            "previewButton": lambda: self.runTask("preview"),
+            "compareButton": lambda: self.runTask("compare"),
+            "showEntropyButton": self.onShowEntropy,
+        }
+
+    def updateButtons(self, parameters: Any) -> None:
+        p, ui = parameters, self.ui
+        idle = p is not None and not self.logic.running
+        network = p is not None and p.method == NETWORK
+        for name in ("bundleEdit", "bundlesButton", "browseButton", "downloadCheckBox", "trustCheckBox", "uncertaintySpinBox"):
+            getattr(ui, name).enabled = network
+        ui.aboutButton.enabled = idle and network and bool(p.bundle)
+        ui.previewButton.enabled = idle and not self.logic.problem(p)
+        ui.compareButton.enabled = idle and not self.logic.comparisonProblem(p)
+        ui.compareButton.toolTip = (self.logic.comparisonProblem(p) if p is not None else "") or _(
+            "Dice, 95 % Hausdorff distance, surface Dice and volumes per organ"
+        )
+        ui.showEntropyButton.enabled = p is not None and p.entropyVolume is not None
+        showTable(ui.volumeTableView, p.volumeTable if p is not None else None)
+        showTable(ui.comparisonTableView, p.comparisonTable if p is not None else None)
+
+    def onBundles(self) -> None:
+        names = list(self.logic.bundlesAtHand())
+        found = qt.QInputDialog.getItem(
+            slicer.util.mainWindow(), _("Bundles on this computer"), _("Shipped or downloaded:"), names, 0, False
+        )
+        if found:
+            self._parameterNode.bundle = found
+
+    def onBrowse(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of a MONAI bundle"))
+        if folder:
+            self._parameterNode.bundle = folder
+
+    def onShowEntropy(self) -> None:
+        self.logic.showEntropy(self._parameterNode)
+
+
+class SynthDoseSegmentationLogic(JobLogic):
+    """Nodes to files, ``synthdose segment``, ``bundle`` or ``compare`` in the background, results to nodes; no widgets."""
+
+    def __init__(self, command: Any = None, installer: Any = None) -> None:
+        JobLogic.__init__(self, command, installer)
+        self._folder: pathlib.Path | None = None
+
+    def getParameterNode(self) -> SynthDoseSegmentationParameterNode:
+        return SynthDoseSegmentationParameterNode(super().getParameterNode())
+
+    def bundlesAtHand(self) -> tuple[str, ...]:
+        """Names of the bundles on this computer: shipped ones, then downloaded ones."""
+        from SynthDoseLib.segmentation import bundle_store, shipped_bundles
+
+        store = bundle_store()
+        kept = sorted(path.name for path in store.iterdir() if (path / "configs").is_dir()) if store.is_dir() else []
+        return (*shipped_bundles(), *kept)
+
+    def problem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
+        """What keeps a segmentation from starting, "" if nothing."""
+        p = parameters
+        if p.image is None:
+            return _("Choose the image")
+        if p.method == NETWORK and not p.bundle.strip():
+            return _("Name a bundle")
+        if p.method == TISSUES and p.modality != "CT":
+            return _("Tissues by HU need a CT")
+        return ""
+
+    def comparisonProblem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
+        """What keeps a comparison from starting, "" if nothing."""
+        if parameters.segmentation is None or parameters.reference is None:
+            return _("Choose two segmentations")
+        return _("Choose two different segmentations") if parameters.segmentation is parameters.reference else ""
+
+    def start(self, parameters: SynthDoseSegmentationParameterNode) -> bool:
+        """Start the task; a comparison or a description of a bundle needs no image."""
+        if self.task == "compare" and (problem := self.comparisonProblem(parameters)):
+            raise ValueError(problem)
+        return JobLogic.start(self, parameters)
+
+    def prepare(self, parameters: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
+        """Write the inputs of the task."""
+        if self.task == "about":
+            folder.mkdir(parents=True)
+            return ["bundle", parameters.bundle.strip()]
+        if self.task == "compare":
+            return self._prepareComparison(parameters, folder)
+        return self._prepareSegmentation(parameters, folder)
+
+    def _prepareSegmentation(self, p: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
+        from SynthDoseLib.core import ImageVolume, resample_mean
+        from SynthDoseLib.mrml import imageFromVolumeNode, saveImage
+        from SynthDoseLib.mrml.forms import namesFromText
+
+        image = imageFromVolumeNode(p.image, modality=p.modality, unit="HU" if p.modality == "CT" else "")
+        if self.task == "preview":
+            grid = image.grid.with_spacing(tuple(max(p.previewMm, size) for size in image.grid.spacing_mm))
+            values = resample_mean(image.values, image.grid, grid, fill=float(image.values.min()))
+            image = ImageVolume(grid, values, modality=image.modality, unit=image.unit)
+        folder.mkdir(parents=True)
+        saveImage(image, folder / "image.nrrd")
+        self._folder = folder
+        arguments = ["segment", str(folder / "image.nrrd"), "--modality", p.modality, "--device", p.device]
+        if p.method == NETWORK:
+            arguments += ["--bundle", p.bundle.strip()]
+            if p.download:
+                arguments.append("--download")
+            if p.trusted:
+                arguments.append("--trust-bundle")
+            if p.inferences and self.task != "preview":
+                arguments += ["--uncertainty", str(p.inferences)]
+            if p.memoryGB > 0:
+                arguments += ["--memory", f"{p.memoryGB:g}"]
+            if not p.clean:
+                arguments.append("--raw")
+        if organs := namesFromText(p.organs):
+            arguments += ["--organs", *organs]
+        return [*arguments, "--out", str(folder / "labels.seg.nrrd")]
+
+    def _prepareComparison(self, p: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
+        from SynthDoseLib.io import write_segmentation
+        from SynthDoseLib.mrml import labelMapFromSegmentationNode
+        from SynthDoseLib.mrml.segmentations import gridOfSegmentation
+
+        grid = gridOfSegmentation(p.reference)
+        labels = [labelMapFromSegmentationNode(node, grid) for node in (p.segmentation, p.reference)]
+        folder.mkdir(parents=True)
+        for name, values in zip(("segmentation", "reference"), labels, strict=True):
+            write_segmentation(folder / f"{name}.seg.nrrd", values)
+        self._folder = folder
+        files = [str(folder / f"{name}.seg.nrrd") for name in ("segmentation", "reference")]
+        return ["compare", *files, "--out", str(folder / "comparison")]
+
+    def loadResults(self, parameters: SynthDoseSegmentationParameterNode) -> Sequence[str]:
+        """Add what the task has made to the scene; return notes for the user."""
+        if self.task == "about":
+            return ()
+        return self._loadComparison(parameters) if self.task == "compare" else self._loadSegmentation(parameters)
+
+    def done(self) -> str:
+        """What to say when the results are there."""
+        return _("The bundle is described in the log.") if self.task == "about" else JobLogic.done(self)
+
+    def _loadSegmentation(self, p: SynthDoseSegmentationParameterNode) -> Sequence[str]:
+        from SynthDoseLib.core import ImageVolume
+        from SynthDoseLib.io import read_labels, read_volume
+        from SynthDoseLib.mrml import segmentationNodeFromLabelMap, tableNodeFromCsv, volumeNodeFromImage
+
+        scene, folder = slicer.mrmlScene, self._folder
+        name = p.image.GetName() if p.image is not None else "Image"
+        kind = "preview" if self.task == "preview" else "organs"
+        labels = read_labels(folder / "labels.seg.nrrd")
+        node = segmentationNodeFromLabelMap(labels, scene.GenerateUniqueName(f"{name} {kind}"), scene)
+        if p.image is not None:
+            node.SetReferenceImageGeometryParameterFromVolumeNode(p.image)
+        node.SetAttribute("SynthDose.bundle", p.bundle if p.method == NETWORK else TISSUES)
+        entropy = table = None
+        if (folder / "labels.entropy.nrrd").is_file():
+            values, grid, unit = read_volume(folder / "labels.entropy.nrrd")
+            entropy = volumeNodeFromImage(ImageVolume(grid, values, unit=unit), f"{node.GetName()} entropy (nat)", scene)
+            node.SetNodeReferenceID("SynthDose.entropyVolume", entropy.GetID())
+        if (folder / "labels.volumes.csv").is_file():
+            table = tableNodeFromCsv(folder / "labels.volumes.csv", f"{node.GetName()} volumes", scene)
+        with slicer.util.NodeModify(p.parameterNode):
+            p.segmentation, p.entropyVolume = node, entropy
+            p.volumeTable = table or self._volumes(labels, node.GetName())
+        if p.image is not None:
+            slicer.util.setSliceViewerLayers(background=p.image, fit=True)
+        return labels.notes
+
+    def _volumes(self, labels: Any, name: str) -> Any:
+        """Table of organs and volumes, ml."""
+        import vtk
+
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{name} volumes")
+        organs, volumes = vtk.vtkStringArray(), vtk.vtkDoubleArray()
+        organs.SetName("organ")
+        volumes.SetName("volume_ml")
+        for organ, count in labels.voxel_counts().items():
+            organs.InsertNextValue(organ)
+            volumes.InsertNextValue(count * labels.grid.voxel_volume_ml)
+        table.AddColumn(organs)
+        table.AddColumn(volumes)
+        table.SetLocked(True)
+        return table
+
+    def _loadComparison(self, p: SynthDoseSegmentationParameterNode) -> Sequence[str]:
+        from SynthDoseLib.mrml import tableNodeFromCsv
+
+        names = " and ".join(node.GetName() for node in (p.segmentation, p.reference) if node is not None)
+        p.comparisonTable = tableNodeFromCsv(self._folder / "comparison" / "comparison.csv", f"Comparison of {names}")
+        return ()
+
+    def showEntropy(self, parameters: SynthDoseSegmentationParameterNode) -> None:
+        """Show the entropy over the image in the slice views."""
+        slicer.util.setSliceViewerLayers(
+            background=parameters.image, foreground=parameters.entropyVolume, foregroundOpacity=0.5
+        )
+
+
+class SynthDoseSegmentationTest(ScriptedLoadableModuleTest):
+    """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def test_theCommandFollowsTheParameters(self) -> None:
+        import tempfile
+
+        import numpy as np
+
+        logic = SynthDoseSegmentationLogic()
+        parameters = logic.getParameterNode()
+        assert logic.problem(parameters) == "Choose the image"
+        parameters.image = slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.int16), name="CT")
+        parameters.bundle, parameters.organs, parameters.inferences = "my_bundle", "liver, spleen", 5
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = logic.prepare(parameters, pathlib.Path(folder) / "job")
+            assert (pathlib.Path(folder) / "job" / "image.nrrd").is_file()
+        assert arguments[0] == "segment"
+        assert arguments[arguments.index("--bundle") + 1] == "my_bundle"
+        assert arguments[arguments.index("--uncertainty") + 1] == "5"
+        assert arguments[arguments.index("--organs") + 1 : arguments.index("--organs") + 3] == ["liver", "spleen"]
