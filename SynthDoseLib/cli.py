@@ -217,6 +217,27 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same case")
     simulate.add_argument("--preview", type=float, metavar="SECONDS", help="write the dose so far to DIR about so often")
 
+    radiomics = _verb(
+        verbs,
+        "radiomics",
+        "Image features per organ, by pyradiomics.",
+        "synthdose radiomics ct/ labels.seg.nrrd --log-sigma 2 4 --out features.csv",
+        _radiomics,
+    )
+    radiomics.add_argument("image", type=Path, nargs="?", help="CT, MR, PET or dose: DICOM folder, NRRD, NIfTI")
+    radiomics.add_argument("segmentation", type=Path, nargs="?", help="label map, SEG, RTSTRUCT or Slicer segmentation")
+    radiomics.add_argument("--labels", default="", help="label table: totalsegmentator, monai-wholebody, or a CSV file")
+    radiomics.add_argument("--modality", default="", help="CT, MR, PT ..., for formats that do not say")
+    radiomics.add_argument("--organs", nargs="*", default=(), help="only these")
+    radiomics.add_argument("--parameters", type=Path, help="parameter file of pyradiomics, in place of the options below")
+    radiomics.add_argument("--bin-width", type=float, help="of grey levels; 25 HU for a CT, 32 levels otherwise")
+    radiomics.add_argument("--bin-count", type=int, default=32, help="grey levels, if no width is given (default 32)")
+    radiomics.add_argument("--voxel", type=float, default=3.0, metavar="MM", help="cubic voxels, 0: the image's (default 3)")
+    radiomics.add_argument("--log-sigma", type=float, nargs="*", default=(), metavar="MM", help="Laplacian of Gaussian filters")
+    radiomics.add_argument("--wavelet", action="store_true", help="wavelet decompositions as well")
+    radiomics.add_argument("--ibsi", action="store_true", help="only check the installed pyradiomics against IBSI's phantom")
+    radiomics.add_argument("--out", type=Path, help=".csv to write; how it was made goes into a .json beside it")
+
     kernel = _verb(
         verbs,
         "kernel",
@@ -367,6 +388,40 @@ def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
 
     run_case(arguments.case, arguments.out, progress, resume=arguments.resume, preview_seconds=arguments.preview)
     _say((arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def _radiomics(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.radiomics_file import ibsi_report, radiomics_file
+
+    if arguments.ibsi:
+        text, agrees = ibsi_report(arguments.out)
+        _say(text)
+        return 0 if agrees else FAILURE
+    if arguments.image is None or arguments.segmentation is None or arguments.out is None:
+        raise SynthDoseError("'synthdose radiomics' needs an image, its segmentation, and --out FILE.csv (or --ibsi alone).")
+    from .pipeline.plan import ImagePlan
+    from .radiomics import RadiomicsSettings
+
+    settings = RadiomicsSettings(
+        bin_width=arguments.bin_width,
+        bin_count=arguments.bin_count,
+        spacing_mm=arguments.voxel or None,
+        log_sigma_mm=tuple(arguments.log_sigma),
+        wavelet=arguments.wavelet,
+    )
+    _say(
+        radiomics_file(
+            ImagePlan(arguments.image, modality=arguments.modality),
+            arguments.segmentation,
+            arguments.out,
+            settings=settings,
+            parameters=arguments.parameters,
+            table=arguments.labels,
+            organs=tuple(arguments.organs),
+            progress=progress,
+        )
+    )
     return 0
 
 

@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -29,6 +29,7 @@ from ..core import (
 )
 
 CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
+_WAVELET_VOXELS = 8  # reach of a level of coif1, with room to spare
 NOT_ORGANS = frozenset({"rest_of_body", "body"})
 INSTALL = (
     "pip install numpy setuptools wheel versioneer cython, then pip install --no-build-isolation pyradiomics==3.0.1 "
@@ -56,6 +57,10 @@ class RadiomicsSettings:
     maximum_surface_voxels : int
         Organs with more voxels at their surface (a whole skeleton) get no shape features, whose diameters compare all pairs
         of surface points and would take minutes; they are named in the notes.
+    log_sigma_mm : tuple of float
+        Widths of Laplacian of Gaussian filters, mm: features of each filtered image as well, but for shape.
+    wavelet : bool
+        Features of the eight decompositions by the wavelet coif1 as well.
     """
 
     bin_width: float | None = None
@@ -64,6 +69,8 @@ class RadiomicsSettings:
     classes: tuple[str, ...] = CLASSES
     minimum_voxels: int = 16
     maximum_surface_voxels: int = 20_000
+    log_sigma_mm: tuple[float, ...] = ()
+    wavelet: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.classes) - set(CLASSES))
@@ -75,6 +82,13 @@ class RadiomicsSettings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise SynthDoseError(f"{name} has to be a number above 0; found {value}.")
+        if any(not (math.isfinite(sigma) and sigma > 0) for sigma in self.log_sigma_mm):
+            raise SynthDoseError(f"log_sigma_mm has to hold numbers above 0; found {list(self.log_sigma_mm)}.")
+
+    @property
+    def margin_mm(self) -> float:
+        """How far around an organ filters look, mm; voxels of the neighbourhood come on top."""
+        return 4.0 * max(self.log_sigma_mm, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class FeatureRow:
     image: str
     feature: str
     value: float
+    filter: str = "original"
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,7 @@ def extract_features(
     van Griethuysen et al., Cancer Res. 77 (2017) e104-e107; Zwanenburg et al., Radiology 295 (2020) 328-338.
     """
     settings = settings or RadiomicsSettings()
-    radiomics = _load()
+    radiomics = load_pyradiomics()
     if not image.grid.matches(labels.grid):
         raise SynthDoseError("Image and label map are on different grids. Resample the labels to the grid of the image first.")
     names = [o.name for o in labels.organs if o.name not in NOT_ORGANS] if organs is None else list(organs)
@@ -153,8 +168,12 @@ def extract_features(
     skipped: list[str] = []
     shapeless: list[str] = []
     title = image.modality or image.unit or "image"
-    with _quiet(radiomics):
+    with quiet_pyradiomics(radiomics):
         extractor = radiomics.featureextractor.RadiomicsFeatureExtractor(additionalInfo=False, label=1, **bins)
+        if settings.log_sigma_mm:
+            extractor.enableImageTypeByName("LoG", customArgs={"sigma": list(settings.log_sigma_mm)})
+        if settings.wavelet:
+            extractor.enableImageTypeByName("Wavelet")
         for number, name in enumerate(names):
             progress(ProgressReport("radiomics", number / max(1, len(names)), None, name))
             index = labels.organ(name).index
@@ -162,7 +181,7 @@ def extract_features(
             try:
                 if box is None:
                     raise ValueError("empty")
-                values, mask, spacing = _neighbourhood(image, labels, index, box, settings.spacing_mm)
+                values, mask, spacing = _neighbourhood(image, labels, index, box, settings)
                 families = settings.classes
                 if "shape" in families and _surface(mask) > settings.maximum_surface_voxels:
                     families = tuple(family for family in families if family != "shape")
@@ -171,7 +190,7 @@ def extract_features(
             except ValueError as error:  # how pyradiomics refuses a region
                 skipped.append(f"{name} ({str(error).splitlines()[0]})")
                 continue
-            rows += [FeatureRow(name, title, feature, value) for feature, value in found.items()]
+            rows += [FeatureRow(name, title, feature, value, filtered) for (filtered, feature), value in found.items()]
     progress(ProgressReport("radiomics", 1.0))
     notes = [_describe(bins, settings, image, radiomics.__version__)]
     if shapeless:
@@ -182,15 +201,16 @@ def extract_features(
 
 
 def write_features_csv(path: str | os.PathLike[str], table: FeatureTable | Iterable[FeatureRow]) -> None:
-    """Write rows ``organ,image,feature,value``."""
+    """Write rows ``organ,image,feature,value,filter``."""
     rows = table.rows if isinstance(table, FeatureTable) else table
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["organ", "image", "feature", "value"])
-        writer.writerows([row.organ, row.image, row.feature, f"{row.value:.8g}"] for row in rows)
+        writer.writerow(["organ", "image", "feature", "value", "filter"])
+        writer.writerows([row.organ, row.image, row.feature, f"{row.value:.8g}", row.filter] for row in rows)
 
 
-def _load() -> ModuleType:
+def load_pyradiomics() -> ModuleType:
+    """Import pyradiomics, or say how to get it."""
     try:
         import radiomics
         import radiomics.featureextractor
@@ -200,7 +220,7 @@ def _load() -> ModuleType:
 
 
 @contextmanager
-def _quiet(radiomics: ModuleType) -> Iterator[None]:
+def quiet_pyradiomics(radiomics: ModuleType) -> Iterator[None]:
     """Keep pyradiomics from writing to stderr, and numpy from warning of undefined features, which are left out."""
     logger = logging.getLogger("radiomics")
     level, propagate = logger.level, logger.propagate
@@ -226,8 +246,8 @@ def _features(
     mask: NDArray[np.bool_],
     spacing_mm: tuple[float, float, float],
     minimum_voxels: int,
-) -> dict[str, float]:
-    """Features by name; `ValueError` says why there are none."""
+) -> dict[tuple[str, str], float]:
+    """Features by filter and name; `ValueError` says why there are none."""
     import SimpleITK
 
     voxels = int(np.count_nonzero(mask))
@@ -241,17 +261,29 @@ def _features(
         picture = SimpleITK.GetImageFromArray(array)
         picture.SetSpacing(spacing_mm)
         pictures.append(picture)
-    found = extractor.execute(*pictures)
-    numbers = {str(key).removeprefix("original_"): float(np.asarray(value)) for key, value in found.items()}
+    return finite_features(extractor.execute(*pictures))
+
+
+def finite_features(found: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """Split the names of pyradiomics into filter and feature; values that are no finite numbers are left out."""
+    numbers = {}
+    for key, value in found.items():
+        filtered, _, feature = str(key).partition("_")
+        if feature and filtered != "diagnostics" and np.ndim(value) == 0:
+            numbers[filtered, feature] = float(np.asarray(value))
     return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 
 def _neighbourhood(
-    image: ImageVolume, labels: LabelMap, index: int, box: tuple[slice, ...], spacing_mm: float | None
+    image: ImageVolume, labels: LabelMap, index: int, box: tuple[slice, ...], settings: RadiomicsSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
     """Cut out an organ with a margin and bring it to cubic voxels; an organ's voxel is one that is at least half filled."""
-    lower = [max(0, s.start - 2) for s in box]
-    upper = [min(n, s.stop + 2) for s, n in zip(box, labels.grid.shape, strict=True)]
+    spacing_mm = settings.spacing_mm
+    sizes = np.maximum(image.grid.spacing_mm, spacing_mm or 0.0)[::-1]
+    near = (_WAVELET_VOXELS if settings.wavelet else 2) * np.maximum(1.0, sizes / image.grid.spacing_mm[::-1])
+    margins = np.ceil(near + settings.margin_mm / np.asarray(image.grid.spacing_mm[::-1])).astype(int)
+    lower = [max(0, s.start - m) for s, m in zip(box, margins, strict=True)]
+    upper = [min(n, s.stop + m) for s, n, m in zip(box, labels.grid.shape, margins, strict=True)]
     region = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
     values, inside = image.values[region], labels.labels[region] == index
     grid = image.grid.crop((lower[0], lower[1], lower[2]), (inside.shape[0], inside.shape[1], inside.shape[2]))
@@ -266,4 +298,7 @@ def _neighbourhood(
 def _describe(bins: dict[str, float], settings: RadiomicsSettings, image: ImageVolume, version: str) -> str:
     grey = f"grey levels {bins['binWidth']:g} {image.unit} wide" if "binWidth" in bins else f"{bins['binCount']:g} grey levels"
     voxels = f"cubic voxels of {settings.spacing_mm:g} mm" if settings.spacing_mm else "the image's own voxels"
-    return f"Features ({', '.join(settings.classes)}) by pyradiomics {version.lstrip('v')}, {grey}, {voxels}, no filter."
+    filters = [f"Laplacian of Gaussian {sigma:g} mm" for sigma in settings.log_sigma_mm]
+    filters += ["wavelet coif1"] if settings.wavelet else []
+    filtered = f"filters: {', '.join(filters)}" if filters else "no filter"
+    return f"Features ({', '.join(settings.classes)}) by pyradiomics {version.lstrip('v')}, {grey}, {voxels}, {filtered}."

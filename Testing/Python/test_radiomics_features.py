@@ -160,7 +160,7 @@ def test_a_cancelled_extraction_stops(tmp_path):
     write_features_csv(tmp_path / "radiomics.csv", extract_features(image, labels, settings=settings))
     with open(tmp_path / "radiomics.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["organ", "image", "feature", "value"]
+    assert list(rows[0]) == ["organ", "image", "feature", "value", "filter"]
     assert len(rows) == 18
 
 

@@ -1,0 +1,105 @@
+"""Radiomics from file to file, and the check against IBSI's reference values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core import Progress, SynthDoseError, computer, sha256_of, silent, versions
+from ..io import read_labels, write_csv
+from ..radiomics import (
+    IbsiRow,
+    RadiomicsSettings,
+    check_ibsi,
+    extract_features,
+    extract_with_parameters,
+    read_parameters,
+    write_features_csv,
+)
+from .plan import ImagePlan
+from .run_folder import write_json
+from .stations import read_any_image, report_stage
+
+
+def radiomics_file(
+    image: ImagePlan,
+    segmentation: Path,
+    out: Path,
+    *,
+    settings: RadiomicsSettings | None = None,
+    parameters: Path | None = None,
+    table: str = "",
+    organs: Sequence[str] = (),
+    progress: Progress = silent,
+) -> str:
+    """Extract the features of an image's organs and write them, with a ``.json`` of how they were made beside the table.
+
+    Parameters
+    ----------
+    image : ImagePlan
+        CT, MR, PET, or a dose map.
+    segmentation : path
+        Label map, SEG, RTSTRUCT or Slicer segmentation; brought to the grid of the image.
+    out : path
+        ``.csv`` to write: ``organ,image,feature,value,filter``.
+    settings : RadiomicsSettings, optional
+    parameters : path, optional
+        Parameter file of pyradiomics, in place of `settings`.
+    table : str
+        Label table of a label map without names.
+    organs : sequence of str
+        All if empty.
+
+    Returns
+    -------
+    str
+        What was extracted and how, for people.
+
+    Raises
+    ------
+    SynthDoseError
+        If an input is not usable; nothing is written.
+    MissingPackageError
+        If pyradiomics is not installed.
+    """
+    if out.suffix != ".csv":
+        raise SynthDoseError(f"--out has to end with .csv; found {out.name}.")
+    if not out.absolute().parent.is_dir():
+        raise SynthDoseError(f"The folder {out.absolute().parent} does not exist. Make it first.")
+    given = read_parameters(parameters) if parameters is not None else None
+    report_stage(progress, "read", 0.0)
+    volume = read_any_image(image)
+    labels = read_labels(segmentation, table=table or None, reference=volume.grid)
+    chosen = organs or None
+    if given is not None:
+        features = extract_with_parameters(volume, labels, given, organs=chosen, progress=progress)
+    else:
+        features = extract_features(volume, labels, organs=chosen, settings=settings, progress=progress)
+    if not features.rows:
+        raise SynthDoseError(f"There is no organ with features. {' '.join(features.notes)}")
+    write_features_csv(out, features)
+    record = {
+        "schema": 1,
+        "image": image.path.name,
+        "segmentation": segmentation.name,
+        "sha256": {file.name: sha256_of(file) for file in (image.path, segmentation) if file.is_file()},
+        "settings": given if given is not None else dataclasses.asdict(settings or RadiomicsSettings()),
+        "versions": versions(),
+        "computer": computer(),
+        "notes": [*labels.notes, *features.notes],
+    }
+    write_json(out.with_suffix(".json"), record)
+    found = sorted({row.organ for row in features.rows})
+    return "\n".join([f"{len(features.rows)} features of {len(found)} organs: {', '.join(found)}.", *features.notes])
+
+
+def ibsi_report(out: Path | None = None) -> tuple[str, bool]:
+    """Features of IBSI's digital phantom beside their reference values, and whether all agree; also as a table to `out`."""
+    rows = check_ibsi()
+    if out is not None:
+        write_csv(out, [field.name for field in dataclasses.fields(IbsiRow)], [dataclasses.astuple(row) for row in rows])
+    wrong = [row for row in rows if not row.agrees]
+    lines = [f"{len(rows) - len(wrong)} of {len(rows)} features of IBSI's digital phantom agree with the reference values."]
+    lines += [f"  {row.ibsi} ({row.pyradiomics}): {row.value:.4g}, expected {row.reference:g}" for row in wrong]
+    return "\n".join(lines), not wrong
