@@ -230,9 +230,14 @@ def build_parser() -> argparse.ArgumentParser:
     radiomics.add_argument("--modality", default="", help="CT, MR, PT ..., for formats that do not say")
     radiomics.add_argument("--organs", nargs="*", default=(), help="only these")
     radiomics.add_argument("--parameters", type=Path, help="parameter file of pyradiomics, in place of the options below")
-    radiomics.add_argument("--bin-width", type=float, help="of grey levels; 25 HU for a CT, 32 levels otherwise")
-    radiomics.add_argument("--bin-count", type=int, default=32, help="grey levels, if no width is given (default 32)")
-    radiomics.add_argument("--voxel", type=float, default=3.0, metavar="MM", help="cubic voxels, 0: the image's (default 3)")
+    radiomics.add_argument("--bin-width", type=float, help="of grey levels (default: 25 HU for a CT, else 32 levels)")
+    radiomics.add_argument("--bin-count", type=int, help="number of grey levels, if no width is given")
+    radiomics.add_argument(
+        "--voxel", type=float, nargs="+", default=(3.0,), metavar="MM", help="one edge, or i j k; 0: the image's (default 3)"
+    )
+    radiomics.add_argument("--ibsi-interpolation", action="store_true", help="linear, as IBSI asks, in place of averaging")
+    radiomics.add_argument("--resegment", type=float, nargs=2, metavar=("LOW", "HIGH"), help="leave out voxels outside these")
+    radiomics.add_argument("--in-slices", action="store_true", help="texture along the slices only (IBSI's 2.5D)")
     radiomics.add_argument("--log-sigma", type=float, nargs="*", default=(), metavar="MM", help="Laplacian of Gaussian filters")
     radiomics.add_argument("--wavelet", action="store_true", help="wavelet decompositions as well")
     radiomics.add_argument("--ibsi", action="store_true", help="only check the installed pyradiomics against IBSI's phantom")
@@ -392,7 +397,7 @@ def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _radiomics(arguments: argparse.Namespace, progress: Progress) -> int:
-    from .pipeline.radiomics_file import ibsi_report, radiomics_file
+    from .pipeline.radiomics_file import RadiomicsSettings, ibsi_report, radiomics_file
 
     if arguments.ibsi:
         text, agrees = ibsi_report(arguments.out)
@@ -401,12 +406,14 @@ def _radiomics(arguments: argparse.Namespace, progress: Progress) -> int:
     if arguments.image is None or arguments.segmentation is None or arguments.out is None:
         raise SynthDoseError("'synthdose radiomics' needs an image, its segmentation, and --out FILE.csv (or --ibsi alone).")
     from .pipeline.plan import ImagePlan
-    from .radiomics import RadiomicsSettings
 
     settings = RadiomicsSettings(
         bin_width=arguments.bin_width,
         bin_count=arguments.bin_count,
-        spacing_mm=arguments.voxel or None,
+        spacing_mm=_voxel_edges(arguments.voxel),
+        interpolation="linear" if arguments.ibsi_interpolation else "mean",
+        resegment=tuple(arguments.resegment) if arguments.resegment else None,
+        in_slices=arguments.in_slices,
         log_sigma_mm=tuple(arguments.log_sigma),
         wavelet=arguments.wavelet,
     )
@@ -425,15 +432,19 @@ def _radiomics(arguments: argparse.Namespace, progress: Progress) -> int:
     return 0
 
 
+def _voxel_edges(edges: Sequence[float]) -> tuple[float, float, float]:
+    sizes = tuple(edges) * 3 if len(edges) == 1 else tuple(edges)
+    if len(sizes) != 3:
+        raise SynthDoseError(f"--voxel takes one number or three; found {len(sizes)}.")
+    return sizes[0], sizes[1], sizes[2]
+
+
 def _kernel(arguments: argparse.Namespace, progress: Progress) -> int:
     from .pipeline.kernel_file import describe_kernel, nuclide_kernel, write_kernel_file
 
-    sizes = arguments.voxel * 3 if len(arguments.voxel) == 1 else arguments.voxel
-    if len(sizes) != 3:
-        raise SynthDoseError(f"--voxel takes one number or three; found {len(sizes)}.")
     kernel, notes = nuclide_kernel(
         arguments.nuclide,
-        tuple(sizes),
+        _voxel_edges(arguments.voxel),
         arguments.material,
         density_g_cm3=arguments.density,
         progeny=arguments.progeny,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import Progress, SynthDoseError, computer, sha256_of, silent, versions
-from ..io import read_labels, write_csv
+from ..io import write_csv
 from ..radiomics import (
     IbsiRow,
     RadiomicsSettings,
@@ -17,9 +17,9 @@ from ..radiomics import (
     read_parameters,
     write_features_csv,
 )
-from .plan import ImagePlan
+from .plan import ImagePlan, SegmentationPlan
 from .run_folder import write_json
-from .stations import read_any_image, report_stage
+from .stations import find_organs, read_any_image, report_stage
 
 
 def radiomics_file(
@@ -70,7 +70,7 @@ def radiomics_file(
     given = read_parameters(parameters) if parameters is not None else None
     report_stage(progress, "read", 0.0)
     volume = read_any_image(image)
-    labels = read_labels(segmentation, table=table or None, reference=volume.grid)
+    labels = find_organs(SegmentationPlan(path=segmentation, labels=table), volume, progress=progress).labels
     chosen = organs or None
     if given is not None:
         features = extract_with_parameters(volume, labels, given, organs=chosen, progress=progress)

@@ -27,6 +27,7 @@ from ..core import (
     resample_mean,
     silent,
 )
+from .interpolation import interpolate_as_ibsi
 
 CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 _WAVELET_VOXELS = 8  # reach of a level of coif1, with room to spare
@@ -44,12 +45,18 @@ class RadiomicsSettings:
     Attributes
     ----------
     bin_width : float or None
-        Width of a grey level, in the unit of the image; None takes 25 for a CT and `bin_count` levels otherwise.
-    bin_count : int
-        Grey levels of images without a fixed scale.
-    spacing_mm : float or None
+        Width of a grey level, in the unit of the image.
+    bin_count : int or None
+        Number of grey levels, if no width is given. Without either: 25 HU for a CT, 32 levels otherwise.
+    spacing_mm : float, tuple of 3 float, or None
         Edge of the cubic voxels to which the neighbourhood of each organ is resampled, so that features of different
-        scans can be compared; None keeps the voxels of the image.
+        scans can be compared, or edges along i, j, k with 0 for that of the image; None keeps the voxels of the image.
+    interpolation : str
+        "mean" averages over the new voxel, which is kind to noise; "linear" does as IBSI asks (see `interpolate_as_ibsi`).
+    resegment : tuple of 2 float, optional
+        Voxels with values outside are taken out of the organ, as IBSI's re-segmentation; not for shape features.
+    in_slices : bool
+        Texture along the image's slices only (IBSI's 2.5D), for slices that are much thicker than their pixels.
     classes : tuple of str
         Families of features, some of `CLASSES`.
     minimum_voxels : int
@@ -64,8 +71,11 @@ class RadiomicsSettings:
     """
 
     bin_width: float | None = None
-    bin_count: int = 32
-    spacing_mm: float | None = 3.0
+    bin_count: int | None = None
+    spacing_mm: float | tuple[float, float, float] | None = 3.0
+    interpolation: str = "mean"
+    resegment: tuple[float, float] | None = None
+    in_slices: bool = False
     classes: tuple[str, ...] = CLASSES
     minimum_voxels: int = 16
     maximum_surface_voxels: int = 20_000
@@ -78,12 +88,27 @@ class RadiomicsSettings:
             raise SynthDoseError(
                 f"Unknown families of features: {', '.join(unknown) or 'none given'}. Known: {', '.join(CLASSES)}."
             )
+        if self.interpolation not in ("mean", "linear"):
+            raise SynthDoseError(f"interpolation has to be mean or linear; found {self.interpolation}.")
+        if self.resegment is not None and not self.resegment[0] < self.resegment[1]:
+            raise SynthDoseError(f"resegment takes a lower and a higher value; found {list(self.resegment)}.")
+        if isinstance(self.spacing_mm, tuple) and not all(math.isfinite(edge) and edge >= 0 for edge in self.spacing_mm):
+            raise SynthDoseError(f"spacing_mm takes edges of 0 (the image's) or more; found {list(self.spacing_mm)}.")
         for name in ("bin_width", "spacing_mm", "bin_count", "minimum_voxels", "maximum_surface_voxels"):
             value = getattr(self, name)
+            if isinstance(value, tuple):
+                continue
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise SynthDoseError(f"{name} has to be a number above 0; found {value}.")
         if any(not (math.isfinite(sigma) and sigma > 0) for sigma in self.log_sigma_mm):
             raise SynthDoseError(f"log_sigma_mm has to hold numbers above 0; found {list(self.log_sigma_mm)}.")
+
+    def edges_mm(self, own: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Edges of the voxels that features are computed on, along i, j, k, for an image with edges `own`."""
+        if isinstance(self.spacing_mm, tuple):
+            i, j, k = (wanted or kept for wanted, kept in zip(self.spacing_mm, own, strict=True))
+            return i, j, k
+        return (self.spacing_mm,) * 3 if self.spacing_mm else own
 
     @property
     def margin_mm(self) -> float:
@@ -160,16 +185,17 @@ def extract_features(
     if not image.grid.matches(labels.grid):
         raise SynthDoseError("Image and label map are on different grids. Resample the labels to the grid of the image first.")
     names = [o.name for o in labels.organs if o.name not in NOT_ORGANS] if organs is None else list(organs)
-    bins: dict[str, float] = {"binWidth": settings.bin_width} if settings.bin_width else {"binCount": settings.bin_count}
-    if settings.bin_width is None and image.modality == "CT":
-        bins = {"binWidth": 25.0}
+    bins = _bins(settings, image)
     boxes = ndimage.find_objects(np.asarray(labels.labels, dtype=np.int32))
     rows: list[FeatureRow] = []
     skipped: list[str] = []
     shapeless: list[str] = []
     title = image.modality or image.unit or "image"
     with quiet_pyradiomics(radiomics):
-        extractor = radiomics.featureextractor.RadiomicsFeatureExtractor(additionalInfo=False, label=1, **bins)
+        special: dict[str, Any] = {"resegmentRange": list(settings.resegment)} if settings.resegment else {}
+        if settings.in_slices:
+            special |= {"force2D": True, "force2Ddimension": 0}
+        extractor = radiomics.featureextractor.RadiomicsFeatureExtractor(additionalInfo=False, label=1, **bins, **special)
         if settings.log_sigma_mm:
             extractor.enableImageTypeByName("LoG", customArgs={"sigma": list(settings.log_sigma_mm)})
         if settings.wavelet:
@@ -198,6 +224,14 @@ def extract_features(
     if skipped:
         notes.append(f"No features of: {', '.join(skipped)}.")
     return FeatureTable(tuple(rows), tuple(notes))
+
+
+def _bins(settings: RadiomicsSettings, image: ImageVolume) -> dict[str, float]:
+    if settings.bin_width:
+        return {"binWidth": settings.bin_width}
+    if settings.bin_count is None and image.modality == "CT":
+        return {"binWidth": 25.0}
+    return {"binCount": settings.bin_count or 32}
 
 
 def write_features_csv(path: str | os.PathLike[str], table: FeatureTable | Iterable[FeatureRow]) -> None:
@@ -278,18 +312,22 @@ def _neighbourhood(
     image: ImageVolume, labels: LabelMap, index: int, box: tuple[slice, ...], settings: RadiomicsSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
     """Cut out an organ with a margin and bring it to cubic voxels; an organ's voxel is one that is at least half filled."""
-    spacing_mm = settings.spacing_mm
-    sizes = np.maximum(image.grid.spacing_mm, spacing_mm or 0.0)[::-1]
-    near = (_WAVELET_VOXELS if settings.wavelet else 2) * np.maximum(1.0, sizes / image.grid.spacing_mm[::-1])
-    margins = np.ceil(near + settings.margin_mm / np.asarray(image.grid.spacing_mm[::-1])).astype(int)
+    own, edges = image.grid.spacing_mm, settings.edges_mm(image.grid.spacing_mm)
+    sizes = np.maximum(own, edges)[::-1]
+    near = (_WAVELET_VOXELS if settings.wavelet else 2) * np.maximum(1.0, sizes / own[::-1])
+    margins = np.ceil(near + settings.margin_mm / np.asarray(own[::-1])).astype(int)
     lower = [max(0, s.start - m) for s, m in zip(box, margins, strict=True)]
     upper = [min(n, s.stop + m) for s, n, m in zip(box, labels.grid.shape, margins, strict=True)]
     region = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
     values, inside = image.values[region], labels.labels[region] == index
+    if np.allclose(own, edges, rtol=1e-3):
+        return values, inside, own
+    if settings.interpolation == "linear":
+        whole = labels.labels == index
+        kji = np.asarray(own[::-1]), np.asarray(edges[::-1])
+        return *interpolate_as_ibsi(image.values, whole, *kji, region, image.modality == "CT"), edges
     grid = image.grid.crop((lower[0], lower[1], lower[2]), (inside.shape[0], inside.shape[1], inside.shape[2]))
-    if spacing_mm is None or np.allclose(grid.spacing_mm, spacing_mm, rtol=1e-3):
-        return values, inside, grid.spacing_mm
-    cubes = grid.with_spacing((spacing_mm, spacing_mm, spacing_mm))
+    cubes = grid.with_spacing(edges)
     filled = resample_mean(inside.astype(np.float32), grid, cubes)
     lowest = float(values.min())
     return resample_mean(values, grid, cubes, fill=lowest), filled >= 0.5, cubes.spacing_mm
@@ -297,7 +335,16 @@ def _neighbourhood(
 
 def _describe(bins: dict[str, float], settings: RadiomicsSettings, image: ImageVolume, version: str) -> str:
     grey = f"grey levels {bins['binWidth']:g} {image.unit} wide" if "binWidth" in bins else f"{bins['binCount']:g} grey levels"
-    voxels = f"cubic voxels of {settings.spacing_mm:g} mm" if settings.spacing_mm else "the image's own voxels"
+    edges = settings.edges_mm(image.grid.spacing_mm)
+    voxels = "the image's own voxels"
+    if not np.allclose(edges, image.grid.spacing_mm, rtol=1e-3):
+        cubic = max(edges) - min(edges) < 1e-6
+        voxels = f"cubic voxels of {edges[0]:g} mm" if cubic else f"voxels of {' x '.join(f'{edge:.4g}' for edge in edges)} mm"
+        voxels += " (IBSI's interpolation)" if settings.interpolation == "linear" else ""
+    if settings.resegment:
+        voxels += f", re-segmented to {settings.resegment[0]:g} to {settings.resegment[1]:g}"
+    if settings.in_slices:
+        voxels += ", texture in slices"
     filters = [f"Laplacian of Gaussian {sigma:g} mm" for sigma in settings.log_sigma_mm]
     filters += ["wavelet coif1"] if settings.wavelet else []
     filtered = f"filters: {', '.join(filters)}" if filters else "no filter"
