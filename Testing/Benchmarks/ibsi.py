@@ -107,7 +107,7 @@ def main() -> None:
         parts += [describe(f"CT phantom, configuration {name}, in slices", configuration(name)) for name in CONFIGURATIONS]
         parts.append(describe("The same, configuration B, by pyradiomics' own interpolation", configuration_b_of_pyradiomics()))
         parts.append(
-            "pyradiomics takes the mask by nearest neighbour, keeps fractions of HU, and aligns the new grid with the corner of "
+            "pyradiomics takes the mask by nearest neighbour, keeps fractions of HU, and aligns the new grid with a corner of "
             "the image; `synthdose radiomics --ibsi-interpolation` does these three as IBSI asks, and then all values agree."
         )
     else:
