@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +213,8 @@ def _samples(path: Path) -> Sequence[Path]:
         return [path]
     files: list[Path] = []
     for folder, _, names in os.walk(path):
-        candidates = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
-        files += candidates[:_HEADERS_PER_FOLDER]
+        candidates = (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+        files += islice((file for file in candidates if file.is_file() and is_dicom_file(file)), _HEADERS_PER_FOLDER)
     return files
 
 

@@ -209,6 +209,14 @@ def test_objects_written_without_a_run_hide_the_patient_too(tmp_path):
     assert leaks(out, ("Zebrowski", "20240131"))
 
 
+def test_notes_beside_the_series_do_not_hide_whose_it_is(tmp_path):
+    write_named_patient(tmp_path)
+    folder = tmp_path / "Zebrowski_Quentin_7734191" / "CT_Zebrowski"
+    for name in ("00_readme.txt", "01_licence.txt", "02_notes.txt"):
+        (folder / name).write_text("text", encoding="utf-8")
+    assert identity_of([folder]).clean("quentin_gtv", name=True) == "anon_gtv"
+
+
 def test_interfile_headers_say_who_it_is(tmp_path):
     header = "!INTERFILE :=\n!patient name := Zebrowski Quentin\npatient ID := 7734191\n!institution := Oberau\n"
     (tmp_path / "spect.h33").write_text(header, encoding="latin-1")
