@@ -69,6 +69,8 @@ def read_rtstruct(
     """Rasterise the structures of an RTSTRUCT on `reference`; see `read_labels`."""
     if reference is None:
         raise SynthDoseError(f"{path} holds contours, not voxels. Give the image they were drawn on as well (reference).")
+    from .rtstruct_volume import rasterise_with_volume
+
     structures, own_frame = read_structures(path)
     notes = list(compare_frames(path, own_frame, frame_of_reference, accept_other_frame))
     if segments is not None:
@@ -82,7 +84,7 @@ def read_rtstruct(
     masks = []
     outside = []
     for organ, structure in zip(organs, structures, strict=True):
-        mask, remarks = rasterise(structure, reference, apart)
+        mask, remarks = rasterise_with_volume(structure, reference, apart)
         notes += [*structure.notes, *remarks]
         if structure.contours and not mask.any():
             outside.append(structure.name)
@@ -203,6 +205,11 @@ def plane_distance(structures: Sequence[Structure]) -> float | None:
             if gaps.size > 1:
                 distances.append(float(np.median(gaps)))
     return min(distances, default=None)
+
+
+def plane_count(structure: Structure) -> int:
+    """Number of planes that a structure's contours lie in."""
+    return len(_group_planes(_heights(structure), _PLANE_TOLERANCE_MM)[0])
 
 
 def _heights(structure: Structure) -> NDArray[np.float64]:
