@@ -207,9 +207,14 @@ def plane_distance(structures: Sequence[Structure]) -> float | None:
     return min(distances, default=None)
 
 
-def plane_count(structure: Structure) -> int:
-    """Number of planes that a structure's contours lie in."""
-    return len(_group_planes(_heights(structure), _PLANE_TOLERANCE_MM)[0])
+def contour_slabs(structure: Structure, single_mm: float) -> tuple[list[list[int]], NDArray[np.float64]]:
+    """Contours (their numbers) of each plane of a structure, and the thickness that the plane stands for, mm.
+
+    `single_mm` is that of a plane without neighbours, if the structure does not state it.
+    """
+    planes, members = _group_planes(_heights(structure), _PLANE_TOLERANCE_MM)
+    lower, upper = _slabs(planes, structure.slab_mm, single_mm)
+    return members, upper - lower
 
 
 def _heights(structure: Structure) -> NDArray[np.float64]:
