@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import __version__
 from .cli_people import PEOPLE_VERB, add_people, run_people
+from .cli_phantom import PHANTOM_VERB, add_phantom
 from .core import Cancelled, MissingPackageError, Progress, SynthDoseError, resource_path
 
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
@@ -191,18 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--threads", type=int, default=0, help="0 (default): all")
     compare.add_argument("--out", type=Path, required=True, help="table to write, .csv; .json beside it")
 
-    phantom = _verb(
-        verbs,
-        "phantom",
-        "Materials, densities and masses from an image and its labels.",
-        "synthdose phantom ct/ labels.nii.gz --labels totalsegmentator --out phantom/",
-        _phantom,
-    )
-    phantom.add_argument("image", type=Path, help="CT: DICOM folder, NRRD, NIfTI")
-    phantom.add_argument("segmentation", type=Path, help="label map, SEG or RTSTRUCT")
-    phantom.add_argument("--labels", default="", help="label table: totalsegmentator, monai-wholebody, or a CSV file")
-    phantom.add_argument("--metal-material", default="", help="material of voxels above the calibration, e.g. titanium")
-    phantom.add_argument("--out", type=Path, required=True, help="folder to write")
+    add_phantom(_verb(verbs, *PHANTOM_VERB, _phantom))
 
     simulate = _verb(
         verbs,
@@ -366,19 +356,9 @@ def _people(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _phantom(arguments: argparse.Namespace, progress: Progress) -> int:
-    from .pipeline.single import phantom_file
+    from .cli_phantom import run_phantom
 
-    _say(
-        phantom_file(
-            arguments.image,
-            arguments.segmentation,
-            arguments.out,
-            table=arguments.labels,
-            metal_material=arguments.metal_material,
-            progress=progress,
-        )
-    )
-    return 0
+    return run_phantom(arguments, progress, _say)
 
 
 def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:

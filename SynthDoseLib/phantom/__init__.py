@@ -1,5 +1,6 @@
 """People as voxels: from CT and labels, or stylised and synthetic ones made by the library."""
 
+from .assigned import assign_tissues
 from .body import fill_air, find_body
 from .builder import REST_OF_BODY, OrganMass, add_box, build_phantom, organ_masses
 from .calibration import (
@@ -8,6 +9,8 @@ from .calibration import (
     read_calibration,
     schneider_calibration,
 )
+from .expectations import OrganExpectation, PatientFacts, expectation_of, expected_mass_g
+from .exports import density_classes, write_gate, write_penred
 from .people import stylised_person
 from .people_growth import growth_value, growth_z, percentile_to_z, z_to_percentile
 from .people_images import person_ct
@@ -15,6 +18,9 @@ from .people_person import ORGAN_GROUPS, PersonPlan, StylisedPerson
 from .people_reference import TargetMass, reference_height_cm, reference_mass
 from .people_sampling import require_possible, sample_person, sample_plan
 from .people_tissues import PersonTissue, person_tissues
+from .quality import OrganQuality, PhantomQuality, assess_phantom, person_of
+from .quality_values import Finding
+from .regrid import regrid_phantom
 from .stylised import FIELDS_OF_VIEW, StylisedAdult, stylised_adult
 from .stylised_reference import TISSUES, Tissue, reference_masses
 from .synthetic import TRAINING_ORGANS, RegionActivity, SyntheticPatient, TrainingPair, synthetic_patient, training_pair
@@ -26,10 +32,15 @@ __all__ = [
     "TISSUES",
     "TRAINING_ORGANS",
     "CalibrationRangeError",
+    "Finding",
     "HUCalibration",
+    "OrganExpectation",
     "OrganMass",
+    "OrganQuality",
+    "PatientFacts",
     "PersonPlan",
     "PersonTissue",
+    "PhantomQuality",
     "RegionActivity",
     "StylisedAdult",
     "StylisedPerson",
@@ -38,7 +49,12 @@ __all__ = [
     "Tissue",
     "TrainingPair",
     "add_box",
+    "assess_phantom",
+    "assign_tissues",
     "build_phantom",
+    "density_classes",
+    "expectation_of",
+    "expected_mass_g",
     "fill_air",
     "find_body",
     "growth_value",
@@ -46,11 +62,13 @@ __all__ = [
     "organ_masses",
     "percentile_to_z",
     "person_ct",
+    "person_of",
     "person_tissues",
     "read_calibration",
     "reference_height_cm",
     "reference_mass",
     "reference_masses",
+    "regrid_phantom",
     "require_possible",
     "sample_person",
     "sample_plan",
@@ -59,5 +77,7 @@ __all__ = [
     "stylised_person",
     "synthetic_patient",
     "training_pair",
+    "write_gate",
+    "write_penred",
     "z_to_percentile",
 ]

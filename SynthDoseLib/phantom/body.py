@@ -70,7 +70,8 @@ def find_body(ct: ImageVolume, threshold_hu: float = BODY_HU) -> NDArray[np.bool
     body = np.zeros_like(tissue)
     fine = _repeat(grown, factor, inner.shape) & inner
     body[box] = _largest_touching(fine, _repeat(core, factor, inner.shape))
-    return _with_rim(fill_air(body, ct.grid), ct.values)
+    # the rim can close a pocket of air: it is filled too
+    return fill_air(_with_rim(fill_air(body, ct.grid), ct.values), ct.grid)
 
 
 def fill_air(mask: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.bool_]:
@@ -89,6 +90,16 @@ def fill_air(mask: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.bool_]:
     result = mask.copy()
     result[box] |= ~outside[holes]
     return result
+
+
+def largest_parts(mask: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.bool_]:
+    """The largest connected part of a mask after an opening of `OPENING_MM`, and others of at least 3 % of its size."""
+    spacing_kji = np.asarray(grid.spacing_mm)[::-1]
+    opened = _open(mask, OPENING_MM, spacing_kji)
+    core, count = ndimage.label(opened if opened.any() else mask)
+    sizes = np.bincount(core.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return _largest_touching(mask, (sizes >= SECOND_PART_FRACTION * max(1, sizes.max()))[core])
 
 
 def _with_rim(body: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.bool_]:

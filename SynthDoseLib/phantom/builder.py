@@ -13,11 +13,16 @@ from SynthDoseLib.physics import get_material
 
 from .body import find_body
 from .calibration import CalibrationRangeError, HUCalibration, schneider_calibration
+from .expectations import expectation_of
 from .tissues import Override, OverrideValue, parse_override
 
 REST_OF_BODY = "rest_of_body"
 MAX_MATERIALS = 255
 AIR_LIKE_G_CM3 = 0.05  # air cavities are not rest of the body; lung is, at 0.1 and more
+GAS_G_CM3 = 0.5  # what is lighter in a hollow organ of reference density is gas, or partly gas
+LEAST_HU_RANGE = 150.0
+DENSITIES = ("ct", "reference")
+CONTRASTS = ("keep", "override")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ def build_phantom(
     overrides: Mapping[str, OverrideValue] | None = None,
     metal: str | Material | None = None,
     body: NDArray[np.bool_] | None = None,
+    density: str = "ct",
+    contrast: str = "keep",
 ) -> VoxelPhantom:
     """Give every voxel of a CT its material, density and organ.
 
@@ -58,6 +65,12 @@ def build_phantom(
         What voxels above the calibration's highest knot inside the body are made of.
     body : ndarray of bool, (nk, nj, ni), optional
         Outline of the patient on the CT's grid; found by `find_body` if not given.
+    density : str
+        "ct": from the CT numbers. "reference": labelled organs have tissue and density of the reference person (see
+        `expectation_of`), what is not labelled those of the CT; gas in hollow organs stays gas.
+    contrast : str
+        What to do with organs whose mean CT number is above that of the organ without contrast agent: "keep" what the CT
+        numbers say (iodine is taken for bone), or "override" them by the reference tissue and density.
 
     Returns
     -------
@@ -69,12 +82,14 @@ def build_phantom(
     Raises
     ------
     SynthDoseError
-        If the image is not a CT, holds numbers that are not finite, an override names no organ or material, or there is no
-        body in it.
+        If the image is not a CT in Hounsfield units, has a single slice, holds numbers that are not finite, an override names
+        no organ or material, or there is no body in it.
     CalibrationRangeError
         If voxels of the body lie above the highest knot and no metal is named.
     """
-    _require_ct(ct)
+    _require_one_of("density", density, DENSITIES)
+    _require_one_of("contrast", contrast, CONTRASTS)
+    require_ct(ct)
     curve = schneider_calibration() if calibration is None else calibration
     labels = resample_labels(labels, ct.grid)
     parsed = {name: parse_override(name, value) for name, value in (overrides or {}).items()}
@@ -89,28 +104,50 @@ def build_phantom(
     metal_voxels = _check_range(ct, here, values, curve, metal_material, notes)
     values = np.minimum(values, curve.highest_hu)
 
-    density = curve.density(values)
+    densities = curve.density(values)
     material = curve.material_number(values)
-    air = (material == curve.material_number(curve.lowest_hu)) & (density < AIR_LIKE_G_CM3)
+    air = (material == curve.material_number(curve.lowest_hu)) & (densities < AIR_LIKE_G_CM3)
     if metal_material is not None:
-        density[metal_voxels] = metal_material.density_g_cm3
+        densities[metal_voxels] = metal_material.density_g_cm3
         air[metal_voxels] = False
     palette = list(curve.materials)
     if metal_material is not None:
         palette.append(metal_material)
         material[metal_voxels] = len(palette) - 1
     organ_of = labels.labels.ravel()[here]
-    _apply_overrides(parsed, labels, organ_of, density, material, palette, air, notes)
-    material, materials = _compact(material, density, palette)
+    untouched = metal_voxels if metal_material is not None else np.zeros(here.size, bool)
+    reference = _reference_organs(labels, organ_of, values, parsed, density, contrast, notes)
+    _apply_reference(reference, labels, organ_of, densities, material, palette, air, untouched)
+    _apply_overrides(parsed, labels, organ_of, densities, material, palette, air, notes)
+    return assemble(here, densities, material, palette, organ_of, air, labels, notes)
 
-    full_density = np.zeros(ct.grid.size, np.float32)
-    full_material = np.zeros(ct.grid.size, np.uint8)
+
+def assemble(
+    here: NDArray[np.int64],
+    density: NDArray[np.float32],
+    material: NDArray[np.uint8],
+    palette: Sequence[Material],
+    organ_of: NDArray[np.uint16],
+    air: NDArray[np.bool_],
+    labels: LabelMap,
+    notes: Sequence[str],
+) -> VoxelPhantom:
+    """Put the voxels of the body (`here`, flat) into a phantom; all others are vacuum, the unlabelled ones rest of the body."""
+    material, materials = compact_materials(material, density, palette)
+    grid = labels.grid
+    full_density = np.zeros(grid.size, np.float32)
+    full_material = np.zeros(grid.size, np.uint8)
     full_density[here], full_material[here] = density, material
     completed = _with_rest(labels, here[(organ_of == 0) & ~air])
-    _note_empty(completed, notes)
-    shape = ct.grid.shape
+    said = list(notes)
+    _note_empty(completed, said)
     return VoxelPhantom(
-        ct.grid, full_material.reshape(shape), full_density.reshape(shape), materials, completed, tuple(dict.fromkeys(notes))
+        grid,
+        full_material.reshape(grid.shape),
+        full_density.reshape(grid.shape),
+        materials,
+        completed,
+        tuple(dict.fromkeys(said)),
     )
 
 
@@ -186,15 +223,46 @@ def add_box(
     return LabelMap(labels.grid, values, (*labels.organs, Organ(index, name)), (*labels.notes, note))
 
 
-def _require_ct(ct: ImageVolume) -> None:
+def require_ct(ct: ImageVolume) -> None:
+    """Raise `SynthDoseError` unless an image can be one in Hounsfield units of a volume."""
     if ct.modality not in ("", "CT") or ct.unit not in ("", "HU"):
         raise SynthDoseError(
-            f"A phantom is built from CT numbers; this image is of modality '{ct.modality}' in '{ct.unit}'. Give a CT, or "
-            "convert the image to a synthetic CT first."
+            f"A phantom is built from CT numbers; this image is of modality '{ct.modality}' in '{ct.unit}'. Give a CT, or have "
+            'tissues assigned by label ([phantom] materials = "labels").'
+        )
+    if min(ct.grid.shape) < 2:
+        raise SynthDoseError(
+            f"The image has {' x '.join(str(n) for n in ct.grid.shape[::-1])} voxels: a single slice is no volume to transport "
+            "radiation in. Give the whole series."
         )
     bad = int(ct.grid.size - np.isfinite(ct.values).sum())
     if bad:
         raise SynthDoseError(f"{bad} voxels of the CT are not finite numbers. Repair the image first.")
+    lowest, highest = float(ct.values.min()), float(ct.values.max())
+    if lowest == highest:
+        return
+    remedy = "Add a rescale ([image] hu_offset), or give the CT as the scanner wrote it."
+    if highest - lowest < LEAST_HU_RANGE:
+        raise SynthDoseError(
+            f"The values of the image lie between {lowest:g} and {highest:g}, too close together for Hounsfield units: from "
+            f"air to tissue there are 1000. {remedy}"
+        )
+    if lowest >= 0:
+        shifted = float(np.mean((ct.values > 700) & (ct.values < 1300)))
+        guess = (
+            "many of them are around 1000, where water is if 1000 or 1024 has been added: hu_offset = -1000 or -1024."
+            if shifted > 0.15
+            else 'an MR image has its tissues assigned by label ([phantom] materials = "labels").'
+        )
+        raise SynthDoseError(
+            f"The image is not in Hounsfield units: no value is below 0 (they reach from {lowest:g} to {highest:g}), but air "
+            f"and fat are negative. {remedy} Here {guess}"
+        )
+
+
+def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise SynthDoseError(f"{name} is '{value}'. Allowed: {', '.join(allowed)}.")
 
 
 def _body(ct: ImageVolume, labels: LabelMap, body: NDArray[np.bool_] | None, notes: list[str]) -> NDArray[np.bool_]:
@@ -257,6 +325,78 @@ def _check_range(
     return above
 
 
+def _reference_organs(
+    labels: LabelMap,
+    organ_of: NDArray[np.uint16],
+    values: NDArray[np.float32],
+    overrides: Mapping[str, Override],
+    density: str,
+    contrast: str,
+    notes: list[str],
+) -> list[Organ]:
+    """Organs that get the tissue and density of the reference person: all that are known, or those with contrast agent."""
+    counts = np.bincount(organ_of, minlength=max((o.index for o in labels.organs), default=0) + 1)
+    sums = np.bincount(organ_of, weights=values, minlength=counts.size)
+    chosen, unknown, enhanced = [], [], []
+    for organ in labels.organs:
+        if organ.name in overrides or not counts[organ.index] or organ.name == REST_OF_BODY:
+            continue
+        expected = expectation_of(organ.name)
+        if expected is None:
+            unknown.append(organ.name)
+        elif density == "reference":
+            chosen.append(organ)
+        elif contrast == "override" and (mean := sums[organ.index] / counts[organ.index]) > expected.hu_high:
+            chosen.append(organ)
+            enhanced.append(f"{organ.name} {mean:.0f} HU")
+    if density == "reference":
+        notes.append(
+            f"{len(chosen)} labelled organs have tissue and density of the reference person (ICRP 110), the rest of the CT"
+            + (f"; no reference is known for {', '.join(unknown)}." if unknown else ".")
+        )
+    if enhanced:
+        notes.append(f"Organs with contrast agent have their reference tissue and density: {', '.join(enhanced)}.")
+    return chosen
+
+
+def _apply_reference(
+    organs: Sequence[Organ],
+    labels: LabelMap,
+    organ_of: NDArray[np.uint16],
+    density: NDArray[np.float32],
+    material: NDArray[np.uint8],
+    palette: list[Material],
+    air: NDArray[np.bool_],
+    untouched: NDArray[np.bool_],
+) -> None:
+    for organ in organs:
+        expected = expectation_of(organ.name)
+        assert expected is not None
+        voxels = (organ_of == organ.index) & ~untouched
+        if not expected.solid and expected.material.density_g_cm3 > GAS_G_CM3:
+            voxels &= density > GAS_G_CM3
+        number = add_material(palette, expected.material)
+        density[voxels], material[voxels] = expected.material.density_g_cm3, number
+        air[voxels] = False
+
+
+def add_material(palette: list[Material], wanted: Material) -> int:
+    """Place of a material in the palette; it is added if it is not there.
+
+    Raises
+    ------
+    SynthDoseError
+        If there are too many.
+    """
+    for number, known in enumerate(palette):
+        if known.name == wanted.name and known.mass_fractions == wanted.mass_fractions:
+            return number
+    if len(palette) >= MAX_MATERIALS:
+        raise SynthDoseError(f"A phantom can have {MAX_MATERIALS} materials; use fewer overrides.")
+    palette.append(wanted)
+    return len(palette) - 1
+
+
 def _apply_overrides(
     overrides: Mapping[str, Override],
     labels: LabelMap,
@@ -272,15 +412,12 @@ def _apply_overrides(
         if override.density_g_cm3 is not None:
             density[voxels] = override.density_g_cm3
         if override.material is not None:
-            palette.append(override.material)
-            if len(palette) > MAX_MATERIALS:
-                raise SynthDoseError(f"A phantom can have {MAX_MATERIALS} materials; use fewer overrides.")
-            material[voxels] = len(palette) - 1
+            material[voxels] = add_material(palette, override.material)
         air[voxels] = False
         notes.append(f"{name} ({int(voxels.sum())} voxels): {override.describe()}.")
 
 
-def _compact(
+def compact_materials(
     material: NDArray[np.uint8], density: NDArray[np.float32], palette: Sequence[Material]
 ) -> tuple[NDArray[np.uint8], tuple[Material, ...]]:
     """Keep the materials in use, once per composition, each with the mean density of its voxels."""

@@ -23,14 +23,14 @@ from ..core import (
     silent,
 )
 from ..io import read_labels, read_volume, write_csv
-from ..phantom import build_phantom
+from ..phantom import build_phantom, regrid_phantom
 from ..physics import get_material
 from ..segmentation import OrganAgreement, apply_table, common_organs, compare_labels, label_table, match_organs
 from ..transport import OrganSource, RunSettings, simulate
 from .nuclides import emissions_of
 from .plan import DosePlan, ImagePlan
 from .run_folder import write_json
-from .stations import members, read_ct, report_stage, to_dose_grid
+from .stations import dose_grid, members, read_ct, report_stage
 
 PHANTOM_FILES = ("phantom.json", "materials.nrrd", "density.nrrd", "labels.seg.nrrd")
 
@@ -222,8 +222,7 @@ def _make_phantom(labels: LabelMap, ct: ImageVolume | None, voxel_mm: float | No
         tissue = get_material("soft_tissue")
         shape = labels.grid.shape
         return VoxelPhantom(labels.grid, np.zeros(shape, np.uint8), np.ones(shape, np.float32), (tissue,), labels)
-    values, coarse = to_dose_grid(DosePlan(voxel_mm=voxel_mm), ct, resample_labels(labels, ct.grid))
-    return build_phantom(values, coarse)
+    return regrid_phantom(build_phantom(ct, labels), dose_grid(DosePlan(voxel_mm=voxel_mm), ct.grid))
 
 
 def _weights(sources: Mapping[str, float] | None, a: LabelMap, b: LabelMap) -> dict[str, float]:

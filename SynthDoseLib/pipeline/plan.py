@@ -75,11 +75,25 @@ class OverridePlan:
 
 
 @dataclass(frozen=True)
+class PatientPlan:
+    """``[phantom.patient]``: whom the organ masses are compared with, in place of what the image says."""
+
+    sex: str = ""
+    age_y: float | None = None
+    height_m: float | None = None
+    weight_kg: float | None = None
+
+
+@dataclass(frozen=True)
 class PhantomPlan:
-    """``[phantom]``"""
+    """``[phantom]``; see `phantom.build_phantom` for `density` and `contrast`, `phantom.assign_tissues` for `materials`."""
 
     calibration: str = "schneider"
     metal_material: str = ""
+    materials: str = "hu"
+    density: str = "ct"
+    contrast: str = "keep"
+    patient: PatientPlan = PatientPlan()
     overrides: Mapping[str, OverridePlan] = field(default_factory=dict)
 
 
@@ -147,6 +161,7 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         check_segmentation(self.segmentation)
+        check_phantom(self.phantom)
         _check_activity(self)
         _check_therapy(self)
         _check_dose(self.dose)
@@ -274,6 +289,23 @@ def check_segmentation(segmentation: SegmentationPlan) -> None:
         )
     _positive("[segmentation] memory_GB", segmentation.memory_GB)
     _one_of("[segmentation] unlisted", segmentation.unlisted, ("refuse", "background"))
+
+
+def check_phantom(phantom: PhantomPlan) -> None:
+    """Raise `SynthDoseError` unless the words of ``[phantom]`` are known and go together."""
+    _one_of("[phantom] materials", phantom.materials, ("hu", "labels"))
+    _one_of("[phantom] density", phantom.density, ("ct", "reference"))
+    _one_of("[phantom] contrast", phantom.contrast, ("keep", "override"))
+    if phantom.patient.sex:
+        _one_of("[phantom.patient] sex", phantom.patient.sex, ("female", "male"))
+    if phantom.materials == "labels":
+        given = [
+            key
+            for key, default in (("calibration", "schneider"), ("metal_material", ""), ("density", "ct"), ("contrast", "keep"))
+            if getattr(phantom, key) != default
+        ]
+        if given:
+            raise SynthDoseError(f'[phantom] {given[0]} is about CT numbers, which materials = "labels" does not use.')
 
 
 def _check_activity(plan: RunPlan) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
 from ..dosimetry import ConstraintResult, DoseVolumeHistogram, OrganBudget, OrganDoseRow
 from ..kinetics import TimeIntegratedActivity
+from ..phantom import PhantomQuality
 from ..segmentation import organ_group
 from .activity_tables import CurveRow
 from .clinical import BedRow
 from .engines import EngineRow
-from .report_quality import SegmentationRow
 
 CURVES = 12  # more lines in one plot cannot be told apart
 CURVE_FRACTION = 0.03  # of the highest mean dose; less lies on the axis
@@ -89,8 +89,10 @@ class ReportContents:
         Time courses of several time points.
     time_activity : sequence of (caption, address)
         Pictures of them, see `time_pictures`.
-    segmentation : sequence of SegmentationRow
-        See `segmentation_rows`.
+    quality : PhantomQuality, optional
+        Of the phantom: its table and findings are shown with the segmentation.
+    outlines : sequence of (caption, address)
+        Pictures of the outlines, see `outline_pictures`.
     segmentation_source : str
         Where the organs come from, one sentence.
     radiomics : str
@@ -131,7 +133,8 @@ class ReportContents:
     activity: TimeIntegratedActivity | None = None
     courses: Sequence[CurveRow] = ()
     time_activity: Sequence[tuple[str, str]] = ()
-    segmentation: Sequence[SegmentationRow] = ()
+    quality: PhantomQuality | None = None
+    outlines: Sequence[tuple[str, str]] = ()
     segmentation_source: str = ""
     radiomics: str = ""
     inputs: Sequence[ReportInput] = ()

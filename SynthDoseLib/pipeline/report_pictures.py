@@ -250,7 +250,7 @@ def dose_over_ct_figure(
             )
         return shown
 
-    figure = _three_planes(
+    figure = three_planes(
         dose.grid, labels, _point(dose, labels, point_ras_mm), outlines or {}, draw, "absorbed dose / Gy", "max"
     )
     for level in levels:
@@ -280,7 +280,7 @@ def sigma_figure(
         return axes.imshow(value, cmap="viridis", vmin=0, vmax=max(highest, 1e-6), extent=view.extent, interpolation="nearest")
 
     point = _point(dose, labels, point_ras_mm)
-    return _three_planes(dose.grid, labels, point, outlines or {}, draw, "standard error / % of dose", "max")
+    return three_planes(dose.grid, labels, point, outlines or {}, draw, "standard error / % of dose", "max")
 
 
 def activity_figure(tia_MBq_s: NDArray[np.float32], grid: VoxelGrid, shown: NDArray[np.bool_] | None = None) -> Figure:
@@ -361,7 +361,7 @@ def _mesh(view: PlaneView) -> tuple[NDArray[Any], NDArray[Any]]:
     return (np.arange(columns) + 0.5) * step, (np.arange(rows) + 0.5) * step
 
 
-def _three_planes(
+def three_planes(
     grid: VoxelGrid,
     labels: LabelMap | None,
     point: NDArray[np.float64],
@@ -370,6 +370,7 @@ def _three_planes(
     quantity: str,
     extend: str,
 ) -> Figure:
+    """Draw three planes of the patient through a point; `draw` fills one panel (axes, view) and returns what it drew."""
     body = labels.labels > 0 if labels is not None else None
     views = [plane_view(name, grid, point, body) for name in PLANES]
     figure, panels = _layout(views)

@@ -31,7 +31,6 @@ from ..core import (
     VoxelPhantom,
     atomic_path,
     computer,
-    sha256_of,
     silent,
     versions,
 )
@@ -46,6 +45,7 @@ from ..dosimetry import (
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..io.identity import Identity
 from ..kinetics import TimeIntegratedActivity
+from ..phantom import assess_phantom, regrid_phantom
 from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
 from .activity import ActivityResult, course_options, time_integrate
@@ -59,12 +59,13 @@ from .engine_plan import EngineOptions
 from .engines import EngineRow, compare_engines, engine_dose, write_engine_comparison
 from .nuclides import emissions_of
 from .plan import SCHEMA, DosePlan, RunPlan, plan_hash, write_plan
+from .quality_report import PHANTOM_JSON, phantom_record, write_phantom_json
 from .report import write_report
 from .results_json import RESULTS_JSON, write_results
-from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, open_folder, write_json
+from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, hash_files, open_folder, write_json
 from .run_report import report_contents
 from .segmenting import ENTROPY, VOLUMES, write_uncertainty
-from .stations import find_organs, groups_of, make_phantom, members, read_ct, report_stage, to_dose_grid
+from .stations import dose_grid, find_organs, groups_of, make_phantom, members, on_grid, patient_facts, read_ct, report_stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,15 +154,19 @@ def run_patient(
     folder = claim_folder(out, resume=resume, overwrite=overwrite)
     clock = _Clock(progress)
     with clock.stage("read"):
-        ct = read_ct(plan.image)
+        ct = read_ct(plan.image, any_modality=plan.phantom.materials == "labels")
         identity = identity_in(plan)
     with clock.stage("segment"):
         organs = find_organs(plan.segmentation, ct, device=plan.dose.device, progress=progress)
         source_plan = plan
         plan, labels = without_names(plan, organs.labels, identity)
     with clock.stage("phantom"):
-        dose_ct, dose_labels = to_dose_grid(plan.dose, ct, labels)
-        phantom = make_phantom(plan.phantom, dose_ct, dose_labels)
+        patient = make_phantom(plan.phantom, ct, labels)
+        quality = assess_phantom(
+            patient, None if plan.phantom.materials == "labels" else ct, person=patient_facts(plan.phantom.patient, ct)
+        )
+        phantom = regrid_phantom(patient, dose_grid(plan.dose, ct.grid))
+        dose_ct = on_grid(ct, phantom.grid)
     with clock.stage("activity"):
         found = time_integrate(plan, phantom, dose_ct, progress)
         tia = found.tia
@@ -184,6 +189,7 @@ def run_patient(
     clear_results(folder, keep_checkpoint=resume)
     with clock.stage("results"):
         _write_inputs(folder, public_plan(plan, identity), dose_ct, phantom, tia)
+        write_phantom_json(folder / PHANTOM_JSON, public(phantom_record(phantom, quality), identity))
         write_activity_tables(folder, _public_fields(found, identity))
         write_uncertainty(organs, folder / ENTROPY, folder / VOLUMES)
     with clock.stage("transport"):
@@ -274,6 +280,7 @@ def run_patient(
             folder,
             engine_rows,
             clinical.budgets,
+            quality,
         )
         write_report(folder / "report.html", dataclasses.replace(public(contents, identity), files=contents.files))
     record["seconds"] = clock.seconds
@@ -308,7 +315,7 @@ def _options(dose: DosePlan) -> EngineOptions:
 def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPhantom, tia: TimeIntegratedActivity) -> None:
     with atomic_path(folder / "plan.toml") as temporary:
         write_plan(plan, temporary, as_named=plan.output.deidentify)
-    write_volume(folder / "ct.nrrd", ct.values, ct.grid, unit="HU")
+    write_volume(folder / "ct.nrrd", ct.values, ct.grid, unit="HU" if ct.modality in ("", "CT") else ct.unit)
     write_segmentation(folder / "labels.seg.nrrd", phantom.labels)
     write_volume(folder / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
     write_volume(folder / "materials.nrrd", phantom.material_index, phantom.grid)
@@ -432,7 +439,7 @@ def _provenance(
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "computer": computer(),
-        "inputs": {name: _hash_files(files, named=identity is None) for name, files in inputs.items() if files},
+        "inputs": {name: hash_files(files, named=identity is None) for name, files in inputs.items() if files},
         "nuclide": {"name": nuclide.name, "half_life_s": nuclide.half_life_s, "decays": found.tia.decays},
         **({"kinetics": kinetics_record(found)} if found.course else {}),
         "transport": public(_plain_fields(simulated), identity),
@@ -446,12 +453,3 @@ def _public_fields(found: ActivityResult, identity: Identity | None) -> Activity
     """The same result with tables of fields that say nothing of the patient."""
     points = tuple(dataclasses.replace(point, fields=public(point.fields, identity)) for point in found.points)
     return dataclasses.replace(found, points=points)
-
-
-def _hash_files(files: tuple[str, ...], named: bool) -> dict[str, str | int]:
-    """Hash of a file, or of the sorted hashes of several (a DICOM series), with its bare name if that may be told."""
-    hashes = sorted(sha256_of(file) for file in files)
-    if len(files) == 1:
-        return {"name": Path(files[0]).name if named else "", "sha256": hashes[0]}
-    joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return {"name": Path(files[0]).parent.name if named else "", "files": len(files), "sha256_of_sorted_sha256": joined}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import SynthDoseError, atomic_path
+from ..core import SynthDoseError, atomic_path, sha256_of
 from ..io.folder import prepare_output_folder
 from ..transport import part_name
 from .engine_plan import ENGINES
@@ -30,7 +31,7 @@ CHECKPOINT = (".transport.json", ".transport.npz", UNFINISHED, part_name(UNFINIS
 """The transported dose, kept until the run is finished."""
 
 RESULTS = (
-    FINISHED, *CHECKPOINT, "plan.toml", "results.json",
+    FINISHED, *CHECKPOINT, "plan.toml", "results.json", "phantom.json",
     "ct.nrrd", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd",
     "dose_Gy.nrrd", "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv",
     "rbe_doses.csv", "cumulative_dose_Gy.nrrd", "cumulative_organ_doses.csv", "radiomics.csv", "report.html", "scene.mrb",
@@ -128,3 +129,12 @@ def _finite(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {key: _finite(value) for key, value in values.items()}
     return [_finite(value) for value in values] if isinstance(values, list | tuple) else values
+
+
+def hash_files(files: tuple[str, ...], *, named: bool = True) -> dict[str, str | int]:
+    """Hash of a file, or of the sorted hashes of several (a DICOM series), with its bare name if that may be told."""
+    hashes = sorted(sha256_of(file) for file in files)
+    if len(files) == 1:
+        return {"name": Path(files[0]).name if named else "", "sha256": hashes[0]}
+    joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return {"name": Path(files[0]).parent.name if named else "", "files": len(files), "sha256_of_sorted_sha256": joined}

@@ -9,15 +9,16 @@ from typing import Any
 
 from ..core import DoseMap, ImageVolume, VoxelPhantom
 from ..dosimetry import OrganBudget
+from ..phantom import PhantomQuality
 from ..transport import SimulationResult
 from .activity import ActivityResult
 from .activity_tables import curve_rows
 from .clinical import Clinical
 from .engines import EngineRow
 from .plan import RunPlan
+from .quality_report import outline_pictures
 from .report import EnergyBalance, ReportContents, ReportInput
 from .report_kinetics import time_pictures
-from .report_quality import segmentation_rows
 
 ENGINE_NAMES = {"monte-carlo": "Monte Carlo", "kernel": "Convolution with voxel S-kernels", "local": "Local deposition"}
 FILES = {
@@ -26,6 +27,7 @@ FILES = {
     "labels.seg.nrrd": "organs, for Slicer",
     "segmentation_volumes.csv, segmentation_entropy.nrrd": "volume intervals per organ and entropy per voxel of the network",
     "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",
+    "phantom.json": "quality verdict of the phantom, organ by organ",
     "tia_MBq_s.nrrd": "time-integrated activity per voxel, MBq s",
     "kinetics.csv, time_activity.csv": "time courses per organ, their integrals and uncertainties",
     "registration.csv": "how time points were registered, and how well",
@@ -61,6 +63,7 @@ def report_contents(
     folder: Path,
     engines: tuple[EngineRow, ...] = (),
     budgets: tuple[OrganBudget, ...] = (),
+    quality: PhantomQuality | None = None,
 ) -> ReportContents:
     """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
     therapy = plan.therapy
@@ -89,11 +92,12 @@ def report_contents(
         activity=found.tia,
         courses=curve_rows(found),
         time_activity=time_pictures(found, plan.dose.organs),
-        segmentation=segmentation_rows(phantom, ct),
+        quality=quality,
+        outlines=() if quality is None else outline_pictures(phantom, quality, ct)[:1],
         segmentation_source=_segmentation_source(plan),
         radiomics=radiomics,
         inputs=_inputs(record["inputs"]),
-        warnings=warnings,
+        warnings=(*warnings, *quality_warnings(quality)),
         notes={stage: texts for stage, texts in notes.items() if texts},
         versions=record["versions"],
         computer=record["computer"],
@@ -101,6 +105,15 @@ def report_contents(
         energy=EnergyBalance(simulated.energy_emitted_MeV, simulated.energy_deposited_MeV, simulated.energy_escaped_MeV),
         files={name: text for name, text in FILES.items() if (folder / name.split(",")[0]).exists()},
     )
+
+
+def quality_warnings(quality: PhantomQuality | None) -> tuple[str, ...]:
+    """What a reader has to know about the phantom before believing its doses: failures, and how many warnings there are."""
+    if quality is None:
+        return ()
+    failures = tuple(f"Phantom: {f.sentence()}" for f in quality.findings if f.severity == "fail")
+    count = sum(f.severity == "warning" for f in quality.findings)
+    return (*failures, *((f"The phantom has {count} warnings, see Segmentation.",) if count else ()))
 
 
 def _segmentation_source(plan: RunPlan) -> str:

@@ -15,13 +15,22 @@ from ..core import (
     Progress,
     ProgressReport,
     SynthDoseError,
+    VoxelGrid,
     VoxelPhantom,
-    resample_labels,
     resample_mean,
     silent,
 )
 from ..io import read_image, read_labels
-from ..phantom import HUCalibration, add_box, build_phantom, read_calibration, schneider_calibration
+from ..phantom import (
+    HUCalibration,
+    PatientFacts,
+    add_box,
+    assign_tissues,
+    build_phantom,
+    person_of,
+    read_calibration,
+    schneider_calibration,
+)
 from ..segmentation import (
     BundleOptions,
     SegmentedImage,
@@ -33,7 +42,8 @@ from ..segmentation import (
     segment_image,
     segment_tissue,
 )
-from .plan import DosePlan, ImagePlan, OverridePlan, PhantomPlan, SegmentationPlan
+from .mesh_labels import mesh_files, read_mesh_labels
+from .plan import DosePlan, ImagePlan, OverridePlan, PatientPlan, PhantomPlan, SegmentationPlan
 
 AIR_HU = -1000.0
 MOST_VOXELS_ALONG = 2000  # of the shortest side: more is a wrong unit
@@ -51,19 +61,19 @@ def read_any_image(plan: ImagePlan) -> ImageVolume:
     )
 
 
-def read_ct(plan: ImagePlan) -> ImageVolume:
-    """Read the CT of a plan.
+def read_ct(plan: ImagePlan, *, any_modality: bool = False) -> ImageVolume:
+    """Read the CT of a plan, or whatever image it is if tissues are assigned by label (`any_modality`).
 
     Raises
     ------
     SynthDoseError
-        If there is no image, or it is not a CT.
+        If there is no image, or it is not a CT where one is needed.
     """
     image = read_any_image(plan)
-    if image.modality not in ("", "CT"):
+    if image.modality not in ("", "CT") and not any_modality:
         raise SynthDoseError(
-            f"[image] is a {image.modality} image; densities come from a CT. Give the CT of the same patient, or state "
-            'modality = "CT" if the file is wrong.'
+            f"[image] is a {image.modality} image; densities come from a CT. Give the CT of the same patient, state "
+            'modality = "CT" if the file is wrong, or have tissues assigned by label: [phantom] materials = "labels".'
         )
     return image
 
@@ -99,12 +109,19 @@ def find_organs(
     return dataclasses.replace(found, labels=labels)
 
 
-def read_segmentation(plan: SegmentationPlan, ct: ImageVolume) -> LabelMap:
-    """Read an existing segmentation, give its labels their organ names, and bring it to the grid of the CT."""
+def read_segmentation(plan: SegmentationPlan, ct: ImageVolume | None) -> LabelMap:
+    """Read an existing segmentation, give its labels their organ names, and bring it to the grid of the CT, if there is one.
+
+    Besides what `read_labels` reads, surfaces: a mesh file, or a folder of them, named like the organs.
+    """
     assert plan.path is not None
+    if meshes := mesh_files(plan.path):
+        if ct is None:
+            raise SynthDoseError("Meshes have no voxels: give the image that they belong to as well.")
+        return match_organs(read_mesh_labels(meshes, ct.grid))
     raw = read_labels(
         plan.path,
-        reference=ct.grid,
+        reference=None if ct is None else ct.grid,
         reference_image=ct,
         segments=plan.organs or None,
         spacing_mm=plan.spacing_mm,
@@ -125,29 +142,60 @@ def _only_listed(raw: LabelMap, table: Mapping[int, Organ]) -> LabelMap:
     return LabelMap(raw.grid, np.where(listed, raw.labels, np.uint16(0)), kept, (*raw.notes, note) if dropped else raw.notes)
 
 
-def to_dose_grid(plan: DosePlan, ct: ImageVolume, labels: LabelMap) -> tuple[ImageVolume, LabelMap]:
-    """Bring CT (mean over the new voxel) and labels to the voxels that the dose is wanted in."""
-    if plan.voxel_mm is None:
-        return ct, labels
-    extent = min(n * spacing for n, spacing in zip(ct.grid.shape[::-1], ct.grid.spacing_mm, strict=True))
-    if not (extent / MOST_VOXELS_ALONG <= plan.voxel_mm <= extent):
+def dose_grid(plan: DosePlan, grid: VoxelGrid) -> VoxelGrid:
+    """Voxels that the dose is wanted in: those of the image, or cubes of ``voxel_mm`` with the same axes.
+
+    Raises
+    ------
+    SynthDoseError
+        If the voxel size does not suit the image.
+    """
+    return grid if plan.voxel_mm is None else cubic_grid(grid, plan.voxel_mm, "[dose] voxel_mm")
+
+
+def cubic_grid(grid: VoxelGrid, voxel_mm: float, said: str) -> VoxelGrid:
+    """Cubes of `voxel_mm` that cover `grid`; `said` is where the size comes from, for the message."""
+    extent = min(n * spacing for n, spacing in zip(grid.shape[::-1], grid.spacing_mm, strict=True))
+    if not (extent / MOST_VOXELS_ALONG <= voxel_mm <= extent):
         raise SynthDoseError(
-            f"[dose] voxel_mm = {plan.voxel_mm:g} does not suit the CT, whose shortest side is {extent:g} mm. "
-            f"Its own voxels are {' x '.join(f'{s:g}' for s in ct.grid.spacing_mm)} mm; 2 to 5 mm is usual."
+            f"{said} = {voxel_mm:g} does not suit the CT, whose shortest side is {extent:g} mm. "
+            f"Its own voxels are {' x '.join(f'{s:g}' for s in grid.spacing_mm)} mm; 2 to 5 mm is usual."
         )
-    grid = ct.grid.with_spacing((plan.voxel_mm,) * 3)
-    values = resample_mean(ct.values, ct.grid, grid, fill=AIR_HU)
-    return dataclasses.replace(ct, grid=grid, values=values), resample_labels(labels, grid)
+    return grid.with_spacing((voxel_mm,) * 3)
 
 
-def make_phantom(plan: PhantomPlan, ct: ImageVolume, labels: LabelMap) -> VoxelPhantom:
-    """Give every voxel a material and a density."""
+def on_grid(image: ImageVolume, grid: VoxelGrid) -> ImageVolume:
+    """Bring an image to other voxels: the mean over each of them."""
+    if image.grid.matches(grid):
+        return image
+    fill = AIR_HU if image.modality in ("", "CT") else 0.0
+    return dataclasses.replace(image, grid=grid, values=resample_mean(image.values, image.grid, grid, fill=fill))
+
+
+def make_phantom(plan: PhantomPlan, image: ImageVolume, labels: LabelMap) -> VoxelPhantom:
+    """Give every voxel of the image a material and a density, by CT number or by label."""
+    overrides = {organ: _override(organ, entry) for organ, entry in plan.overrides.items()}
+    if plan.materials == "labels":
+        return assign_tissues(labels, image=image, overrides=overrides)
     return build_phantom(
-        ct,
+        image,
         labels,
         calibration=_calibration(plan.calibration),
-        overrides={organ: _override(organ, entry) for organ, entry in plan.overrides.items()},
+        overrides=overrides,
         metal=plan.metal_material or None,
+        density=plan.density,
+        contrast=plan.contrast,
+    )
+
+
+def patient_facts(plan: PatientPlan, image: ImageVolume | None) -> PatientFacts:
+    """Whom a phantom is compared with: what the plan says, otherwise what the image says."""
+    known = PatientFacts() if image is None else person_of(image)
+    return PatientFacts(
+        plan.sex or known.sex,
+        known.age_y if plan.age_y is None else plan.age_y,
+        known.height_m if plan.height_m is None else plan.height_m,
+        known.weight_kg if plan.weight_kg is None else plan.weight_kg,
     )
 
 

@@ -22,7 +22,7 @@ from SynthDoseLib.pipeline.run import run_patient
 RUN_FOLDER = {
     "plan.toml", "provenance.json", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd", "dose_Gy.nrrd",
     "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv", "report.html", "ct.nrrd",
-    "activity_fields.csv", "uncertainty_budget.csv", "results.json",
+    "activity_fields.csv", "uncertainty_budget.csv", "results.json", "phantom.json",
 }  # fmt: skip
 HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy,total_sigma_Gy"
 
@@ -188,7 +188,7 @@ def test_a_verb_without_resume_does_not_offer_it(tmp_path, monkeypatch, capsys):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("SynthDoseLib.pipeline.single.phantom_file", interrupted)
+    monkeypatch.setattr("SynthDoseLib.pipeline.phantom_folder.write_phantom_folder", interrupted)
     assert main(["phantom", "ct", "labels.nrrd", "--out", str(tmp_path / "out")]) == INTERRUPTED
     assert "--resume" not in capsys.readouterr().err
 

@@ -19,6 +19,7 @@ from SynthDoseLib.core import (
 )
 from SynthDoseLib.dosimetry import DoseVolumeHistogram, dose_volume_histograms, organ_dose_table
 from SynthDoseLib.kinetics import OrganSource, from_organs
+from SynthDoseLib.phantom import assess_phantom
 from SynthDoseLib.pipeline.report import EnergyBalance, ReportContents, ReportInput, quantity, render_report, write_report
 from SynthDoseLib.pipeline.report_pictures import (
     PLANES,
@@ -32,7 +33,6 @@ from SynthDoseLib.pipeline.report_pictures import (
     plane_view,
     smoothed_for_display,
 )
-from SynthDoseLib.pipeline.report_quality import segmentation_rows
 
 BALL = np.array([40.0, -25.0, 30.0])  # patient right, back, top
 
@@ -182,7 +182,7 @@ def full_contents(angle=0.0):
         organ_doses=rows,
         histograms=dose_volume_histograms(dose, labels, sigma_Gy={"lesion": 0.1}),
         activity=tia,
-        segmentation=segmentation_rows(phantom, ct),
+        quality=assess_phantom(phantom, ct),
         radiomics="Features by pyradiomics.",
         inputs=(ReportInput("CT", f'"><img src=x onerror=1>{hostile}', "ab" * 32),),
         warnings=(f"Read {hostile}.",),
@@ -210,7 +210,7 @@ def test_the_report_is_one_file_that_loads_nothing_and_runs_nothing(tmp_path):
     for expected in ("1 234 567", "1.00% in lesion", "asked for 1.00%", "2 min 10 s", "04:05", "transport", "One note."):
         assert expected in page.text
     assert "spleen" in page.text
-    assert "empty" in page.text
+    assert "listed, but without a voxel" in page.text
     assert len(text) < 3_000_000
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
@@ -266,30 +266,6 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(SynthDoseError, match="Cannot write"):
         write_report(tmp_path / "absent" / "report.html", ReportContents())
     assert not list(tmp_path.iterdir())
-
-
-def test_segmentation_rows_tell_what_is_odd():
-    ct, _, labels, phantom = case()
-    rows = {row.organ: row for row in segmentation_rows(phantom, ct)}
-    assert rows["lesion"].volume_ml == pytest.approx(4 / 3 * np.pi * 1.4**3, rel=0.1)
-    assert rows["lesion"].mean_HU == pytest.approx(30.0)
-    assert rows["lesion"].remarks == ()
-    assert rows["spleen"].remarks == ("empty",)
-    assert "cut by the image edge" in rows["rest_of_body"].remarks
-    two = labels.labels.copy()
-    two[2:5, 20:25, 30:35] = 3
-    two[20:23, 20:25, 30:35] = 3
-    apart = VoxelPhantom(
-        phantom.grid,
-        phantom.material_index,
-        phantom.density_g_cm3,
-        phantom.materials,
-        LabelMap(labels.grid, two, labels.organs),
-    )
-    assert segmentation_rows(apart)[2].remarks == ("2 pieces",)
-    other = ImageVolume(VoxelGrid.from_spacing((2, 2, 2), (1.0, 1.0, 1.0)), np.zeros((2, 2, 2)), "CT", "HU")
-    with pytest.raises(SynthDoseError, match="another grid"):
-        segmentation_rows(phantom, other)
 
 
 def test_the_band_of_a_histogram_is_the_total_uncertainty_where_it_is_known():

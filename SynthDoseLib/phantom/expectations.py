@@ -1,0 +1,209 @@
+"""What an organ is expected to be: its tissue, density, CT number, mass, number of parts and place along the body."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+
+from SynthDoseLib.core import Material, SynthDoseError, resource_path
+from SynthDoseLib.physics import get_material
+
+from .stylised_reference import SEXES, reference_masses, require_sex
+
+REFERENCE_HEIGHT_M = {"female": 1.63, "male": 1.76}  # ICRP 89
+ADULT_AGE_Y = 18.0
+MEMBERS = {
+    "lung_right": ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
+    "lung_left": ("lung_upper_lobe_left", "lung_lower_lobe_left"),
+    "heart": (
+        "heart_myocardium", "heart_atrium_left", "heart_ventricle_left", "heart_atrium_right", "heart_ventricle_right",
+    ),
+}  # fmt: skip
+"""Organs that some segmenters give in parts; the parts together are compared with the reference."""
+
+
+@dataclass(frozen=True)
+class PatientFacts:
+    """What is known about a person and decides which organ masses are expected.
+
+    Attributes
+    ----------
+    sex : str
+        "female", "male" or "" if not known.
+    age_y : float or None
+    height_m : float or None
+    weight_kg : float or None
+
+    Raises
+    ------
+    SynthDoseError
+        If the sex is another word, or a number is not one of a person.
+    """
+
+    sex: str = ""
+    age_y: float | None = None
+    height_m: float | None = None
+    weight_kg: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sex:
+            require_sex(self.sex)
+        for name, lowest, highest, unit in (
+            ("age_y", 0.0, 120.0, "years"),
+            ("height_m", 0.3, 2.5, "m"),
+            ("weight_kg", 0.5, 400.0, "kg"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                raise SynthDoseError(f"A person's {name} has to be from {lowest:g} to {highest:g} {unit}; found {value:g}.")
+
+    @property
+    def is_child(self) -> bool:
+        """Whether the reference adult does not apply."""
+        return self.age_y is not None and self.age_y < ADULT_AGE_Y
+
+
+@dataclass(frozen=True)
+class OrganExpectation:
+    """One row of ``Resources/anatomy/organ_expectations.csv``.
+
+    Attributes
+    ----------
+    pattern : str
+        Organ name; ``*`` stands for any text.
+    material : Material
+        Of the reference person, with the organ's reference density.
+    hu_low, hu_high, hu_contrast : float
+        Limits of the organ's mean CT number; the last one with contrast agent.
+    pieces : int
+        Connected parts, 0 for any number.
+    solid : bool
+        Without air and cavities of its own.
+    compact : bool
+        A scan that shows a part of it is meant to show all of it.
+    level : float or None
+        Height of its middle, per cent of the stature.
+    reference : tuple of str
+        Rows of the table of reference masses that make it up.
+    mass_low, mass_high : float
+        Limits on the mass over the reference one.
+    """
+
+    pattern: str
+    material: Material
+    hu_low: float
+    hu_high: float
+    hu_contrast: float
+    pieces: int
+    solid: bool
+    compact: bool
+    level: float | None
+    reference: tuple[str, ...]
+    mass_low: float
+    mass_high: float
+
+
+@dataclass(frozen=True)
+class MassRange:
+    """Reference mass of an organ and the limits around it, g."""
+
+    low_g: float
+    reference_g: float
+    high_g: float
+
+
+@cache
+def organ_expectations() -> tuple[OrganExpectation, ...]:
+    """All rows, in the order of the table; the first that fits a name counts.
+
+    Raises
+    ------
+    SynthDoseError
+        If the table is not the one its sidecar describes.
+    """
+    content = resource_path("anatomy", "organ_expectations.csv").read_bytes().replace(b"\r\n", b"\n")
+    sidecar = json.loads(resource_path("anatomy", "organ_expectations.json").read_text(encoding="utf-8"))
+    if hashlib.sha256(content).hexdigest() != sidecar["sha256"]:
+        raise SynthDoseError("Resources/anatomy/organ_expectations.csv was changed or damaged. Install SynthDose again.")
+    return tuple(_parse(row) for row in csv.DictReader(io.StringIO(content.decode("utf-8"))))
+
+
+def _parse(row: dict[str, str]) -> OrganExpectation:
+    tissue = get_material(row["material"])
+    return OrganExpectation(
+        pattern=row["organ"],
+        material=Material(tissue.name, float(row["density_g_cm3"]), tissue.mass_fractions),
+        hu_low=float(row["hu_low"]),
+        hu_high=float(row["hu_high"]),
+        hu_contrast=float(row["hu_contrast"]),
+        pieces=int(row["pieces"]),
+        solid=row["solid"] == "1",
+        compact=row["compact"] == "1",
+        level=float(row["level"]) if row["level"] else None,
+        reference=tuple(row["reference"].split("+")) if row["reference"] else (),
+        mass_low=float(row["mass_low"] or 0),
+        mass_high=float(row["mass_high"] or 0),
+    )
+
+
+@cache
+def expectation_of(organ: str) -> OrganExpectation | None:
+    """What is expected of an organ; None for one that the table does not know.
+
+    Examples
+    --------
+    >>> expectation_of("kidney_left").material.density_g_cm3
+    1.05
+    """
+    return next((row for row in organ_expectations() if fnmatchcase(organ, row.pattern)), None)
+
+
+def side_of(organ: str) -> str:
+    """Side that an organ's name says: "left", "right" or "".
+
+    Examples
+    --------
+    >>> side_of("rib_left_3"), side_of("liver")
+    ('left', '')
+    """
+    words = organ.split("_")
+    return "left" if "left" in words else "right" if "right" in words else ""
+
+
+def expected_mass_g(organ: str, person: PatientFacts) -> MassRange | None:
+    """Reference mass of an organ for a person, and its limits.
+
+    Parameters
+    ----------
+    organ : str
+    person : PatientFacts
+        Without a sex the limits span both; with a height, masses go with its square.
+
+    Returns
+    -------
+    MassRange or None
+        None if there is no reference for the organ, or for children of that age.
+
+    Examples
+    --------
+    >>> expected_mass_g("liver", PatientFacts("male")).reference_g
+    1800.0
+    """
+    expected = expectation_of(organ)
+    if expected is None or not expected.reference or person.is_child:
+        return None
+    found = []
+    for sex in (person.sex,) if person.sex else SEXES:
+        masses = reference_masses(sex)
+        rows = [name if name in masses else f"{name}_{side_of(organ)}" for name in expected.reference]
+        if all(name in masses for name in rows):
+            stature = 1.0 if person.height_m is None else (person.height_m / REFERENCE_HEIGHT_M[sex]) ** 2
+            found.append(sum(masses[name] for name in rows) * stature)
+    if not found:
+        return None
+    return MassRange(min(found) * expected.mass_low, sum(found) / len(found), max(found) * expected.mass_high)
