@@ -1,0 +1,182 @@
+"""Image features per segment by pyradiomics, with filters, parameter files and the check against IBSI."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import slicer
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+
+_HERE = pathlib.Path(__file__).resolve().parent
+if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
+    sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
+
+from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+
+
+class SynthDoseRadiomics(ScriptedLoadableModule):
+    """What the application shows about the module."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "SynthDose Radiomics"
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SynthDose developers"]
+        self.parent.helpText = _(
+            "Image features of every segment of a CT, MR, PET or dose by pyradiomics, with a record of how they were made, and "
+            "a check of the installed pyradiomics against IBSI. Research software, not for clinical use."
+        )
+        self.parent.acknowledgementText = _(
+            "pyradiomics: van Griethuysen et al., Cancer Res. 77 (2017) e104. "
+            "IBSI: Zwanenburg et al., Radiology 295 (2020) 328."
+        )
+
+
+@parameterNodeWrapper
+class SynthDoseRadiomicsParameterNode:
+    """Everything that the panel knows; saved with the scene."""
+
+    image: vtkMRMLScalarVolumeNode
+    modality: Annotated[str, Choice(["CT", "MR", "PT", "NM", "dose"])] = "CT"
+    segmentation: vtkMRMLSegmentationNode
+    organs: str = ""
+    voxelMm: Annotated[float, WithinRange(0, 50)] = 3.0
+    ibsiInterpolation: bool = False
+    inSlices: bool = False
+    binWidth: Annotated[float, WithinRange(0, 1e6)] = 0.0
+    logSigmaMm: str = ""
+    wavelet: bool = False
+    parameterFile: pathlib.Path
+    outputFolder: pathlib.Path
+    featureTable: vtkMRMLTableNode
+    ibsiTable: vtkMRMLTableNode
+
+
+class SynthDoseRadiomicsWidget(JobPanel):
+    """The panel: choices, progress, table."""
+
+    def makeLogic(self) -> SynthDoseRadiomicsLogic:
+        return SynthDoseRadiomicsLogic()
+
+    def buttons(self) -> dict[str, Any]:
+        return {"ibsiButton": lambda: self.runTask("ibsi")}
+
+    def updateButtons(self, parameters: Any) -> None:
+        p, ui = parameters, self.ui
+        own = p is not None and not self.logic.parameterFile(p)
+        for name in (
+            "voxelSpinBox", "ibsiCheckBox", "slicesCheckBox", "binWidthSpinBox", "logSigmaEdit", "waveletCheckBox",
+        ):  # fmt: skip
+            getattr(ui, name).enabled = own
+        ui.ibsiButton.enabled = p is not None and not self.logic.running
+        ui.ibsiLabel.text = self.logic.ibsiSummary(p) if p is not None else ""
+        showTable(ui.featureTableView, p.featureTable if p is not None else None)
+
+
+class SynthDoseRadiomicsLogic(JobLogic):
+    """Nodes to files, ``synthdose radiomics`` in the background, tables to nodes; no widgets."""
+
+    def __init__(self, command: Any = None, installer: Any = None) -> None:
+        JobLogic.__init__(self, command, installer)
+        self._folder: pathlib.Path | None = None
+
+    def getParameterNode(self) -> SynthDoseRadiomicsParameterNode:
+        return SynthDoseRadiomicsParameterNode(super().getParameterNode())
+
+    def parameterFile(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
+        """Path of the parameter file, "" without one."""
+        text = str(parameters.parameterFile)
+        return "" if text in ("", ".") else text
+
+    def problem(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
+        """What keeps an extraction from starting, "" if nothing; the check against IBSI needs nothing."""
+        if self.task == "ibsi":
+            return ""
+        if parameters.image is None:
+            return _("Choose the image")
+        return _("Choose the organs") if parameters.segmentation is None else ""
+
+    def prepare(self, parameters: SynthDoseRadiomicsParameterNode, folder: pathlib.Path) -> list[str]:
+        """Write the inputs of the task; bad values are refused before anything is written."""
+        from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
+        from SynthDoseLib.mrml.forms import namesFromText, vectorFromText
+
+        p = parameters
+        if self.task == "ibsi":
+            folder.mkdir(parents=True)
+            self._folder = folder
+            return ["radiomics", "--ibsi", "--out", str(folder / "ibsi.csv")]
+        options = ["--modality", p.modality]
+        if file := self.parameterFile(p):
+            options += ["--parameters", file]
+        else:
+            options += ["--voxel", f"{p.voxelMm:g}"]
+            options += ["--ibsi-interpolation"] if p.ibsiInterpolation else []
+            options += ["--in-slices"] if p.inSlices else []
+            options += ["--bin-width", f"{p.binWidth:g}"] if p.binWidth > 0 else []
+            options += ["--wavelet"] if p.wavelet else []
+            if widths := namesFromText(p.logSigmaMm):
+                options += ["--log-sigma", *(f"{x:g}" for x in vectorFromText(p.logSigmaMm, _("Filters"), len(widths)))]
+        image = imageFromVolumeNode(p.image, modality=p.modality, unit="HU" if p.modality == "CT" else "")
+        labels = labelMapFromSegmentationNode(p.segmentation, image.grid)
+        from SynthDoseLib.io import write_segmentation
+
+        folder.mkdir(parents=True)
+        saveImage(image, folder / "image.nrrd")
+        write_segmentation(folder / "labels.seg.nrrd", labels)
+        self._folder = folder
+        organs = ["--organs", *names] if (names := namesFromText(p.organs)) else []
+        files = [str(folder / name) for name in ("image.nrrd", "labels.seg.nrrd")]
+        return ["radiomics", *files, *options, *organs, "--out", str(folder / "features.csv")]
+
+    def loadResults(self, parameters: SynthDoseRadiomicsParameterNode) -> Sequence[str]:
+        """Add the table of the task to the scene, with the record of how it was made as a text node beside it."""
+        from SynthDoseLib.mrml import tableNodeFromCsv
+
+        scene = slicer.mrmlScene
+        if self.task == "ibsi":
+            parameters.ibsiTable = tableNodeFromCsv(self._folder / "ibsi.csv", scene.GenerateUniqueName("IBSI check"))
+            return (self.ibsiSummary(parameters),)
+        name = f"{parameters.image.GetName()} features" if parameters.image is not None else "Features"
+        table = tableNodeFromCsv(self._folder / "features.csv", scene.GenerateUniqueName(name))
+        record = scene.AddNewNodeByClass("vtkMRMLTextNode", f"{table.GetName()} record")
+        record.SetText((self._folder / "features.json").read_text(encoding="utf-8"))
+        table.SetNodeReferenceID("SynthDose.record", record.GetID())
+        if parameters.image is not None:
+            table.SetNodeReferenceID("SynthDose.image", parameters.image.GetID())
+        parameters.featureTable = table
+        return ()
+
+    def ibsiSummary(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
+        """How many features of the digital phantom agreed, "" before the check."""
+        table = parameters.ibsiTable
+        if table is None:
+            return ""
+        column = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())].index("agrees")
+        verdicts = [table.GetCellText(row, column) for row in range(table.GetNumberOfRows())]
+        return _("{agree} of {all} features of IBSI's digital phantom agree.").format(
+            agree=verdicts.count("True"), all=len(verdicts)
+        )
+
+
+class SynthDoseRadiomicsTest(ScriptedLoadableModuleTest):
+    """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def test_problemsAreNamed(self) -> None:
+        logic = SynthDoseRadiomicsLogic()
+        parameters = logic.getParameterNode()
+        assert logic.problem(parameters) == "Choose the image"
+        logic.task = "ibsi"
+        assert logic.problem(parameters) == ""
+        assert logic.ibsiSummary(parameters) == ""

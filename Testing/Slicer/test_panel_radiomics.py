@@ -1,0 +1,96 @@
+"""The radiomics panel with the real command line: a ball of known size, the check against IBSI, bad parameter files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from surroundings import REPOSITORY
+
+from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
+from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage
+
+needs_pyradiomics = pytest.mark.skipif(importlib.util.find_spec("radiomics") is None, reason="needs pyradiomics")
+
+
+@pytest.fixture
+def module(host, scene):
+    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseRadiomics.py")
+    yield loaded
+    loaded.discard()
+
+
+@pytest.fixture
+def panel(host, scene, module, tmp_path):
+    grid = VoxelGrid.from_spacing((20, 24, 24), (2.0, 2.0, 2.5))
+    k, j, i = np.indices(grid.shape)
+    ball = np.linalg.norm(grid.to_ras(np.stack([i, j, k], -1)), axis=-1) < 16
+    values = np.random.default_rng(2).normal(40, 15, grid.shape).astype(np.float32)
+    image = volumeNodeFromImage(ImageVolume(grid, values, "CT", "HU"), "CT", scene)
+    organs = segmentationNodeFromLabelMap(LabelMap(grid, ball.astype(np.uint16), (Organ(1, "lesion"),)), "Lesions", scene)
+    widget = host.show(module, 460, 1100)
+    widget.logic.installer = lambda requirements: True
+    widget.ui.imageSelector.setCurrentNode(image)
+    widget.ui.segmentationSelector.setCurrentNode(organs)
+    widget.ui.outputEdit.currentPath = str(tmp_path)
+    return widget
+
+
+def finished(widget):
+    return lambda: not widget.logic.running and not widget.timer.active
+
+
+def cells(table, column: str) -> list[str]:
+    names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    return [table.GetCellText(row, names.index(column)) for row in range(table.GetNumberOfRows())]
+
+
+@needs_pyradiomics
+def test_features_of_a_ball_come_into_a_table_with_their_record(host, scene, panel, screenshots):
+    import slicer
+
+    ui, p = panel.ui, panel._parameterNode
+    p.logSigmaMm, p.voxelMm = "3", 0.0
+    assert ui.runButton.enabled
+    ui.runButton.click()
+    host.waitUntil(finished(panel), 120)
+    assert ui.statusLabel.text.startswith("Finished"), ui.statusLabel.text + ui.logEdit.toPlainText()
+    columns = [cells(p.featureTable, name) for name in ("filter", "feature", "value")]
+    found = {(kind, feature): float(value) for kind, feature, value in zip(*columns, strict=True)}
+    inside = slicer.util.arrayFromSegmentBinaryLabelmap(p.segmentation, "lesion", p.image)
+    assert found["original", "shape_VoxelVolume"] == pytest.approx(10.0 * inside.sum())  # voxels of 2 x 2 x 2.5 mm
+    assert ("log-sigma-3-0-mm-3D", "firstorder_Mean") in found
+    record = json.loads(p.featureTable.GetNodeReference("SynthDose.record").GetText())
+    assert record["settings"]["log_sigma_mm"] == [3.0]
+    assert p.featureTable.GetNodeReference("SynthDose.image") is p.image
+    assert ui.featureTableView.rowCount == len(found)
+    host.screenshot(panel.parent, screenshots / "radiomics_panel.png")
+
+
+@needs_pyradiomics
+def test_the_installed_version_is_checked_against_ibsi(host, panel):
+    panel.ui.imageSelector.setCurrentNode(None)
+    assert not panel.ui.runButton.enabled
+    panel.ui.ibsiButton.click()
+    host.waitUntil(finished(panel), 60)
+    assert panel.ui.ibsiLabel.text == "102 of 102 features of IBSI's digital phantom agree."
+
+
+@needs_pyradiomics
+def test_a_bad_parameter_file_is_told_and_the_scene_stays(host, scene, panel, tmp_path):
+    (tmp_path / "bad.yaml").write_text("setting: {binWidth: -1}")
+    panel._parameterNode.parameterFile = tmp_path / "bad.yaml"
+    assert not panel.ui.voxelSpinBox.enabled
+    nodes = scene.GetNumberOfNodes()
+    panel.ui.runButton.click()
+    host.waitUntil(finished(panel), 60)
+    assert "refuses the parameters" in panel.ui.statusLabel.text
+    assert scene.GetNumberOfNodes() == nodes
+
+
+def test_own_test_of_the_module(module):
+    import slicer
+
+    slicer.modules.SynthDoseRadiomicsInstance.runTest(msec=0)
