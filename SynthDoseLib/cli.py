@@ -12,6 +12,7 @@ from pathlib import Path
 from . import __version__
 from .cli_people import PEOPLE_VERB, add_people, run_people
 from .cli_phantom import PHANTOM_VERB, add_phantom
+from .cli_training import add_train_segmentation
 from .core import Cancelled, MissingPackageError, Progress, SynthDoseError, resource_path
 
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
@@ -192,6 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--threads", type=int, default=0, help="0 (default): all")
     compare.add_argument("--out", type=Path, required=True, help="table to write, .csv; .json beside it")
 
+    add_train_segmentation(_verb, verbs)
     add_phantom(_verb(verbs, *PHANTOM_VERB, _phantom))
 
     simulate = _verb(

@@ -23,14 +23,13 @@ from .quality_values import Finding
 from .regrid import regrid_phantom
 from .stylised import FIELDS_OF_VIEW, StylisedAdult, stylised_adult
 from .stylised_reference import TISSUES, Tissue, reference_masses
-from .synthetic import TRAINING_ORGANS, RegionActivity, SyntheticPatient, TrainingPair, synthetic_patient, training_pair
+from .synthetic import RegionActivity, SyntheticPatient, synthetic_patient
 
 __all__ = [
     "FIELDS_OF_VIEW",
     "ORGAN_GROUPS",
     "REST_OF_BODY",
     "TISSUES",
-    "TRAINING_ORGANS",
     "CalibrationRangeError",
     "Finding",
     "HUCalibration",
@@ -47,7 +46,6 @@ __all__ = [
     "SyntheticPatient",
     "TargetMass",
     "Tissue",
-    "TrainingPair",
     "add_box",
     "assess_phantom",
     "assign_tissues",
@@ -76,7 +74,6 @@ __all__ = [
     "stylised_adult",
     "stylised_person",
     "synthetic_patient",
-    "training_pair",
     "write_gate",
     "write_penred",
     "z_to_percentile",

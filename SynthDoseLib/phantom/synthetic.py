@@ -122,27 +122,6 @@ class SyntheticPatient:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingPair:
-    """A CT and its labels, for training a network.
-
-    Attributes
-    ----------
-    hu : ndarray of float32, (nk, nj, ni)
-        CT numbers.
-    labels : ndarray of uint16, (nk, nj, ni)
-        Place in `organs` plus 1; 0 is everything else.
-    grid : VoxelGrid
-    organs : tuple of str
-        Canonical names.
-    """
-
-    hu: NDArray[np.float32]
-    labels: NDArray[np.uint16]
-    grid: VoxelGrid
-    organs: tuple[str, ...]
-
-
 def synthetic_patient(
     seed: int,
     *,
@@ -247,79 +226,6 @@ def synthetic_patient(
     return SyntheticPatient(
         ct, spect, labels, adult.labels, targets, activity, adult, "Lu-177", administered_MBq, administered_at, seed
     )
-
-
-def training_pair(
-    seed: int, spacing_mm: tuple[float, float, float] = (6.0, 6.0, 6.0), *, sex: str | None = None
-) -> TrainingPair:
-    """Make a CT with labels for training a network: people, contrast phases and scanners vary more than in the demo.
-
-    Parameters
-    ----------
-    seed : int
-        0 or more.
-    spacing_mm : tuple of 3 float
-        Along i, j, k, mm; 8 mm at most.
-    sex : str, optional
-        Drawn from the seed if not given.
-
-    Returns
-    -------
-    TrainingPair
-        The organs in `organs` are the same, in the same order, for every seed; an organ may be absent.
-    """
-    rng = np.random.default_rng([seed, 6, 6])
-    drawn = SEXES[int(rng.integers(2))]
-    adult = stylised_adult(
-        drawn if sex is None else sex,
-        spacing_mm=spacing_mm,
-        seed=seed,
-        variation=float(rng.uniform(0.7, 1.3)),
-        field_of_view="torso",
-        margin_mm=float(rng.uniform(5, 40)),
-    )
-    hu = np.array([tissue.hu for tissue in TISSUES], np.float32)
-    _inject_contrast(hu, rng)
-    image = ct_image(
-        adult.tissues,
-        TISSUES,
-        adult.grid.spacing_mm,
-        rng,
-        noise_hu=float(rng.uniform(4, 25)),
-        blur_fwhm_mm=float(rng.uniform(2.0, 6.0)),
-        tissue_hu=hu,
-    )
-    if rng.random() < 0.7:
-        add_couch(adult.tissues, adult.grid, image, gap_mm=float(rng.uniform(2, 20)))
-    table = np.zeros(len(adult.labels.organs) + 1, np.uint16)
-    for organ in adult.labels.organs:
-        table[organ.index] = TRAINING_ORGANS.index(organ.name) + 1 if organ.name in TRAINING_ORGANS else 0
-    return TrainingPair(image, table[adult.labels.labels], adult.grid, TRAINING_ORGANS)
-
-
-TRAINING_ORGANS = (
-    "lung_right", "lung_left", "liver", "kidney_right", "kidney_left", "spleen", "heart", "stomach", "urinary_bladder",
-    "skeleton", "pancreas", "gallbladder", "colon", "small_bowel", "aorta", "spinal_cord", "duodenum",
-    "adrenal_gland_right", "adrenal_gland_left", "esophagus", "trachea", "thyroid_gland", "prostate", "uterus",
-)  # fmt: skip
-"""Organs of `training_pair`, in the order of their labels."""
-
-
-def _inject_contrast(hu: NDArray[np.float32], rng: np.random.Generator) -> None:
-    """Change CT numbers as contrast medium and people do; half of the scans have contrast medium."""
-    hu += rng.normal(0, 4, hu.size).astype(np.float32)
-    hu[TISSUE_INDEX["air"]] = -1000
-    hu[TISSUE_INDEX["lung"]] = rng.uniform(-860, -640)
-    hu[TISSUE_INDEX["fat"]] = rng.uniform(-115, -85)
-    bone = rng.uniform(0.75, 1.3)
-    hu[TISSUE_INDEX["spongiosa"]] *= bone
-    hu[TISSUE_INDEX["cortical"]] *= bone
-    if rng.random() < 0.5:
-        phase = rng.uniform(0.3, 1.2)
-        gains = {"blood": 110, "myocardium": 60, "kidney": 130, "spleen": 70, "liver": 50, "pancreas": 50, "thyroid": 60}
-        for tissue, gain in gains.items():
-            hu[TISSUE_INDEX[tissue]] += gain * phase * rng.uniform(0.7, 1.2)
-    hu[TISSUE_INDEX["liver"]] += min(0.0, rng.normal(0, 12))  # steatosis
 
 
 def _with_tumours(

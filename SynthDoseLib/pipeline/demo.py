@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core import Progress, silent
 from ..io import read_labels, write_dicom_series
 from ..phantom import SyntheticPatient, synthetic_patient
-from ..segmentation.training import dice_scores
+from ..segmentation.overlap import dice_scores
 from .plan import (
     ActivityPlan,
     DosePlan,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core import SynthDoseError, atomic_path, sha256_of
-from .training import TrainedNetwork, TrainingSettings, network_definition
+from .recipe import TrainingRecipe
+from .training import TrainedNetwork
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ModelCard:
 
 
 def write_bundle(folder: str | os.PathLike[str], trained: TrainedNetwork, card: ModelCard) -> Path:
-    """Write a bundle: ``configs/``, ``models/model.pt`` (a plain state dict), ``docs/README.md`` and ``LICENSE``.
+    """Write a bundle: ``configs/``, ``models/model.pt`` (a state dict in half precision), ``docs/README.md``, ``LICENSE`` and
+    ``SHA256SUMS``; the recipe of the training is kept as ``configs/training.json``.
 
     Parameters
     ----------
@@ -66,7 +68,6 @@ def write_bundle(folder: str | os.PathLike[str], trained: TrainedNetwork, card: 
     import torch
 
     root = Path(folder)
-    settings = trained.settings
     try:
         for name in ("configs", "models", "docs"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -74,23 +75,62 @@ def write_bundle(folder: str | os.PathLike[str], trained: TrainedNetwork, card: 
         raise SynthDoseError(f"Cannot write the bundle {root}: {error.strerror}. Choose a folder you may write to.") from error
     versions = {"monai_version": monai.__version__, "pytorch_version": torch.__version__, "numpy_version": np.__version__}
     content = io.BytesIO()  # in a file, torch would store the temporary name, and equal weights would give unequal files
-    torch.save(trained.weights, content)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in trained.weights.items()}
+    torch.save(half, content)
     with atomic_path(root / "models" / "model.pt") as path:
         path.write_bytes(content.getvalue())
     hashes = {"weights_sha256": sha256_of(root / "models" / "model.pt")}
     _write_json(root / "configs" / "inference.json", _inference(trained))
-    _write_json(root / "configs" / "metadata.json", {**_metadata(settings, card, versions), **hashes})
+    _write_json(root / "configs" / "metadata.json", {**_metadata(trained.recipe, card, versions), **hashes})
+    _write_json(root / "configs" / "training.json", trained.recipe.configuration)
     with atomic_path(root / "docs" / "README.md") as path:
         path.write_text(_readme(trained, card), encoding="utf-8", newline="\n")
     with atomic_path(root / "LICENSE") as path:
         notice = f"SPDX-License-Identifier: {card.licence}\n\nConfiguration and weights of this bundle; text of the licence: "
         path.write_text(notice + "https://www.apache.org/licenses/LICENSE-2.0\n", encoding="utf-8", newline="\n")
+    write_hashes(root)
     return root
 
 
+def replace_measurements(folder: str | os.PathLike[str], measured: str, metrics: Mapping[str, float]) -> None:
+    """Put new measurements into the model card, the metadata and the checksums of a bundle that was written here.
+
+    Parameters
+    ----------
+    folder : path-like
+    measured : str
+        What they were measured on.
+    metrics : mapping of str to float
+        Name of the metric and value; NaN is left out.
+    """
+    root = Path(folder)
+    known = {name: round(value, 3) for name, value in metrics.items() if value == value}
+    metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    _write_json(root / "configs" / "metadata.json", {**metadata, "eval_metrics": known})
+    card = (root / "docs" / "README.md").read_text(encoding="utf-8")
+    before, rest = card.split("## Measured\n", 1)
+    after = rest[rest.index("## Limits\n") :]
+    with atomic_path(root / "docs" / "README.md") as path:
+        text = f"{before}## Measured\n\n{measured}\n\n{_metric_table(known)}\n\n{after}"
+        path.write_text(text, encoding="utf-8", newline="\n")
+    write_hashes(root)
+
+
+def _metric_table(metrics: Mapping[str, float]) -> str:
+    return "\n".join(["| metric | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in metrics.items())])
+
+
+def write_hashes(root: Path) -> None:
+    """Write ``SHA256SUMS`` over all other files of a bundle, as ``sha256sum --check`` reads it."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+    lines = [f"{sha256_of(path)}  {path.relative_to(root).as_posix()}\n" for path in files]
+    with atomic_path(root / "SHA256SUMS") as path:
+        path.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
 def _inference(trained: TrainedNetwork) -> dict[str, Any]:
-    settings = trained.settings
-    low, high = settings.window_HU
+    recipe = trained.recipe
+    network = recipe.network_component()
     return {
         "imports": ["$import glob"],
         "bundle_root": ".",
@@ -99,8 +139,8 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
         "dataset_dir": "images",
         "datalist": "$list(sorted(glob.glob(@dataset_dir + '/*.nii.gz')))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "spacing_mm": [settings.spacing_mm] * 3,
-        "network_def": network_definition(settings),
+        "spacing_mm": [recipe.spacing_mm] * 3,
+        "network_def": {"_target_": network.target, **network.arguments},
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
@@ -114,22 +154,14 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
                     "labels": [["L", "R"], ["P", "A"], ["I", "S"]],
                 },
                 {"_target_": "Spacingd", "keys": "@image_key", "pixdim": "@spacing_mm", "mode": "bilinear"},
-                {
-                    "_target_": "ScaleIntensityRanged",
-                    "keys": "@image_key",
-                    "a_min": low,
-                    "a_max": high,
-                    "b_min": 0.0,
-                    "b_max": 1.0,
-                    "clip": True,
-                },
+                *recipe.normalisation_configuration(),
             ],
         },
         "dataset": {"_target_": "Dataset", "data": "$[{'image': i} for i in @datalist]", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False},
         "inferer": {
             "_target_": "SlidingWindowInferer",
-            "roi_size": list(settings.window),
+            "roi_size": list(recipe.window),
             "sw_batch_size": 1,
             "overlap": 0.5,
             "mode": "gaussian",
@@ -152,8 +184,8 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
                 {
                     "_target_": "KeepLargestConnectedComponentd",
                     "keys": "pred",
-                    "applied_labels": [settings.organs.index(organ) + 1 for organ in settings.one_piece],
-                    "_disabled_": not settings.one_piece,
+                    "applied_labels": [recipe.organs.index(organ) + 1 for organ in recipe.one_piece],
+                    "_disabled_": not recipe.one_piece,
                 },
                 {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
             ],
@@ -176,16 +208,16 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
     }
 
 
-def _metadata(settings: TrainingSettings, card: ModelCard, versions: Mapping[str, str]) -> dict[str, Any]:
-    channels = {str(place): name for place, name in enumerate(("background", *settings.organs))}
-    patch = {"type": "image", "spatial_shape": list(settings.window), "dtype": "float32", "is_patch_data": True}
+def _metadata(recipe: TrainingRecipe, card: ModelCard, versions: Mapping[str, str]) -> dict[str, Any]:
+    channels = {str(place): name for place, name in enumerate(("background", *recipe.organs))}
+    patch = {"type": "image", "spatial_shape": list(recipe.window), "dtype": "float32", "is_patch_data": True}
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
         "version": card.version,
         "changelog": {card.version: "weights of this training"},
         **versions,
         "name": card.name,
-        "task": "Organs of the torso on CT",
+        "task": f"Segmentation of organs on {recipe.modality}",
         "description": card.description,
         "authors": "SynthDose",
         "copyright": "Copyright (c) SynthDose contributors",
@@ -197,8 +229,8 @@ def _metadata(settings: TrainingSettings, card: ModelCard, versions: Mapping[str
             "inputs": {
                 "image": {
                     **patch,
-                    "format": "hounsfield",
-                    "modality": "CT",
+                    "format": "hounsfield" if recipe.modality == "CT" else "magnitude",
+                    "modality": recipe.modality,
                     "num_channels": 1,
                     "value_range": [0, 1],
                     "channel_def": {"0": "image"},
@@ -209,7 +241,7 @@ def _metadata(settings: TrainingSettings, card: ModelCard, versions: Mapping[str
                     **patch,
                     "format": "segmentation",
                     "num_channels": len(channels),
-                    "value_range": [0, len(settings.organs)],
+                    "value_range": [0, len(recipe.organs)],
                     "channel_def": channels,
                 }
             },
@@ -218,11 +250,13 @@ def _metadata(settings: TrainingSettings, card: ModelCard, versions: Mapping[str
 
 
 def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
-    settings = trained.settings
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in card.metrics.items())
-    window = " x ".join(map(str, settings.window))
-    pieces = f"Only the largest part is kept of: {', '.join(settings.one_piece)}." if settings.one_piece else ""
+    recipe, history = trained.recipe, trained.history
+    network = recipe.network_component()
+    window = " x ".join(map(str, recipe.window))
+    pieces = f"Only the largest part is kept of: {', '.join(recipe.one_piece)}." if recipe.one_piece else ""
     parameters = sum(int(value.numel()) for value in trained.weights.values())
+    arguments = ", ".join(f"{name} {value}" for name, value in network.arguments.items())
+    last = f"; mean loss of the last 20 steps {sum(history.loss[-20:]) / len(history.loss[-20:]):.3f}" if history.loss else ""
     return f"""# {card.name} {card.version}
 
 {card.description} Not for clinical use.
@@ -233,21 +267,17 @@ def _readme(trained: TrainedNetwork, card: ModelCard) -> str:
 
 ## Network and training
 
-MONAI UNet of {", ".join(map(str, settings.channels))} channels, {parameters} parameters; {settings.spacing_mm:g} mm isotropic,
-{settings.window_HU[0]:g} to {settings.window_HU[1]:g} HU scaled to 0 to 1, windows of {window} voxels. {settings.steps} steps
-of one window, Dice loss plus cross entropy (class balance {settings.class_balance:.2f} at the end), AdamW with a one-cycle
-schedule up to {settings.learning_rate:g}, running mean of the weights (decay {settings.average:g}), {trained.seconds / 60:.0f}
-min on {settings.threads} CPU thread(s), seed {settings.seed}; last loss {float(trained.loss[-20:].mean()):.3f}. Random
-rotation, scale, shift, bending, cuts, noise, blur and CT number offsets (`SynthDoseLib/segmentation/augmentation.py`).
-{pieces}
+MONAI {network.target} ({arguments}), {parameters} parameters, kept in half precision; {recipe.spacing_mm:g} mm isotropic,
+windows of {window} voxels. {len(history.loss)} steps of one window in {history.seconds / 60:.0f} min, the weights after step
+{history.best_step} were kept{last}. Dice loss plus cross entropy (class balance {recipe.class_balance:g}), AdamW up to
+{recipe.learning_rate:g} with warm-up and cosine, running mean of the weights (decay {recipe.average:g}), seed {recipe.seed}.
+The whole recipe, random changes included, is `configs/training.json`. {pieces}
 
 ## Measured
 
 {card.measured}
 
-| metric | value |
-|---|---|
-{rows}
+{_metric_table(card.metrics)}
 
 ## Limits
 

@@ -1,78 +1,81 @@
-"""Training a small segmentation network on pairs of CT and labels, and writing it as a MONAI bundle."""
+"""Training a segmentation network as a recipe says, so that stopping and going on gives the same weights."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import ImageVolume, LabelMap, Progress, ProgressReport, SynthDoseError, VoxelGrid, resample, silent
-from .augmentation import Augmentation, augment
-from .tables import organ_group
+from ..core import ImageVolume, LabelMap, MissingPackageError, Progress, ProgressReport, SynthDoseError, atomic_path, silent
+from .overlap import overlap_and_entropy
+from .recipe import REST, TrainingRecipe, channels_of
+from .tissue import segment_tissue
 
 if TYPE_CHECKING:
     import torch
 
-AIR_HU = -1000.0
+WARM_UP_SHARE = 0.02
+LOWEST_RATE = 0.004
+MOST_NORM = 1.0  # of the gradient
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What to train, and how long.
+@dataclass(frozen=True, eq=False)
+class TrainingCase:
+    """A patient to learn from: an image with labels, or a map of tissues that `RandomScand` turns into ever new images.
 
     Attributes
     ----------
-    organs : tuple of str
-        Organs or groups in the order of the network's channels, from channel 1; channel 0 is everything else.
-    one_piece : tuple of str
-        Those of `organs` that are one connected part; smaller parts are dropped in use.
-    spacing_mm : float
-        Isotropic spacing the network sees.
-    window_HU : tuple of 2 float
-        CT numbers that become 0 and 1; clipped outside.
-    channels : tuple of 5 int
-        Width of the network (MONAI ``UNet``) at each resolution.
-    strides : tuple of 4 int
-        Halvings (2) before each of the first four.
-    window : tuple of 3 int
-        Voxels the network sees at once, in training and in use, multiples of 16. The normalisation inside the network
-        depends on how much air a window holds: windows of another size would be another task.
-    steps : int
-        Optimiser steps of one window each.
-    learning_rate : float
-        Largest of the one-cycle schedule (AdamW).
-    class_balance : float
-        Weight of a class in the cross entropy: how often it occurs, to minus this power. 0 treats voxels alike; 1/3 makes
-        small organs count early, at the price of growing into their surroundings.
-    average : float
-        Decay per step of the running mean of the weights; the mean is what is kept.
-    augmentation : Augmentation
-    threads : int
-        CPU threads.
-    reduced_precision : bool
-        Compute in bfloat16 where PyTorch thinks it safe: several times faster on processors that have it.
-    seed : int
+    name : str
+    labels : LabelMap
+        Organs, canonical names.
+    image : ImageVolume or None
+    tissues : ndarray of uint8, (nk, nj, ni), or None
+        Place in `tissue_names` on the grid of `labels`; 0 is the air around the patient.
+    tissue_names : tuple of str
+    weight : float
+        How often it is drawn, relative to the others.
     """
 
-    organs: tuple[str, ...]
-    one_piece: tuple[str, ...] = ()
-    spacing_mm: float = 6.0
-    window_HU: tuple[float, float] = (-800.0, 500.0)
-    channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
-    strides: tuple[int, int, int, int] = (2, 2, 2, 2)
-    window: tuple[int, int, int] = (80, 64, 64)
-    steps: int = 600
-    learning_rate: float = 2e-3
-    class_balance: float = 1 / 3
-    average: float = 0.98
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    threads: int = 1
-    reduced_precision: bool = True
-    seed: int = 1
+    name: str
+    labels: LabelMap
+    image: ImageVolume | None = None
+    tissues: NDArray[np.uint8] | None = None
+    tissue_names: tuple[str, ...] = ()
+    weight: float = 1.0
+
+
+@dataclass
+class History:
+    """How a training went.
+
+    Attributes
+    ----------
+    loss : list of float
+        Per step: Dice loss plus cross entropy.
+    validation : list of (int, dict of str to float)
+        Step, and Dice per organ on windows of the held-out patients.
+    best_step : int
+        Step whose weights were kept.
+    seconds : float
+        Wall time.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+
+    def mean_dice(self, place: int) -> float:
+        """Mean over the organs of a look at the held-out patients."""
+        return float(np.nanmean(list(self.validation[place][1].values())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,227 +85,384 @@ class TrainedNetwork:
     Attributes
     ----------
     weights : mapping of str to Tensor
-        State of the network that `network_definition` describes.
-    settings : TrainingSettings
-    loss : ndarray of float64, (steps,)
-        Dice loss plus cross entropy.
-    seconds : float
-        Wall time of the training.
+        On the CPU.
+    recipe : TrainingRecipe
+    history : History
     """
 
     weights: dict[str, torch.Tensor]
-    settings: TrainingSettings
-    loss: NDArray[np.float64]
-    seconds: float
+    recipe: TrainingRecipe
+    history: History
 
 
-def network_definition(settings: TrainingSettings) -> dict[str, Any]:
-    """Return the network as a bundle's configuration describes it."""
-    return {
-        "_target_": "UNet",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": len(settings.organs) + 1,
-        "channels": list(settings.channels),
-        "strides": list(settings.strides),
-        "num_res_units": 1,
-    }
-
-
-def prepare_pair(
-    ct: ImageVolume, labels: LabelMap, organs: Sequence[str], spacing_mm: float
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Bring a pair to the network's grid: axes along R, A, S, isotropic.
+def prepare_case(case: TrainingCase, recipe: TrainingRecipe) -> dict[str, Any]:
+    """Bring a case to what the random part of the recipe starts from.
 
     Parameters
     ----------
-    ct : ImageVolume
-        CT numbers, HU.
-    labels : LabelMap
-        True organs; names that belong to an entry of `organs` (see `organ_group`) get its channel number.
-    organs : sequence of str
-        As in `TrainingSettings`.
-    spacing_mm : float
+    case : TrainingCase
+    recipe : TrainingRecipe
 
     Returns
     -------
-    tuple of ndarray, (ni, nj, nk)
-        CT numbers, HU, float32 and channel numbers, uint8.
+    dict
+        "label" (classes, uint8), "image" or "tissue" and "tissue_names"; arrays (1, ni, nj, nk) of MONAI with their affine.
 
     Raises
     ------
     SynthDoseError
-        If none of the labels belongs to any of `organs`.
+        If the labels have none of the recipe's organs, image and labels do not share a grid, or the image is of another
+        modality.
     """
-    channel = np.zeros(max((o.index for o in labels.organs), default=0) + 1, np.uint8)
-    for number, organ in enumerate(organs, start=1):
-        members = set(organ_group(organ))
-        for entry in labels.organs:
-            if entry.name in members:
-                channel[entry.index] = number
-    if not channel.any():
+    import torch
+    from monai.data import MetaTensor
+
+    labels = case.labels
+    channel = channels_of((organ.name for organ in labels.organs), recipe.organs)
+    table = np.zeros(max((organ.index for organ in labels.organs), default=0) + 1, np.uint8)
+    for organ in labels.organs:
+        table[organ.index] = channel.get(organ.name, 0)
+    classes = table[labels.labels]
+    if not classes.any():
         raise SynthDoseError(
-            f"None of the labels ({', '.join(o.name for o in labels.organs)}) belongs to the organs to train: "
-            f"{', '.join(organs)}."
+            f"The labels of {case.name} ({', '.join(o.name for o in labels.organs) or 'none'}) hold no voxel of the organs to "
+            f"train: {', '.join(recipe.organs)}. Give a label table (--labels), or take the case out of the cohort."
         )
-    grid = _ras_grid(ct.grid, spacing_mm)
-    values = resample(ct.values, ct.grid, grid, fill=AIR_HU)
-    classes = resample(channel[labels.labels], labels.grid, grid, linear=False)
-    return np.ascontiguousarray(values.transpose(2, 1, 0)), np.ascontiguousarray(classes.transpose(2, 1, 0))
+    if REST in recipe.organs and REST not in channel:
+        classes[(classes == 0) & _body(case)] = recipe.organs.index(REST) + 1
+    data: dict[str, Any] = {"label": classes}
+    if case.image is not None:
+        if case.image.modality not in ("", recipe.modality):
+            raise SynthDoseError(
+                f"{case.name} is a {case.image.modality} image; the training configuration is for {recipe.modality}."
+            )
+        if not case.image.grid.matches(labels.grid):
+            raise SynthDoseError(f"Image and labels of {case.name} are not on the same grid; resample the labels first.")
+        data["image"] = case.image.values.astype(np.float32)
+    elif case.tissues is not None:
+        data["tissue"] = case.tissues
+    else:
+        raise SynthDoseError(f"The case {case.name} has neither an image nor a map of tissues.")
+    affine = torch.from_numpy(labels.grid.ijk_to_ras.copy())
+    for key, values in data.items():
+        array = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 1, 0)))[None]
+        data[key] = MetaTensor(array, affine=affine, meta={"space": "RAS"})
+    for transform in recipe.chain("preparation"):
+        data = _run(transform, data, case.name)
+    for key in ("label", "tissue"):
+        if key in data:
+            data[key] = data[key].to(torch.uint8)
+    if "tissue" in data:
+        data["tissue_names"] = case.tissue_names
+    return data
 
 
-def _ras_grid(grid: VoxelGrid, spacing_mm: float) -> VoxelGrid:
-    """Return the isotropic grid along R, A, S that covers the corners of `grid`."""
-    upper = np.asarray(grid.shape[::-1]) - 0.5
-    corners = grid.to_ras([(i, j, k) for i in (-0.5, upper[0]) for j in (-0.5, upper[1]) for k in (-0.5, upper[2])])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    count = np.maximum(1, np.ceil((high - low) / spacing_mm - 1e-4)).astype(int)
-    origin = (low + high) / 2 - spacing_mm * (count - 1) / 2
-    return VoxelGrid.from_spacing((int(count[2]), int(count[1]), int(count[0])), (spacing_mm,) * 3, origin_ras_mm=origin)
+def _body(case: TrainingCase) -> NDArray[np.bool_]:
+    """Where the patient is, if the labels do not say."""
+    if case.tissues is not None:
+        return np.asarray(case.tissues > 0)
+    assert case.image is not None
+    if case.image.modality == "MR":
+        raise SynthDoseError(
+            f"The labels of {case.name} have no {REST}, and an MR image does not tell body from air reliably. Add the label, "
+            f"or take {REST} out of the organs."
+        )
+    return np.asarray(segment_tissue(case.image).labels > 0)
 
 
-def train_network(
-    pairs: Iterable[tuple[ImageVolume, LabelMap]],
-    settings: TrainingSettings,
-    *,
-    initial: dict[str, torch.Tensor] | None = None,
-    checkpoint: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
-    checkpoint_every: int = 200,
-    progress: Progress = silent,
-) -> TrainedNetwork:
-    """Train a segmentation network.
+def _run(transform: Any, data: dict[str, Any], name: str) -> dict[str, Any]:
+    try:
+        return dict(transform(data))
+    except SynthDoseError:
+        raise
+    except Exception as error:  # MONAI raises many kinds for data it cannot transform
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise SynthDoseError(f"{type(transform).__name__} of the training configuration fails on {name}: {first}") from error
+
+
+class WindowSource:
+    """Random windows of cases; the window of a step depends on the seed and the step alone.
 
     Parameters
     ----------
-    pairs : iterable of (ImageVolume, LabelMap)
-        CT and true labels; read once and kept in memory at the network's spacing.
-    settings : TrainingSettings
+    cases : sequence of TrainingCase
+    recipe : TrainingRecipe
+    progress : Progress
+    """
+
+    def __init__(self, cases: Sequence[TrainingCase], recipe: TrainingRecipe, progress: Progress = silent) -> None:
+        self._recipe = recipe
+        self._chain = [*recipe.chain("randomisation"), *recipe.chain("normalisation")]
+        self._names = [case.name for case in cases]
+        self._data = []
+        for number, case in enumerate(cases, start=1):
+            self._data.append(prepare_case(case, recipe))
+            progress(ProgressReport("train", 0.0, None, f"patient {number} of {len(cases)} prepared"))
+        weights = np.array([case.weight for case in cases], np.float64)
+        if not len(cases) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
+            raise SynthDoseError("The training needs at least one patient whose weight is positive.")
+        self._shares = weights / weights.sum()
+
+    def window(self, stream: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw the window `step` of a stream: image (1, 1, ...) float32 and classes (...) uint8."""
+        import torch
+        from monai.data import MetaTensor
+        from monai.transforms import Randomizable
+
+        random = np.random.default_rng([self._recipe.seed, stream, step])
+        place = int(random.choice(len(self._data), p=self._shares))
+        data = dict(self._data[place])
+        for transform in self._chain:
+            if isinstance(transform, Randomizable):
+                transform.set_random_state(seed=int(random.integers(2**31)))
+            data = _run(transform, data, self._names[place])
+        if "image" not in data:
+            raise SynthDoseError(
+                f"The patient {self._names[place]} has no image, and the training configuration has no RandomScand to make one."
+            )
+        image, classes = (data[k].as_tensor() if isinstance(data[k], MetaTensor) else data[k] for k in ("image", "label"))
+        if tuple(image.shape[1:]) != self._recipe.window or tuple(classes.shape[1:]) != self._recipe.window:
+            raise SynthDoseError(
+                f"The randomisation of the training configuration gives windows of {tuple(image.shape[1:])} voxels; the "
+                f'configuration says {self._recipe.window}. RandomWindowd or RandSpatialCropd with "@window" cuts them.'
+            )
+        return image[None].float(), classes[0].to(torch.uint8)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Voxels per class of all cases."""
+        number = len(self._recipe.organs) + 1
+        return np.sum([np.bincount(data["label"].numpy().ravel(), minlength=number) for data in self._data], axis=0)
+
+
+def train_network(
+    cases: Sequence[TrainingCase],
+    held_out: Sequence[TrainingCase],
+    recipe: TrainingRecipe,
+    *,
+    initial: Mapping[str, torch.Tensor] | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int = 1,
+    progress: Progress = silent,
+) -> TrainedNetwork:
+    """Train a network.
+
+    Parameters
+    ----------
+    cases, held_out : sequence of TrainingCase
+        To learn from, and to decide when to stop; without held-out patients the last weights are kept.
+    recipe : TrainingRecipe
     initial : mapping, optional
-        Weights to start from, of the same network.
-    checkpoint : callable, optional
-        Called every `checkpoint_every` steps with the step and the averaged weights.
+        Weights to start from (see `transferred_weights`).
+    state : Path, optional
+        File that holds the state after every look at the held-out patients.
+    resume : bool
+        Go on from that file if it exists.
+    device : str
+        "auto", "cpu" or "cuda"; bfloat16 where the device has it.
+    threads : int
+        CPU threads.
     progress : Progress
 
     Returns
     -------
     TrainedNetwork
+        The best running mean of the weights. The same cases, recipe and number of threads give the same weights on a CPU,
+        resumed or not.
 
     Raises
     ------
     SynthDoseError
-        If there are no pairs, or none has any of the organs.
+        For bad cases or weights, or a state of another training.
+    MissingPackageError
+        If PyTorch or MONAI is missing.
     """
-    import torch
-    from monai.losses import DiceLoss
-    from monai.networks.nets import UNet
-    from torch.nn.functional import cross_entropy
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    try:
+        import monai  # noqa: F401
+        import torch
+    except ImportError as error:
+        missing = (error.name or "monai").split(".")[0]
+        raise MissingPackageError(missing, "Training a network", 'pip install "synthdose[segmentation]"') from None
+    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        source = WindowSource(cases, recipe, progress)
+        looks = _look_windows(held_out, recipe, progress)
+        run = _Run(recipe, source.class_counts(), place, initial, fingerprint(cases, held_out, recipe))
+        if state is not None and resume and state.is_file():
+            run.load(state)
+        start, already = time.monotonic(), run.history.seconds
+        while run.step < recipe.steps and not run.stalled(recipe.patience):
+            run.learn(*source.window(0, run.step))
+            run.history.seconds = already + time.monotonic() - start
+            if run.step % recipe.validate_every == 0 or run.step == recipe.steps:
+                run.look(looks)
+                if state is not None:
+                    run.save(state)
+            left = (time.monotonic() - start) * (recipe.steps - run.step) / max(1, len(run.history.loss) - run.first)
+            recent = float(np.mean(run.history.loss[-20:]))
+            progress(ProgressReport("train", run.step / recipe.steps, left, f"step {run.step}: loss {recent:.3f}"))
+        return TrainedNetwork(run.best, recipe, run.history)
+    finally:
+        torch.set_num_threads(before)
 
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-    random = np.random.default_rng(settings.seed)
-    data = []
-    for ct, labels in pairs:
-        values, classes = prepare_pair(ct, labels, settings.organs, settings.spacing_mm)
-        data.append(_around_body(torch.from_numpy(values), torch.from_numpy(classes)))
-        progress(ProgressReport("train", 0.0, None, f"patient {len(data)} read"))
-    if not data:
-        raise SynthDoseError("There are no pairs of CT and labels to train on.")
-    definition = {key: value for key, value in network_definition(settings).items() if key != "_target_"}
-    network = UNet(**definition)
-    if initial is not None:
-        network.load_state_dict(initial)
-    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.average))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.15
-    )
-    overlap = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=1e-3, smooth_dr=1e-3)
-    weights = _class_weights([classes for _, classes in data], len(settings.organs) + 1, settings.class_balance)
-    losses = np.zeros(settings.steps)
-    start = time.monotonic()
-    for step in range(settings.steps):
-        ct_HU, truth = data[int(random.integers(len(data)))]
-        piece, marks = augment(ct_HU, truth, settings.window, settings.augmentation, random, AIR_HU)
-        low, high = settings.window_HU
-        image = ((piece - low) / (high - low)).clamp(0.0, 1.0)[None, None]
-        classes = marks[None, None].long()
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.reduced_precision):
-            logits = network(image)
-        loss = overlap(logits.float(), classes) + cross_entropy(logits.float(), classes[:, 0], weight=weights)
-        optimiser.zero_grad()
+
+def fingerprint(cases: Sequence[TrainingCase], held_out: Sequence[TrainingCase], recipe: TrainingRecipe) -> str:
+    """SHA-256 over recipe and names, sizes and weights of the cases: what a resumed training has to share."""
+    facts = [[case.name, list(case.labels.grid.shape), case.weight] for case in (*cases, *held_out)]
+    text = json.dumps([dict(recipe.configuration), facts, len(held_out)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _look_windows(
+    held_out: Sequence[TrainingCase], recipe: TrainingRecipe, progress: Progress
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    if not held_out:
+        return []
+    source = WindowSource(held_out, recipe, progress)
+    return [source.window(1, number) for number in range(recipe.held_out_windows)]
+
+
+class _Run:
+    """A training in progress."""
+
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        counts: NDArray[np.int64],
+        place: torch.device,
+        initial: Mapping[str, torch.Tensor] | None,
+        identity: str,
+    ) -> None:
+        import torch
+
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.place, self.identity = recipe, place, identity
+        network = recipe.network()
+        if initial is not None:
+            network.load_state_dict(initial)
+        self.network = network.to(place).to(memory_format=torch.channels_last_3d)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+        inverse = np.maximum(counts, 1).astype(np.float64) ** -recipe.class_balance
+        self.class_weights = torch.from_numpy((inverse / inverse.mean()).astype(np.float32)).to(place)
+        self.mean = _copy(self.network)
+        self.best = self.mean
+        self.best_dice = -1.0
+        self.step = self.first = 0
+        self.history = History()
+
+    def learn(self, image: torch.Tensor, classes: torch.Tensor) -> None:
+        import torch
+
+        rate = learning_rate_at(self.step, self.recipe)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        logits = self._logits(image)
+        loss = overlap_and_entropy(logits, classes.to(self.place), self.class_weights)
+        self.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        mean.update_parameters(network)
-        losses[step] = float(loss.detach())
-        elapsed = time.monotonic() - start
-        left = elapsed / (step + 1) * (settings.steps - step - 1)
-        recent = losses[max(0, step - 19) : step + 1].mean()
-        progress(ProgressReport("train", (step + 1) / settings.steps, left, f"step {step + 1}: loss {recent:.3f}"))
-        if checkpoint is not None and (step + 1) % checkpoint_every == 0:
-            checkpoint(step + 1, _weights(mean.module))
-    return TrainedNetwork(_weights(mean.module), settings, losses, time.monotonic() - start)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MOST_NORM)
+        self.optimiser.step()
+        self.step += 1
+        self.history.loss.append(float(loss.detach()))
+        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            self.mean[name].lerp_(value.detach().cpu(), 1 - keep) if value.is_floating_point() else self.mean[name].copy_(value)
+
+    def _logits(self, image: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        half = self.place.type == "cpu" or torch.cuda.is_bf16_supported()
+        with torch.autocast(self.place.type, torch.bfloat16) if half else nullcontext():
+            result = self.network(image.to(self.place).to(memory_format=torch.channels_last_3d))
+        return result[0] if isinstance(result, (list, tuple)) else result
+
+    def look(self, windows: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Measure the mean weights on held-out windows; keep them if they are the best."""
+        import torch
+
+        if not windows:
+            self.best, self.history.best_step = {k: v.clone() for k, v in self.mean.items()}, self.step
+            return
+        own = _copy(self.network)
+        self.network.load_state_dict(self.mean)
+        number = len(self.recipe.organs) + 1
+        both, sizes = np.zeros(number), np.zeros(number)
+        with torch.inference_mode():
+            for image, classes in windows:
+                found = self._logits(image)[0].argmax(dim=0).cpu().numpy().ravel()
+                truth = classes.numpy().ravel()
+                both += np.bincount(truth[found == truth], minlength=number)
+                sizes += np.bincount(truth, minlength=number) + np.bincount(found, minlength=number)
+        self.network.load_state_dict(own)
+        dice = np.divide(2 * both, sizes, out=np.full(number, np.nan), where=sizes > 0)
+        self.history.validation.append((self.step, dict(zip(self.recipe.organs, map(float, dice[1:]), strict=True))))
+        mean = self.history.mean_dice(-1)
+        if mean > self.best_dice:
+            self.best, self.best_dice = {k: v.clone() for k, v in self.mean.items()}, mean
+            self.history.best_step = self.step
+
+    def stalled(self, patience: int) -> bool:
+        """Whether the last looks brought no progress."""
+        return sum(step > self.history.best_step for step, _ in self.history.validation) >= patience
+
+    def save(self, path: Path) -> None:
+        import torch
+
+        content = {
+            "identity": self.identity,
+            "step": self.step,
+            "best_dice": self.best_dice,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "mean": self.mean,
+            "best": self.best,
+            "loss": self.history.loss,
+            "validation": self.history.validation,
+            "best_step": self.history.best_step,
+            "seconds": self.history.seconds,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, path: Path) -> None:
+        import torch
+
+        try:
+            content = torch.load(path, map_location=self.place, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise SynthDoseError(f"Cannot go on from {path}: it is damaged. Delete it to start anew.") from error
+        if content["identity"] != self.identity:
+            raise SynthDoseError(
+                f"The state {path} belongs to another training (other patients, weights or configuration). Use another folder, "
+                "or start anew without --resume."
+            )
+        self.network.load_state_dict(content["network"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.mean = {name: value.cpu() for name, value in content["mean"].items()}
+        self.best = {name: value.cpu() for name, value in content["best"].items()}
+        self.best_dice, self.step, self.first = content["best_dice"], content["step"], content["step"]
+        self.history = History(
+            list(content["loss"]),
+            [(int(step), dict(dice)) for step, dice in content["validation"]],
+            content["best_step"],
+            content["seconds"],
+        )
 
 
-def _around_body(ct_HU: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut away most of the air around the patient, which costs time and teaches little."""
-    import torch
-
-    place = torch.nonzero(ct_HU > -300)
-    if not len(place):
-        return ct_HU, classes
-    low, high = (place.min(dim=0).values - 2).clamp(min=0), place.max(dim=0).values + 3
-    box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
-    return ct_HU[box], classes[box]
-
-
-def _class_weights(maps: Sequence[torch.Tensor], number: int, balance: float) -> torch.Tensor:
-    """How often each class occurs to the power of minus `balance`, mean 1."""
-    import torch
-
-    counts = torch.zeros(number, dtype=torch.float64)
-    for classes in maps:
-        counts += torch.bincount(classes.flatten().long(), minlength=number)
-    inverse = counts.clamp(min=1) ** -balance
-    return (inverse / inverse.mean()).float()
+def learning_rate_at(step: int, recipe: TrainingRecipe) -> float:
+    """Rate of a step: risen over the first steps, kept, then lowered along a cosine."""
+    warm = max(1, round(WARM_UP_SHARE * recipe.steps))
+    flat = recipe.flat_share * recipe.steps
+    if step < warm:
+        return recipe.learning_rate * (step + 1) / warm
+    if step <= flat:
+        return recipe.learning_rate
+    share = (step - flat) / max(1.0, recipe.steps - flat)
+    return recipe.learning_rate * max(LOWEST_RATE, 0.5 * (1 + float(np.cos(np.pi * share))))
 
 
-def _weights(network: Any) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-def dice_scores(found: LabelMap, truth: LabelMap, organs: Sequence[str]) -> dict[str, float]:
-    """Dice overlap per organ or group of organs; NaN where neither map has it.
-
-    Parameters
-    ----------
-    found, truth : LabelMap
-        On the same grid.
-    organs : sequence of str
-        Names or groups (see `organ_group`).
-
-    Returns
-    -------
-    dict of str to float
-        2 |A and B| / (|A| + |B|).
-
-    Raises
-    ------
-    SynthDoseError
-        If the grids differ.
-
-    References
-    ----------
-    Dice, Ecology 26 (1945) 297-302.
-    """
-    if not found.grid.matches(truth.grid):
-        raise SynthDoseError("Dice overlap needs two label maps on the same grid; resample one of them first.")
-    scores = {}
-    for organ in organs:
-        members = set(organ_group(organ))
-        first, second = (np.isin(m.labels, [o.index for o in m.organs if o.name in members]) for m in (found, truth))
-        total = int(first.sum()) + int(second.sum())
-        scores[organ] = 2 * int((first & second).sum()) / total if total else float("nan")
-    return scores
+def _copy(network: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}

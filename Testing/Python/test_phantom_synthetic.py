@@ -13,12 +13,10 @@ from scipy import ndimage
 from SynthDoseLib.core import SynthDoseError, VoxelGrid
 from SynthDoseLib.phantom import (
     TISSUES,
-    TRAINING_ORGANS,
     SyntheticPatient,
     build_phantom,
     synthetic_images,
     synthetic_patient,
-    training_pair,
 )
 
 TISSUE_HU = {tissue.name: tissue.hu for tissue in TISSUES}
@@ -199,27 +197,6 @@ def test_spect_blurs_a_point_to_its_resolution():
     profile = image.sum(axis=(0, 1), dtype=np.float64)
     variance = float((profile * x**2).sum() / profile.sum())
     assert variance == pytest.approx((10.0 / 2.3548) ** 2, rel=0.01)
-
-
-def test_training_pairs_share_their_organs_and_differ_otherwise():
-    first, again, other = training_pair(11), training_pair(11), training_pair(12)
-    np.testing.assert_array_equal(first.hu, again.hu)
-    np.testing.assert_array_equal(first.labels, again.labels)
-    assert first.organs == other.organs == TRAINING_ORGANS
-    assert first.hu.shape == first.labels.shape == first.grid.shape
-    assert first.hu.shape != other.hu.shape or not np.array_equal(first.hu, other.hu)
-    for pair in (first, other):
-        present = set(np.unique(pair.labels)) - {0}
-        assert present <= set(range(1, len(TRAINING_ORGANS) + 1))
-        assert {TRAINING_ORGANS.index(name) + 1 for name in ("liver", "lung_left", "kidney_right", "skeleton")} <= present
-        lung, liver = (pair.hu[pair.labels == TRAINING_ORGANS.index(name) + 1].mean() for name in ("lung_right", "liver"))
-        assert lung < -500 < 0 < liver
-
-
-@pytest.mark.parametrize("seed", range(100, 112))
-def test_every_seed_makes_a_training_pair(seed):
-    pair = training_pair(seed, (8.0, 8.0, 8.0))
-    assert pair.labels.any()
 
 
 @pytest.mark.parametrize(
