@@ -9,7 +9,7 @@ from .particles import ParticleList
 from .progress import Progress, ProgressReport, silent
 from .provenance import computer, versions
 from .resample import overlap_fraction, resample, resample_labels, resample_mean
-from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, organ_table
+from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, label_counts, organ_table
 
 __all__ = [
     "PARTICLES",
@@ -32,6 +32,7 @@ __all__ = [
     "atomic_number",
     "atomic_path",
     "computer",
+    "label_counts",
     "organ_table",
     "overlap_fraction",
     "resample",

@@ -21,6 +21,16 @@ def require_shape(name: str, array: NDArray[Any], shape: tuple[int, int, int]) -
         raise SynthDoseError(f"{name} has shape {array.shape}, its grid has {shape} (slices, rows, columns).")
 
 
+def label_counts(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Voxels of every label from 0 to 65535; slab by slab, because counting turns labels into numbers of 8 bytes."""
+    counts = np.zeros(np.iinfo(np.uint16).max + 1, np.int64)
+    slabs = np.array_split(labels, max(1, labels.size >> 23)) if labels.size else ()
+    for slab in slabs:
+        found = np.bincount(slab.ravel())
+        counts[: found.size] += found
+    return counts
+
+
 def _freeze(owner: object, name: str, dtype: type, shape: tuple[int, int, int]) -> None:
     array: NDArray[Any] = np.ascontiguousarray(getattr(owner, name), dtype=dtype)
     require_shape(name, array, shape)
@@ -117,7 +127,7 @@ class LabelMap:
             raise SynthDoseError(f"Label indices and names have to be unique; found {list(zip(indices, names, strict=True))}.")
         if indices and min(indices) < 1:
             raise SynthDoseError("Label 0 is the background; organs start at 1.")
-        found = np.flatnonzero(np.bincount(self.labels.ravel())) if self.labels.size else np.empty(0, int)
+        found = np.flatnonzero(label_counts(self.labels))
         unlisted = sorted(set(found.tolist()) - set(indices) - {0})
         if unlisted:
             raise SynthDoseError(f"The label map holds values that its table does not list: {unlisted}. Add them to the table.")
@@ -135,7 +145,7 @@ class LabelMap:
 
     def voxel_counts(self) -> dict[str, int]:
         """Number of voxels per organ name, 0 for an empty one."""
-        counts = np.bincount(self.labels.ravel(), minlength=max((o.index for o in self.organs), default=0) + 1)
+        counts = label_counts(self.labels)
         return {organ.name: int(counts[organ.index]) for organ in self.organs}
 
 

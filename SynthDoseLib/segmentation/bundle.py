@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,7 @@ from ..core import (
     ProgressReport,
     SynthDoseError,
     VoxelGrid,
+    label_counts,
     resample,
     sha256_of,
     silent,
@@ -30,13 +33,13 @@ from .components import INFERERS, POSTPROCESSING, short_name, transform_componen
 from .expressions import Component
 from .network import check_classes, load_network
 from .preparation import Motion, check_image, prepare, spacing_notes
-from .probabilities import ProbabilityMap, sampled
+from .probabilities import BLOCK_BYTES, ProbabilityMap, sampled
 from .tables import match_organs, organ_group, organ_groups
 from .uncertainty import OrganVolume, motions, organ_volumes
-from .windows import Counter, Scratch, buffer_shape, scratch, slide, window_count
+from .windows import Counter, buffer_shape, scratch, slide, window_count
 from .zoo import obtain_bundle
 
-LARGEST_WINDOW_SHARE = 0.5  # of the memory on a processor, so that the sums of the windows have room beside the network
+INTERPOLATED_BLOCKS = 3  # that exist at once: coordinates, probabilities, and what was interpolated
 
 
 @dataclass(frozen=True)
@@ -210,8 +213,8 @@ def segment_image(
     runner = _Runner(description, network, place, limit, half)
     ending = _ending(description)
     progress(ProgressReport("segment", 0.0, None, "preparing the image"))
-    with scratch(limit // 2) as space, torch.inference_mode():
-        result, volumes, window, kept = _inferences(runner, image, ending, options, space, progress)
+    with ExitStack() as files, torch.inference_mode():
+        result, volumes, window, kept = _inferences(runner, image, ending, options, files, progress)
         progress(ProgressReport("segment", 0.98, None, "back to the image's grid"))
         labels = _on_image(result, image.grid, ending)
         entropy = sampled(result.entropy(), result.grid, image.grid) if options.samples else None
@@ -237,25 +240,30 @@ def segment_image(
 
 
 def _inferences(
-    runner: _Runner, image: ImageVolume, ending: _Ending, options: BundleOptions, space: Scratch, progress: Progress
+    runner: _Runner, image: ImageVolume, ending: _Ending, options: BundleOptions, files: ExitStack, progress: Progress
 ) -> tuple[ProbabilityMap, NDArray[np.float64], memory.Window, str]:
     """Mean probabilities of all inferences, volume in ml per inference and channel, the window, and a word on memory."""
     changes: list[Motion | None] = [None, *motions(image, options.samples, options.seed)]
     keep = ending.probabilities_first or len(changes) > 1
     prepared, grid = prepare(image, runner.bundle, runner.limit)
-    window = _window(runner, prepared)
+    voxels = math.prod(prepared.shape)
+    # beside the sums: the prepared image, labels on both grids, and what is interpolated at once
+    rest = runner.limit - 6 * voxels - 8 * image.grid.size - INTERPOLATED_BLOCKS * BLOCK_BYTES
+    window = _window(runner, prepared, max(runner.limit // 4, rest // 2))
+    on_card = runner.place.type == "cuda"
+    room = max(0, rest - (0 if on_card else window.memory_bytes))
+    space = files.enter_context(scratch(room))
     counter = Counter(window_count(prepared.shape[2:], window) * len(changes), progress)
     mean = ProbabilityMap(grid, window.channels, space, keep=keep)
     volumes = []
     for number, change in enumerate(changes, start=1):
         if change is not None:
             prepared, grid = prepare(image, runner.bundle, runner.limit, change)
-        with scratch(max(0, runner.limit // 2 - space.in_memory)) as own:
+        with scratch(max(0, room - space.in_memory)) as own:
             here = mean if change is None else ProbabilityMap(grid, window.channels, own, keep=True)
             for slab in slide(_counted(runner, counter), prepared, window, own, runner.place):
                 here.put(slab)
-            voxels = np.bincount(here.labels.ravel(), minlength=window.channels)
-            volumes.append(voxels * grid.voxel_volume_ml)
+            volumes.append(label_counts(here.labels)[: window.channels] * grid.voxel_volume_ml)
             if here is not mean:
                 mean.average(here, number)
             used, filed = space.in_memory + own.in_memory, space.on_disk + own.on_disk
@@ -363,7 +371,7 @@ def _keep_largest_parts(labels: NDArray[np.uint16], channels: Sequence[int]) -> 
             inner[(parts > 0) & (parts != largest)] = 0
 
 
-def _window(runner: _Runner, prepared: Any) -> memory.Window:
+def _window(runner: _Runner, prepared: Any, room: int) -> memory.Window:
     """Window, overlap and batch: the configuration's, made smaller until they fit the memory."""
     bundle = runner.bundle
     shape = tuple(int(n) for n in prepared.shape[2:])
@@ -384,8 +392,7 @@ def _window(runner: _Runner, prepared: Any) -> memory.Window:
         raise SynthDoseError(f"The bundle's inferer has the overlap {overlap!r}; a number from 0 to below 1 was due.")
     settings = {key: arguments[key] for key in ("mode", "sigma_scale", "padding_mode", "cval") if key in arguments}
     batch = arguments.get("sw_batch_size", 1)
-    on_card = runner.place.type == "cuda"
-    limit = memory.free_bytes(runner.place) if on_card else int(runner.limit * LARGEST_WINDOW_SHARE)
+    limit = memory.free_bytes(runner.place) if runner.place.type == "cuda" else room
     window = memory.fitting_window(
         runner.network, tuple(wanted), batch if isinstance(batch, int) and batch > 0 else 1, float(overlap), settings, limit
     )

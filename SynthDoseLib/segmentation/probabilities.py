@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..core import VoxelGrid
 from .windows import Scratch, Slab
 
-BLOCK_BYTES = 128 << 20  # of probabilities that are interpolated at once
+BLOCK_BYTES = 64 << 20  # of probabilities that are interpolated at once
 
 
 class ProbabilityMap:
@@ -83,13 +83,11 @@ class ProbabilityMap:
         voxels near a boundary are interpolated.
         """
         assert self.values is not None
-        agreed = _agreed(self.labels)
         result = np.zeros(target.shape, np.uint16)
-        for place in _slabs((target.shape[2], target.shape[1], target.shape[0]), 8, axis=2):
+        for place in _slabs((target.shape[2], target.shape[1], target.shape[0]), max(10, self.channels), axis=2):
             points = _positions(place, target, self.grid)
             inside = _within(points, self.shape)
-            corner = [np.clip(np.floor(points[a]), 0, max(0, self.shape[a] - 2)).astype(np.int32) for a in range(3)]
-            found = agreed[corner[0], corner[1], corner[2]].astype(np.int32)
+            found = self._agreed_at(points)
             open_ = inside & (found < 0)
             at = points.reshape(3, -1)
             for part in _parts(np.flatnonzero(open_), self.channels):
@@ -98,11 +96,19 @@ class ProbabilityMap:
             result[place[2]] = found.astype(np.uint16).transpose(2, 1, 0)
         return result
 
+    def _agreed_at(self, points: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Class that all eight neighbours of voxel coordinates (3, ...) have, -1 where they differ."""
+        corner = [np.clip(np.floor(points[a]), 0, max(0, self.shape[a] - 2)).astype(np.int32) for a in range(3)]
+        low = [int(c.min()) for c in corner]
+        box = tuple(slice(first, int(c.max()) + 2) for first, c in zip(low, corner, strict=True))
+        agreed = _agreed(self.labels[box])
+        return np.asarray(agreed[tuple(c - first for c, first in zip(corner, low, strict=True))])
+
 
 def sampled(values: NDArray[np.float32], grid: VoxelGrid, target: VoxelGrid) -> NDArray[np.float32]:
     """Values of a network's grid (ni, nj, nk) at the voxels of `target`, (nk, nj, ni), trilinear; 0 outside."""
     result = np.zeros(target.shape, np.float32)
-    for place in _slabs((target.shape[2], target.shape[1], target.shape[0]), 8, axis=2):
+    for place in _slabs((target.shape[2], target.shape[1], target.shape[0]), 10, axis=2):
         points = _positions(place, target, grid)
         found = np.where(_within(points, values.shape), _interpolated(values[None], points)[0], 0.0)
         result[place[2]] = found.transpose(2, 1, 0)
