@@ -12,6 +12,7 @@ from .plan import RunPlan, plan_hash, read_plan
 from .run import run_patient
 from .run_folder import FINISHED
 
+TIMES = ("patient", "stage", "seconds")
 HEADER = ("patient", "state", "message", "organ", "volume_ml", "mass_g", "mean_dose_Gy", "sigma_Gy")
 
 
@@ -25,7 +26,8 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
     plan : Path
         TOML plan.
     out : Path
-        One run folder per patient, and ``batch.csv`` with a row per patient and organ.
+        One run folder per patient, ``batch.csv`` with a row per patient and organ, and ``batch_times.csv`` with the seconds
+        of every stage.
 
     Returns
     -------
@@ -45,6 +47,7 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
     read_plan(plan, patients[0])
     out.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[object, ...]] = []
+    times: list[tuple[object, ...]] = []
     failed = 0
     for patient in patients:
         target = out / patient.name
@@ -53,6 +56,7 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
             if not _is_finished(target, own):
                 run_patient(own, target, resume=True, progress=progress)
             rows += [(patient.name, "finished", "", *line) for line in _organ_lines(target)]
+            times += [(patient.name, stage, seconds) for stage, seconds in _seconds(target).items()]
         except SynthDoseError as error:
             failed += 1
             rows.append((patient.name, "failed", str(error), "", "", "", "", ""))
@@ -60,6 +64,7 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
             failed += 1
             rows.append((patient.name, "failed", f"{type(error).__name__}: {error}", "", "", "", "", ""))
         write_csv(out / "batch.csv", HEADER, rows)
+        write_csv(out / "batch_times.csv", TIMES, times)
     return failed
 
 
@@ -70,6 +75,12 @@ def _is_finished(target: Path, plan: RunPlan) -> bool:
     except (OSError, ValueError):
         return False
     return bool(record.get("plan_sha256") == plan_hash(plan))
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """Wall time per stage of a finished run."""
+    seconds: dict[str, float] = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["seconds"]
+    return seconds
 
 
 def _organ_lines(folder: Path) -> list[tuple[str, ...]]:

@@ -25,6 +25,7 @@ TABLES: dict[str, str] = {
 
 _SIDES = {"l": "left", "lt": "left", "left": "left", "sin": "left", "sinistra": "left"}
 _SIDES |= {"r": "right", "rt": "right", "right": "right", "dx": "right", "dextra": "right"}
+_FMA = re.compile(r"FMA[:_ ]?(\d+)", re.IGNORECASE)
 _FILLERS = {"the", "of", "structure", "entire", "and", "organ", "seg", "segment", "segmentation", "mask", "roi"}
 
 
@@ -134,8 +135,9 @@ def group_mask(labels: LabelMap, name: str) -> NDArray[np.bool_]:
 def find_organ(name: str, snomed_code: str = "") -> CanonicalOrgan | None:
     """Find the known organ that a name or a code of another program means; None if there is none.
 
-    Case, separators, word order and the usual words for left and right do not matter. The name decides where it is
-    known; the code of a paired organ needs the side from the name, unless the code includes it.
+    Case, separators, word order and the usual words for left and right do not matter; names of the Foundational Model of
+    Anatomy and its numbers ("FMA7205") are known too. The name decides where it is known; the code of a paired organ needs
+    the side from the name, unless the code includes it.
 
     Examples
     --------
@@ -144,6 +146,10 @@ def find_organ(name: str, snomed_code: str = "") -> CanonicalOrgan | None:
     >>> find_organ("Niere links", "18639004").name
     'kidney_left'
     """
+    for text in (name, snomed_code):
+        number = _FMA.fullmatch(text.strip())
+        if number is not None:
+            return _organs_by_fma().get(number[1])
     words = _words(name)
     known = _organs_by_words().get(_key(words))
     if known is not None:
@@ -371,7 +377,15 @@ def _organs_by_words() -> Mapping[tuple[str, ...], CanonicalOrgan]:
     for organ in organs:
         for alias in organ.aliases:
             found.setdefault(_key([*_words(alias), *([organ.side] if organ.side else [])]), organ)
+    for row in read_shipped_table("fma.csv"):
+        found.setdefault(_key(_words(row["name"])), canonical_organs()[row["organ"]])
     return found
+
+
+@cache
+def _organs_by_fma() -> Mapping[str, CanonicalOrgan]:
+    rows = read_shipped_table("fma.csv")
+    return {row["fma_id"]: canonical_organs()[row["organ"]] for row in rows if row["fma_id"]}
 
 
 @cache

@@ -268,6 +268,11 @@ def test_a_batch_goes_on_after_a_bad_patient(tmp_path, capsys):
     assert [r["patient"] for r in rows if r["state"] == "failed"] == ["b_bad"]
     assert {r["patient"] for r in rows if r["organ"] == "liver"} == {"a_good", "c_good"}
     assert "1 failed" in capsys.readouterr().out
+    with open(tmp_path / "runs" / "batch_times.csv", newline="", encoding="utf-8") as stream:
+        times = list(csv.DictReader(stream))
+    assert {row["patient"] for row in times} == {"a_good", "c_good"}
+    assert {"read", "segment", "transport", "report"} <= {row["stage"] for row in times}
+    assert all(float(row["seconds"]) >= 0 for row in times)
     stamps = {name: (tmp_path / "runs" / name / "provenance.json").stat().st_mtime_ns for name in ("a_good", "c_good")}
     main(["batch", str(cohort), "--plan", str(plan), "--out", str(tmp_path / "runs")])
     for name, stamp in stamps.items():  # the same plan: left alone

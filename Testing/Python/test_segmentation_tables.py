@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from SynthDoseLib import segmentation
-from SynthDoseLib.core import LabelMap, Organ, SynthDoseError, VoxelGrid
+from SynthDoseLib.core import LabelMap, Organ, SynthDoseError, VoxelGrid, resource_path
 from SynthDoseLib.segmentation import tables
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -80,6 +80,17 @@ def test_snomed_codes_have_the_meaning_that_dicom_gives_them():
 )
 def test_names_of_other_programs_are_understood(foreign, organ):
     assert segmentation.find_organ(foreign).name == organ
+
+
+def test_names_and_numbers_of_the_foundational_model_of_anatomy_are_known():
+    rows = list(csv.DictReader((resource_path("terminologies") / "fma.csv").open(encoding="utf-8")))
+    assert len({row["fma_id"] for row in rows if row["fma_id"]}) == sum(bool(row["fma_id"]) for row in rows)
+    for row in rows:
+        assert segmentation.find_organ(row["name"]).name == row["organ"]
+        if row["fma_id"]:
+            assert segmentation.find_organ(f"FMA{row['fma_id']}").name == row["organ"]
+            assert segmentation.find_organ("part 7", f"FMA:{row['fma_id']}").name == row["organ"]
+    assert segmentation.find_organ("FMA99999999") is None
 
 
 @pytest.mark.parametrize("foreign", ["GTV_Mass", "tumour", "ptv 56", "left", "kidney left right", "nonsense"])
