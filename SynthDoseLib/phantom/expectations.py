@@ -13,10 +13,10 @@ from functools import cache
 from SynthDoseLib.core import Material, SynthDoseError, resource_path
 from SynthDoseLib.physics import get_material
 
-from .stylised_reference import SEXES, reference_masses, require_sex
+from .people_reference import reference_height_cm, reference_mass
+from .stylised_reference import SEXES, require_sex
 
-REFERENCE_HEIGHT_M = {"female": 1.63, "male": 1.76}  # ICRP 89
-ADULT_AGE_Y = 18.0
+ADULT_AGE_Y = 20.0  # from here on the reference person does not change
 MEMBERS = {
     "lung_right": ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
     "lung_left": ("lung_upper_lobe_left", "lung_lower_lobe_left"),
@@ -62,11 +62,6 @@ class PatientFacts:
             if value is not None and not lowest <= value <= highest:
                 raise SynthDoseError(f"A person's {name} has to be from {lowest:g} to {highest:g} {unit}; found {value:g}.")
 
-    @property
-    def is_child(self) -> bool:
-        """Whether the reference adult does not apply."""
-        return self.age_y is not None and self.age_y < ADULT_AGE_Y
-
 
 @dataclass(frozen=True)
 class OrganExpectation:
@@ -88,8 +83,8 @@ class OrganExpectation:
         A scan that shows a part of it is meant to show all of it.
     level : float or None
         Height of its middle, per cent of the stature.
-    reference : tuple of str
-        Rows of the table of reference masses that make it up.
+    reference : tuple of (str, float)
+        Organs of `reference_mass` that make it up, and how much of each.
     mass_low, mass_high : float
         Limits on the mass over the reference one.
     """
@@ -103,7 +98,7 @@ class OrganExpectation:
     solid: bool
     compact: bool
     level: float | None
-    reference: tuple[str, ...]
+    reference: tuple[tuple[str, float], ...]
     mass_low: float
     mass_high: float
 
@@ -145,10 +140,15 @@ def _parse(row: dict[str, str]) -> OrganExpectation:
         solid=row["solid"] == "1",
         compact=row["compact"] == "1",
         level=float(row["level"]) if row["level"] else None,
-        reference=tuple(row["reference"].split("+")) if row["reference"] else (),
+        reference=tuple(_share(part) for part in row["reference"].split("+")) if row["reference"] else (),
         mass_low=float(row["mass_low"] or 0),
         mass_high=float(row["mass_high"] or 0),
     )
+
+
+def _share(text: str) -> tuple[str, float]:
+    organ, _, share = text.partition("*")
+    return organ, float(share or 1.0)
 
 
 @cache
@@ -182,28 +182,33 @@ def expected_mass_g(organ: str, person: PatientFacts) -> MassRange | None:
     ----------
     organ : str
     person : PatientFacts
-        Without a sex the limits span both; with a height, masses go with its square.
+        Without a sex the limits span both, without an age it is an adult; with a height, masses go with the square of its
+        ratio to the reference person's.
 
     Returns
     -------
     MassRange or None
-        None if there is no reference for the organ, or for children of that age.
+        None if there is no reference for the organ. Of children some are estimates, see `reference_mass`.
 
     Examples
     --------
     >>> expected_mass_g("liver", PatientFacts("male")).reference_g
     1800.0
+    >>> expected_mass_g("kidney_left", PatientFacts("female", age_y=5)).reference_g
+    55.0
     """
     expected = expectation_of(organ)
-    if expected is None or not expected.reference or person.is_child:
+    if expected is None or not expected.reference:
         return None
+    age_y = ADULT_AGE_Y if person.age_y is None else min(person.age_y, ADULT_AGE_Y)
     found = []
     for sex in (person.sex,) if person.sex else SEXES:
-        masses = reference_masses(sex)
-        rows = [name if name in masses else f"{name}_{side_of(organ)}" for name in expected.reference]
-        if all(name in masses for name in rows):
-            stature = 1.0 if person.height_m is None else (person.height_m / REFERENCE_HEIGHT_M[sex]) ** 2
-            found.append(sum(masses[name] for name in rows) * stature)
+        try:
+            mass = sum(share * reference_mass(name, sex, age_y).mass_g for name, share in expected.reference)
+        except SynthDoseError:
+            continue  # an organ that this sex does not have
+        stature = 1.0 if person.height_m is None else (100 * person.height_m / reference_height_cm(sex, age_y)) ** 2
+        found.append(mass * stature)
     if not found:
         return None
     return MassRange(min(found) * expected.mass_low, sum(found) / len(found), max(found) * expected.mass_high)

@@ -3,11 +3,11 @@
 Only this script imports pyPenred (AGPL-3.0), and nothing imports this script.
 
 Job: ``folder`` (empty, for PenRed's files), ``materials_folder`` (kept between runs), ``result`` (.npz to write), ``shape``
-(nx, ny, nz), ``voxel_cm`` (3), ``indices`` (.npy of 1-based material numbers, x fastest), ``density_factor`` (.npy, relative to
-the density of the material), ``materials`` (list of {key, density_g_cm3, mass_fractions_Z}), ``particle`` ("electron",
-"positron" or "gamma"), ``spectrum_eV`` (list of [energy, probability], lower edges, the last probability negative),
-``centre_cm``, ``size_cm`` (box), ``direction`` (null: isotropic), ``source_material`` (0: the whole box), ``histories``,
-``seed``, ``c1_c2``, ``wcc_eV``, ``wcr_eV``, ``cuts_eV`` (by particle).
+(nx, ny, nz), ``voxel_cm`` (3), ``voxels`` (a voxel file as PenRed reads it) or ``indices`` (.npy of 1-based material numbers,
+x fastest) and ``density_factor`` (.npy, relative to the density of the material), ``materials`` (list of {key, density_g_cm3,
+mass_fractions_Z}), ``particle`` ("electron", "positron" or "gamma"), ``spectrum_eV`` (list of [energy, probability], lower
+edges, the last probability negative), ``centre_cm``, ``size_cm`` (box), ``direction`` (null: isotropic), ``source_material``
+(0: the whole box), ``histories``, ``seed``, ``c1_c2``, ``wcc_eV``, ``wcr_eV``, ``cuts_eV`` (by particle).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def main() -> None:
     """Configure and run; PenRed prints the time of its histories, without that of reading materials, to standard output."""
     job = json.load(sys.stdin)
     os.chdir(job["folder"])
-    write_voxels(job)
+    if "voxels" not in job:
+        write_voxels(job)
     soft = {"C1": job["c1_c2"], "C2": job["c1_c2"], "WCC": job["wcc_eV"], "WCR": job["wcr_eV"]}
     materials = {}
     for number, material in enumerate(job["materials"], start=1):
@@ -39,7 +40,8 @@ def main() -> None:
         {
             "sources": {"generic": {"src": source(job)}},
             "geometry": {
-                "type": "VOXEL", "filename": "voxels.dat", "ascii": True, "enclosure-margin": 1e-3, "enclosure-material": 1
+                "type": "VOXEL", "filename": job.get("voxels", "voxels.dat"), "ascii": True, "enclosure-margin": 1e-3,
+                "enclosure-material": 1,
             },
             "tallies": tallies(job),
             "materials": materials,

@@ -13,11 +13,13 @@ from SynthDoseLib.cli import main
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, VoxelPhantom
 from SynthDoseLib.io import write_segmentation, write_volume
 from SynthDoseLib.phantom import (
+    ORGAN_GROUPS,
     PatientFacts,
     assess_phantom,
     build_phantom,
     expectation_of,
     expected_mass_g,
+    sample_person,
     synthetic_patient,
 )
 
@@ -72,7 +74,12 @@ def test_the_person_comes_from_the_image_and_masses_from_icrp_89():
     assert (both.low_g, both.high_g) == pytest.approx((1400 * 0.5, 1800 * 1.9))
     # a person of 1.76 m and one of 10 % more: the square of the height
     assert expected_mass_g("spleen", PatientFacts("male", height_m=1.936)).reference_g == pytest.approx(150 * 1.21)
-    assert expected_mass_g("kidney_left", PatientFacts("female")).reference_g == pytest.approx(149.5)
+    assert expected_mass_g("kidney_left", PatientFacts("female")).reference_g == pytest.approx(137.5)
+    # children, ICRP 89: liver of 570 g at 5 years, kidneys of 25 g for both at birth; half-way from 5 to 10 years in between
+    assert expected_mass_g("liver", PatientFacts("male", 5)).reference_g == pytest.approx(570)
+    assert expected_mass_g("kidneys", PatientFacts("female", 0)).reference_g == pytest.approx(25)
+    assert expected_mass_g("spleen", PatientFacts("female", 7.5)).reference_g == pytest.approx(65)
+    assert expected_mass_g("prostate", PatientFacts("female")) is None
     assert expected_mass_g("tumour_1", PatientFacts()) is None
     assert expectation_of("rib_left_7").pattern == "rib_*"
     with pytest.raises(SynthDoseError, match="height_m"):
@@ -190,6 +197,15 @@ def scaled(phantom, factor):
 def test_a_wrong_voxel_size(healthy, factor, severity):
     assert [f.severity for f in found(judged(scaled(healthy, factor), sex="male"), "scale")][:1] == [severity]
     assert not found(judged(healthy, sex="male"), "scale")
+
+
+def test_a_child_is_compared_with_children():
+    child = sample_person(3, sex="female", age_y=5.0, spacing_mm=(6.0, 6.0, 6.0))
+    phantom = replace(child.phantom(), labels=child.merged(ORGAN_GROUPS))
+    said = assess_phantom(phantom, person=PatientFacts("female", age_y=5.0))
+    assert not found(said, "scale")
+    assert not found(said, "mass")
+    assert found(assess_phantom(phantom, person=PatientFacts("female")), "scale")
 
 
 def test_a_phantom_heavier_than_its_patient(healthy):
