@@ -95,7 +95,7 @@ def _write_case(folder: Path, phantom: VoxelPhantom) -> None:
                 {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
                 for n, m in enumerate(phantom.materials)
             ],
-            "organ": [{"index": o.index, "name": o.name} for o in phantom.labels.organs],
+            "organ": [{"index": o.index, "name": o.name} for o in phantom.labels.organs if counts[o.name]],
         },
         "source": {"kind": "organs", "weights": {source: 1.0}, "nuclide": "Lu-177", "progeny": "none"},
         "run": {"histories": CASE_HISTORIES, "seed": 1},
