@@ -97,9 +97,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
         return "" if text in ("", ".") else text
 
     def problem(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
-        """What keeps an extraction from starting, "" if nothing; the check against IBSI needs nothing."""
-        if self.task == "ibsi":
-            return ""
+        """What keeps an extraction from starting, "" if nothing."""
         if parameters.image is None:
             return _("Choose the image")
         return _("Choose the organs") if parameters.segmentation is None else ""
@@ -178,5 +176,5 @@ class SynthDoseRadiomicsTest(ScriptedLoadableModuleTest):
         parameters = logic.getParameterNode()
         assert logic.problem(parameters) == "Choose the image"
         logic.task = "ibsi"
-        assert logic.problem(parameters) == ""
+        assert logic.taskProblem(parameters) == ""
         assert logic.ibsiSummary(parameters) == ""

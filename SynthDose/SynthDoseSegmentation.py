@@ -152,11 +152,11 @@ class SynthDoseSegmentationLogic(JobLogic):
             return _("Choose two segmentations")
         return _("Choose two different segmentations") if parameters.segmentation is parameters.reference else ""
 
-    def start(self, parameters: SynthDoseSegmentationParameterNode) -> bool:
-        """Start the task; a comparison or a description of a bundle needs no image."""
-        if self.task == "compare" and (problem := self.comparisonProblem(parameters)):
-            raise ValueError(problem)
-        return JobLogic.start(self, parameters)
+    def taskProblem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
+        """A comparison or a description of a bundle needs no image."""
+        if self.task == "compare":
+            return self.comparisonProblem(parameters)
+        return "" if self.task == "about" else self.problem(parameters)
 
     def prepare(self, parameters: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of the task."""
@@ -209,7 +209,7 @@ class SynthDoseSegmentationLogic(JobLogic):
             write_segmentation(folder / f"{name}.seg.nrrd", values)
         self._folder = folder
         files = [str(folder / f"{name}.seg.nrrd") for name in ("segmentation", "reference")]
-        return ["compare", *files, "--out", str(folder / "comparison")]
+        return ["compare", *files, "--out", str(folder / "comparison.csv")]
 
     def loadResults(self, parameters: SynthDoseSegmentationParameterNode) -> Sequence[str]:
         """Add what the task has made to the scene; return notes for the user."""
@@ -231,7 +231,7 @@ class SynthDoseSegmentationLogic(JobLogic):
         kind = "preview" if self.task == "preview" else "organs"
         labels = read_labels(folder / "labels.seg.nrrd")
         node = segmentationNodeFromLabelMap(labels, scene.GenerateUniqueName(f"{name} {kind}"), scene)
-        if p.image is not None:
+        if p.image is not None and self.task != "preview":
             node.SetReferenceImageGeometryParameterFromVolumeNode(p.image)
         node.SetAttribute("SynthDose.bundle", p.bundle if p.method == NETWORK else TISSUES)
         entropy = table = None
@@ -245,7 +245,8 @@ class SynthDoseSegmentationLogic(JobLogic):
             p.segmentation, p.entropyVolume = node, entropy
             p.volumeTable = table or self._volumes(labels, node.GetName())
         if p.image is not None:
-            slicer.util.setSliceViewerLayers(background=p.image, fit=True)
+            slicer.util.setSliceViewerLayers(background=p.image)
+            slicer.app.applicationLogic().FitSliceToAll()
         return labels.notes
 
     def _volumes(self, labels: Any, name: str) -> Any:
@@ -268,7 +269,7 @@ class SynthDoseSegmentationLogic(JobLogic):
         from SynthDoseLib.mrml import tableNodeFromCsv
 
         names = " and ".join(node.GetName() for node in (p.segmentation, p.reference) if node is not None)
-        p.comparisonTable = tableNodeFromCsv(self._folder / "comparison" / "comparison.csv", f"Comparison of {names}")
+        p.comparisonTable = tableNodeFromCsv(self._folder / "comparison.csv", f"Comparison of {names}")
         return ()
 
     def showEntropy(self, parameters: SynthDoseSegmentationParameterNode) -> None:

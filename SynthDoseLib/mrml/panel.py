@@ -66,6 +66,10 @@ class JobLogic(ScriptedLoadableModuleLogic):
         """What keeps a run from starting, "" if nothing."""
         return ""
 
+    def taskProblem(self, parameters: Any) -> str:
+        """What keeps `task` from starting; by default, `problem` for the run button's and nothing for others."""
+        return "" if self.task else self.problem(parameters)
+
     def prepare(self, parameters: Any, folder: Path) -> list[str]:
         """Write the inputs of a run into `folder`; return the verb and its arguments. Makes the folder when all is well."""
         raise NotImplementedError
@@ -86,7 +90,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         """Start `task` in the background; False if packages are missing and the user did not want them."""
         if self.running:
             raise RuntimeError(_("A calculation is running already."))
-        if problem := self.problem(parameters):
+        if problem := self.taskProblem(parameters):
             raise ValueError(problem)
         if not self.installer(self.requirements()):
             return False

@@ -1,0 +1,147 @@
+"""The segmentation panel with the real command line: a bundle whose answer is known, preview, uncertainty, comparison."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from surroundings import REPOSITORY
+
+pytest.importorskip("torch")
+pytest.importorskip("monai")
+
+sys.path.insert(0, str(REPOSITORY / "Testing" / "Python"))
+from small_bundles import ball, write_thresholds
+
+from SynthDoseLib.core import LabelMap, Organ
+from SynthDoseLib.mrml import labelMapFromSegmentationNode, segmentationNodeFromLabelMap, volumeNodeFromImage
+from SynthDoseLib.mrml.segmentations import gridOfSegmentation
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_thresholds(tmp_path_factory.mktemp("thresholds") / "bundle")
+
+
+@pytest.fixture
+def module(host, scene):
+    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseSegmentation.py")
+    yield loaded
+    loaded.discard()
+
+
+@pytest.fixture
+def panel(host, scene, module, tmp_path, bundle):
+    widget = host.show(module, 460, 1200)
+    widget.logic.installer = lambda requirements: True
+    widget.ui.imageSelector.setCurrentNode(volumeNodeFromImage(ball(), "CT", scene))
+    widget.ui.outputEdit.currentPath = str(tmp_path)
+    widget.ui.bundleEdit.text = str(bundle)
+    return widget
+
+
+def finished(widget):
+    return lambda: not widget.logic.running and not widget.timer.active
+
+
+def run(host, panel, button: str) -> None:
+    getattr(panel.ui, button).click()
+    host.waitUntil(finished(panel), 120)
+    text = panel.ui.statusLabel.text
+    assert text.startswith(("Finished", "The bundle")), text + panel.ui.logEdit.toPlainText()
+
+
+def test_a_shipped_bundle_is_offered_and_choices_follow_the_method(host, scene, module):
+    from SynthDoseLib.segmentation import shipped_bundles
+
+    widget = host.show(module)
+    ui = widget.ui
+    assert ui.bundleEdit.text == shipped_bundles()[0]
+    assert ui.runButton.toolTip == "Choose the image"
+    ui.imageSelector.setCurrentNode(volumeNodeFromImage(ball(), "CT", scene))
+    assert ui.runButton.enabled
+    ui.bundleEdit.text = ""
+    assert ui.runButton.toolTip == "Name a bundle"
+    ui.methodBox.currentIndex = 1
+    assert ui.runButton.enabled
+    assert not ui.bundleEdit.enabled
+    ui.modalityBox.currentIndex = 1
+    assert "need a CT" in ui.runButton.toolTip
+
+
+def test_organs_come_with_volumes_uncertainty_and_terminology(host, scene, panel, screenshots):
+    import slicer
+
+    p = panel._parameterNode
+    p.inferences = 2
+    run(host, panel, "runButton")
+    labels = labelMapFromSegmentationNode(p.segmentation, p.image)
+    expected = ball().values
+    liver = labels.mask("liver")
+    assert liver.any()
+    assert (expected[liver] > expected.min()).all()
+    assert gridOfSegmentation(p.segmentation).matches(labels.grid)
+    segment = p.segmentation.GetSegmentation().GetSegment("liver")
+    import vtk
+
+    tag = vtk.reference("")
+    assert segment.GetTag(segment.GetTerminologyEntryTagName(), tag)
+    assert "10200004" in str(tag.get())
+    assert p.entropyVolume is p.segmentation.GetNodeReference("SynthDose.entropyVolume")
+    names = [p.volumeTable.GetColumnName(index) for index in range(p.volumeTable.GetNumberOfColumns())]
+    assert {"volume_ml", "low_ml", "high_ml"} <= set(names)
+    panel.ui.showEntropyButton.click()
+    composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    assert composite.GetForegroundVolumeID() == p.entropyVolume.GetID()
+    host.screenshot(panel.parent, screenshots / "segmentation_panel.png")
+
+
+def test_a_preview_is_coarser_and_about_as_large(host, scene, panel):
+    p = panel._parameterNode
+    p.previewMm = 6.0
+    run(host, panel, "previewButton")
+    preview = p.segmentation
+    assert gridOfSegmentation(preview).spacing_mm == pytest.approx((6.0, 6.0, 6.0))
+    assert "preview" in preview.GetName()
+    assert [p.volumeTable.GetCellText(row, 0) for row in range(p.volumeTable.GetNumberOfRows())] == ["liver", "bone"]
+
+
+def test_a_bundle_is_described_and_a_bad_one_is_told(host, scene, panel, tmp_path):
+    run(host, panel, "aboutButton")
+    log = panel.ui.logEdit.toPlainText()
+    assert "SHA-256" in log
+    assert "liver" in log
+    panel.ui.bundleEdit.text = str(tmp_path / "nowhere")
+    nodes = scene.GetNumberOfNodes()
+    panel.ui.runButton.click()
+    host.waitUntil(finished(panel), 60)
+    assert "nowhere" in panel.ui.statusLabel.text
+    assert scene.GetNumberOfNodes() == nodes
+
+
+def test_two_segmentations_are_compared(host, scene, panel):
+    image = ball()
+    values = np.zeros(image.grid.shape, np.uint16)
+    values[10:20, 10:20, 10:20] = 1
+    shifted = np.zeros_like(values)
+    shifted[10:20, 10:20, 15:25] = 1
+    organ = (Organ(1, "liver", "10200004"),)
+    first, second = (segmentationNodeFromLabelMap(LabelMap(image.grid, v, organ), "s", scene) for v in (values, shifted))
+    ui, p = panel.ui, panel._parameterNode
+    assert not ui.compareButton.enabled
+    p.segmentation = p.reference = first
+    assert "different" in ui.compareButton.toolTip
+    p.reference = second
+    run(host, panel, "compareButton")
+    table = p.comparisonTable
+    names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    row = {name: table.GetCellText(0, index) for index, name in enumerate(names)}
+    assert row["organ"] == "liver"
+    assert float(row["dice"]) == pytest.approx(0.5)
+
+
+def test_own_test_of_the_module(module):
+    import slicer
+
+    slicer.modules.SynthDoseSegmentationInstance.runTest(msec=0)
