@@ -82,7 +82,7 @@ def _place_upper_abdomen(p: Placement) -> None:
         canvas.claim(box, shape, p.solid(name, "adrenal", share=0.5, of="adrenal_glands"), within=room)
     sunk = p.sunk_mm(1)
     shape, box = p.ellipsoid("gallbladder", (58, 80, 78 + 0.7 * sunk), (16, 16, 36), (-0.25, -0.65, 0.72))
-    canvas.claim(box, shape, p.hollow("gallbladder", "bile", "gallbladder_wall"), within=room)
+    canvas.claim(box, shape, p.hollow("gallbladder", "bile", "gallbladder_wall"), within=room, shell=True)
 
     left = p.sunk_mm(-1)
     shift, size = p.jitter("spleen")
@@ -104,7 +104,7 @@ def _place_upper_abdomen(p: Placement) -> None:
             (-14, 86, 84), (16, 72, 84)]  # fmt: skip
     shape = p.tube("stomach", axis, [33, 36, 33, 27, 20, 13])
     layers = p.hollow("stomach", "gut_contents", "stomach_wall", p.gas_ml["stomach"])
-    canvas.claim(shape.box(2.2), shape, layers, within=room, rising=2)
+    canvas.claim(shape.box(2.2), shape, layers, within=room, rising=2, shell=True)
 
 
 def _place_liver(p: Placement, sunk: float) -> None:
@@ -139,7 +139,7 @@ def _place_pelvis(p: Placement) -> None:
         return abdominal_room(p, x, y, z)
 
     shape, box = p.ellipsoid("urinary_bladder", (1, 44, -128), (45, 34, 36))
-    canvas.claim(box, shape, p.hollow("urinary_bladder", "urine", "urinary_bladder_wall"), within=room)
+    canvas.claim(box, shape, p.hollow("urinary_bladder", "urine", "urinary_bladder_wall"), within=room, shell=True)
     if female:
         shape, box = p.ellipsoid("uterus", (3, 4, -112), (25, 18, 38), (0.05, 0.75, 0.6))
         canvas.claim(box, shape, p.solid("uterus", "uterus"), within=room)
@@ -181,7 +181,9 @@ def _place_bowel(p: Placement) -> None:
     fine = _refine(np.column_stack([line, radii]), 4)
     fine[:, 3] *= 1 + 0.13 * np.sin(np.arange(len(fine)) * 2.1 + shift[0])
     colon = Tubes([(fine[:, :3], fine[:, 3])])
-    canvas.claim(colon.box(2.2), colon, p.hollow("colon", "stool", "colon_wall", p.gas_ml["colon"]), within=room, rising=2)
+    canvas.claim(
+        colon.box(2.2), colon, p.hollow("colon", "stool", "colon_wall", p.gas_ml["colon"]), within=room, rising=2, shell=True
+    )
     canvas.claim(small.box(2.2), small, p.hollow("small_bowel", "gut_contents", "small_bowel_wall", p.gas_ml["small_bowel"]),
                  within=room, rising=2)  # fmt: skip
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from SynthDoseLib.core import SynthDoseError
 
@@ -165,6 +166,7 @@ class Canvas:
         body_frame: bool = False,
         within: Callable[[Floats, Floats, Floats], NDArray[np.bool_]] | None = None,
         rising: int = 0,
+        shell: bool = False,
     ) -> float:
         """Give layers their voxels: the free ones in `box` with the smallest `field`, from the inside outwards.
 
@@ -180,6 +182,9 @@ class Canvas:
             Where the organ should be; it leaves it only when there is no more room.
         rising : int
             The voxels of that many first layers are sorted anew, from the front backwards (gas rises in a supine person).
+        shell : bool
+            Layers go by the distance from the surface that the organ has got, not by `field`: a wall then closes where a
+            neighbour dents the organ.
 
         Returns
         -------
@@ -212,6 +217,13 @@ class Canvas:
         smallest = np.argpartition(value, wanted - 1)[:wanted] if wanted < value.size else np.arange(value.size)
         smallest = smallest[np.argsort(value[smallest], kind="stable")]
         level = float(value[smallest[-1]])
+        if shell:
+            region = np.zeros(shape, bool)
+            region.ravel()[flat[smallest]] = True
+            depth = ndimage.distance_transform_edt(np.pad(region, 1), sampling=self.voxel_mm[::-1])[1:-1, 1:-1, 1:-1]
+            # the field decides among voxels that are equally deep
+            order = -depth.ravel()[flat[smallest]] + 0.5 * value[smallest] / max(level, 1e-6)
+            smallest = smallest[np.argsort(order, kind="stable")]
         if rising:
             inner = sum(layer.voxels for layer in layers[:rising])
             pockets = 28 * np.clip(np.sin(x / 24) + np.sin(z / 17 + x / 60), -1, 0.9)
