@@ -17,7 +17,9 @@ def abdominal_room(p: Placement, x: Floats, y: Floats, z: Floats) -> Mask:
     """Whether a place lies in the abdominal cavity or the pelvis: under the diaphragm, before spine, psoas and loin."""
     body, lordosis = p.body, p.body.build.lordosis
     dome = body.diaphragm_mm(x, y) + np.where(x > 0, p.dome_mm[1], p.dome_mm[-1]).astype(np.float32)
-    inside = np.where(z > 110, body.cage.ratio(x, y, z) < 0.90, body.cavity.ratio(x, y, z) < 1)
+    # within the ribs above, within the abdominal wall below
+    upper = np.clip((z - 85) / 55, 0, 1)
+    inside = upper * body.cage.ratio(x, y, z) / 0.90 + (1 - upper) * body.cavity.ratio(x, y, z) < 1
     side, level = np.abs(x), np.clip(z, -160, 110)
     width = np.interp(level, [-160, -60, 0, 60, 110], [1, 24, 24, 16, 6]).astype(np.float32)
     centre = np.interp(level, [-160, -60, 0, 60, 110], [82, 64, 46, 36, 26]).astype(np.float32)
