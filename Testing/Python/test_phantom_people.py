@@ -268,16 +268,3 @@ def test_cohort_leaves_other_folders_alone(tmp_path):
         make_people(PeopleRequest(1, voxel_mm=8.0), tmp_path)
     assert main(["people", "--count", "1", "--height", "170", "--out", str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
-
-
-def test_doses_agree_with_penred():
-    """A small case of ``Testing.Benchmarks.people_dosimetry``: photons in the liver of a child."""
-    pytest.importorskip("pyPenred")
-    from Testing.Benchmarks.people_dosimetry import s_value_rows
-
-    child = stylised_person(PersonPlan("female", 1), spacing_mm=(6, 6, 6))
-    rows = list(s_value_rows(child, {"liver": ("kidney_right", "lung_right")}, {"photons": 30_000}, seconds=4))
-    assert len(rows) == 3
-    for row in rows:
-        assert row.sigma < 0.05
-        assert row.agrees, (row.quantity, row.deviation, row.sigma)
