@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core import ImageVolume, VoxelPhantom, atomic_path, resource_path
-from ..phantom import PhantomQuality
+from ..phantom import PhantomQuality, expectation_of
 from . import report_pictures as draw
 from .run_folder import write_json
 
@@ -54,7 +54,8 @@ def outline_pictures(phantom: VoxelPhantom, quality: PhantomQuality, image: Imag
     """
     gravity = {"fail": 0, "warning": 1, "pass": 2}
     organs = [row for row in quality.organs if row.voxels and row.organ not in draw.NOT_ORGANS]
-    ranked = sorted(organs, key=lambda row: (gravity[row.verdict], -row.volume_ml))
+    compact = {row.organ: (found := expectation_of(row.organ)) is not None and found.compact for row in organs}
+    ranked = sorted(organs, key=lambda row: (gravity[row.verdict], not compact[row.organ], -row.volume_ml))
     colours = draw.organ_colours([row.organ for row in ranked[:OUTLINED]])
     body = np.argwhere(phantom.density_g_cm3 > 0)[:, ::-1]
     points = [("the middle of the body", phantom.grid.to_ras(body.mean(axis=0)))] if body.size else []
