@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from SynthDoseLib.core import ImageVolume, LabelMap, Material, Organ, SynthDoseError, VoxelPhantom, resample_labels
 from SynthDoseLib.physics import get_material
 
-from .body import find_body
+from .body import fill_air, find_body
 from .calibration import CalibrationRangeError, HUCalibration, schneider_calibration
 from .expectations import expectation_of
 from .tissues import Override, OverrideValue, parse_override
@@ -287,6 +287,8 @@ def _body(ct: ImageVolume, labels: LabelMap, body: NDArray[np.bool_] | None, not
         listed = ", ".join(f"{names[int(n)]} {counts[n]}" for n in np.argsort(-counts, kind="stable")[:5] if counts[n])
         notes.append(f"{int(outside.sum())} labelled voxels outside the body outline were taken into the body ({listed}).")
         inside = inside | outside
+        if body is None:
+            inside = fill_air(inside, ct.grid)  # pockets between the outline and the labels around it
     return inside
 
 

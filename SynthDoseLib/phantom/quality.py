@@ -155,13 +155,13 @@ def person_of(image: ImageVolume) -> PatientFacts:
     --------
     >>> from SynthDoseLib.core import VoxelGrid
     >>> grid = VoxelGrid.from_spacing((1, 1, 1), (1.0, 1.0, 1.0))
-    >>> person_of(ImageVolume(grid, np.zeros((1, 1, 1)), metadata={"patient_sex": "F", "patient_height_m": 1.7})).sex
-    'female'
+    >>> person_of(ImageVolume(grid, np.zeros((1, 1, 1)), metadata={"patient_sex": "F", "patient_age_years": 5}))
+    PatientFacts(sex='female', age_y=5.0, height_m=None, weight_kg=None)
     """
     metadata = image.metadata
     sex = {"M": "male", "F": "female"}.get(str(metadata.get("patient_sex", "")).upper(), "")
     known: dict[str, Any] = {}
-    for name, key in (("age_y", "patient_age_y"), ("height_m", "patient_height_m"), ("weight_kg", "patient_weight_kg")):
+    for name, key in (("age_y", "patient_age_years"), ("height_m", "patient_height_m"), ("weight_kg", "patient_weight_kg")):
         try:
             known[name] = float(metadata[key])
             PatientFacts(**{name: known[name]})

@@ -45,7 +45,7 @@ from ..dosimetry import (
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
 from ..io.identity import Identity
 from ..kinetics import TimeIntegratedActivity
-from ..phantom import assess_phantom, regrid_phantom
+from ..phantom import PatientFacts, assess_phantom, regrid_phantom
 from ..physics import get_nuclide
 from ..transport import CheckpointError, RunSettings, SimulationResult, VolumeSource
 from .activity import ActivityResult, course_options, time_integrate
@@ -165,6 +165,8 @@ def run_patient(
         quality = assess_phantom(
             patient, None if plan.phantom.materials == "labels" else ct, person=patient_facts(plan.phantom.patient, ct)
         )
+        if identity is not None:
+            quality = dataclasses.replace(quality, person=PatientFacts())  # judged by them, but they are nobody's business
         phantom = regrid_phantom(patient, dose_grid(plan.dose, ct.grid))
         dose_ct = on_grid(ct, phantom.grid)
     with clock.stage("activity"):
