@@ -178,7 +178,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("a", type=Path, help="label map, segmentation, SEG, RTSTRUCT, or a folder of 'synthdose phantom'")
     compare.add_argument("b", type=Path, help="the same; percentages refer to A")
-    compare.add_argument("--labels", nargs="+", default=(), metavar="TABLE", help="label table of A, or of A and of B")
+    compare.add_argument(
+        "--labels", nargs="+", default=(), metavar="TABLE", help="label table of label maps without names: one, or of A and B"
+    )
     compare.add_argument("--image", type=Path, help="CT of both, for densities; needed for contours")
     compare.add_argument("--organs", nargs="*", default=(), help="only these organs or groups")
     compare.add_argument("--tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice (default 2)")

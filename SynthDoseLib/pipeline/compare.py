@@ -23,8 +23,9 @@ from ..core import (
     silent,
 )
 from ..io import read_labels, read_volume, write_csv
-from ..phantom import build_phantom, regrid_phantom
-from ..physics import get_material
+from ..phantom import assign_tissues, build_phantom, regrid_phantom
+from ..phantom.assigned import WHOLE_BODY_NAMES
+from ..phantom.expectations import expectation_of
 from ..segmentation import OrganAgreement, apply_table, common_organs, compare_labels, label_table, match_organs
 from ..transport import OrganSource, RunSettings, simulate
 from .nuclides import emissions_of
@@ -44,7 +45,7 @@ class Side:
     path : Path
         Label map, segmentation, SEG or RTSTRUCT; or a folder that ``synthdose phantom`` wrote.
     table : str
-        Label table of a label map.
+        Label table, for a label map whose file names no organs.
     """
 
     path: Path
@@ -115,7 +116,7 @@ def compare_files(
     out : Path
         Table to write, ``.csv``; the JSON file is beside it.
     image : ImagePlan, optional
-        CT of both, for their densities; without it both are soft tissue.
+        CT of both, for their densities; without it organs have their reference tissues.
     organs : sequence of str
         Organs or groups; all if empty.
     tolerance_mm : float
@@ -167,7 +168,7 @@ def compare_files(
         listed = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
         notes += [*missing, f"Decays of {nuclide}, the same on both sides: {listed}."]
         if ct is None and None in phantoms:
-            notes.append("Without a CT (--image) every voxel is soft tissue of 1 g/cm3: doses differ by geometry alone.")
+            notes.append("Without a CT (--image) every organ has its reference tissue, others soft tissue; outside is vacuum.")
     write_csv(out, HEADER, [_finite(_cells(row)) for row in rows])
     record = {"schema": 1, "a": a.path.name, "b": b.path.name, "nuclide": nuclide, "tolerance_mm": tolerance_mm}
     named = [dict(zip(HEADER, _finite(_cells(row)), strict=True)) for row in rows]
@@ -199,7 +200,9 @@ def _is_phantom(folder: Path) -> bool:
 
 def _read_side(side: Side, ct: ImageVolume | None) -> LabelMap:
     raw = read_labels(side.path, reference=ct.grid if ct else None, reference_image=ct)
-    return apply_table(raw, label_table(side.table)) if side.table else match_organs(raw)
+    table = label_table(side.table) if side.table else {}
+    nameless = all(organ.name == f"label_{organ.index}" for organ in raw.organs)
+    return apply_table(raw, table) if table and nameless else match_organs(raw)
 
 
 def _read_phantom(folder: Path) -> VoxelPhantom:
@@ -219,10 +222,12 @@ def _read_phantom(folder: Path) -> VoxelPhantom:
 
 def _make_phantom(labels: LabelMap, ct: ImageVolume | None, voxel_mm: float | None) -> VoxelPhantom:
     if ct is None:
-        tissue = get_material("soft_tissue")
-        shape = labels.grid.shape
-        return VoxelPhantom(labels.grid, np.zeros(shape, np.uint8), np.ones(shape, np.float32), (tissue,), labels)
-    return regrid_phantom(build_phantom(ct, labels), dose_grid(DosePlan(voxel_mm=voxel_mm), ct.grid))
+        if voxel_mm is not None:
+            labels = resample_labels(labels, labels.grid.with_spacing((voxel_mm,) * 3))
+        known = [organ.name for organ in labels.organs if expectation_of(organ.name) is not None]
+        others = [organ.name for organ in labels.organs if organ.name not in (*known, *WHOLE_BODY_NAMES)]
+        return assign_tissues(labels, overrides=dict.fromkeys(others, "soft_tissue"))
+    return regrid_phantom(build_phantom(ct, resample_labels(labels, ct.grid)), dose_grid(DosePlan(voxel_mm=voxel_mm), ct.grid))
 
 
 def _weights(sources: Mapping[str, float] | None, a: LabelMap, b: LabelMap) -> dict[str, float]:

@@ -119,7 +119,7 @@ def test_alpha_particles_stay_where_they_are_so_that_dose_goes_with_the_inverse_
     assert float(liver["volume_difference_percent"]) == pytest.approx(100 * (large / small - 1), abs=1e-3)
     record = json.loads((tmp_path / "agreement.json").read_text(encoding="utf-8"))
     assert record["organs"][0]["organ"] == "liver"
-    assert ("soft tissue" in out) is not image
+    assert ("reference tissue" in out) is not image
 
 
 def test_a_phantom_folder_can_be_compared_with_itself(tmp_path, capsys):
