@@ -27,12 +27,21 @@ class Radiobiology:
     repair_half_life_h : float
         nan if not known.
     reference : str
+    alpha_beta_sigma_Gy, repair_half_life_sigma_h : float
+        Standard uncertainties; nan if not stated.
     """
 
     organ: str
     alpha_beta_Gy: float
     repair_half_life_h: float
     reference: str = ""
+    alpha_beta_sigma_Gy: float = math.nan
+    repair_half_life_sigma_h: float = math.nan
+
+    @property
+    def states_uncertainty(self) -> bool:
+        """Whether the uncertainty of one of them is known."""
+        return math.isfinite(self.alpha_beta_sigma_Gy) or math.isfinite(self.repair_half_life_sigma_h)
 
 
 @dataclass(frozen=True)
@@ -197,10 +206,45 @@ def bed(dose_Gy: ArrayLike, alpha_beta_Gy: float, protraction: ArrayLike) -> NDA
     return np.asarray(dose * (1 + factor * dose / alpha_beta_Gy))
 
 
-def bed_sigma(dose_Gy: ArrayLike, sigma_Gy: ArrayLike, alpha_beta_Gy: float, protraction: ArrayLike) -> NDArray[np.float64]:
-    """Standard uncertainty of `bed` from that of the dose: ``(1 + 2 G D / (alpha/beta)) sigma``, Gy."""
-    dose = np.asarray(dose_Gy, dtype=np.float64)
-    return np.asarray((1 + 2 * np.asarray(protraction) * dose / alpha_beta_Gy) * np.asarray(sigma_Gy, dtype=np.float64))
+def bed_sigma(
+    dose_Gy: ArrayLike,
+    sigma_Gy: ArrayLike,
+    alpha_beta_Gy: float,
+    protraction: ArrayLike,
+    *,
+    alpha_beta_sigma_Gy: float = 0.0,
+    protraction_sigma: float = 0.0,
+) -> NDArray[np.float64]:
+    """Standard uncertainty of `bed`, Gy, from that of the dose and, if given, those of alpha/beta and G, to first order.
+
+    The parts are ``(1 + 2 G D / (alpha/beta)) sigma``, ``G D^2 / (alpha/beta)^2`` times that of alpha/beta, and
+    ``D^2 / (alpha/beta)`` times that of G.
+    """
+    dose, factor = np.asarray(dose_Gy, dtype=np.float64), np.asarray(protraction, dtype=np.float64)
+    by_dose = (1 + 2 * factor * dose / alpha_beta_Gy) * np.asarray(sigma_Gy, dtype=np.float64)
+    by_ratio = factor * (dose / alpha_beta_Gy) ** 2 * alpha_beta_sigma_Gy
+    by_repair = dose**2 / alpha_beta_Gy * protraction_sigma
+    return np.asarray(np.sqrt(by_dose**2 + by_ratio**2 + by_repair**2))
+
+
+def eqd2_sigma(
+    dose_Gy: ArrayLike,
+    sigma_Gy: ArrayLike,
+    alpha_beta_Gy: float,
+    protraction: ArrayLike,
+    *,
+    alpha_beta_sigma_Gy: float = 0.0,
+    protraction_sigma: float = 0.0,
+    fraction_Gy: float = 2.0,
+) -> NDArray[np.float64]:
+    """Standard uncertainty of `eqd2`, Gy: as `bed_sigma`, with alpha/beta in the BED and in its division.
+
+    The part of alpha/beta is ``D (d - G D) / (alpha/beta + d)^2`` times its own, with d the fraction: less than in the BED.
+    """
+    dose, factor = np.asarray(dose_Gy, dtype=np.float64), np.asarray(protraction, dtype=np.float64)
+    of_bed = bed_sigma(dose, sigma_Gy, alpha_beta_Gy, factor, protraction_sigma=protraction_sigma)
+    by_ratio = dose * (fraction_Gy - factor * dose) / (alpha_beta_Gy + fraction_Gy) ** 2 * alpha_beta_sigma_Gy
+    return np.asarray(np.hypot(of_bed / (1 + fraction_Gy / alpha_beta_Gy), by_ratio))
 
 
 def eqd2(bed_Gy: ArrayLike, alpha_beta_Gy: float, fraction_Gy: float = 2.0) -> NDArray[np.float64]:
@@ -251,6 +295,8 @@ def require_repair(parameters: Radiobiology) -> None:
 def radiobiology_table(path: str | os.PathLike[str] | None = None) -> dict[str, Radiobiology]:
     """Parameters per organ or group from the table that ships, or from a user's with the same columns.
 
+    Two more columns, alpha_beta_sigma_Gy and repair_half_life_sigma_h, may state standard uncertainties.
+
     Examples
     --------
     >>> radiobiology_table()["kidneys"].alpha_beta_Gy
@@ -259,10 +305,16 @@ def radiobiology_table(path: str | os.PathLike[str] | None = None) -> dict[str, 
     name = "radiobiology"
     result = {}
     for row in dosimetry_rows(name, ("organ", "alpha_beta_Gy", "repair_half_life_h", "reference"), path):
-        repair = number(row, "repair_half_life_h", name) if row["repair_half_life_h"] else math.nan
-        entry = Radiobiology(row["organ"], number(row, "alpha_beta_Gy", name), repair, row["reference"])
-        if not entry.alpha_beta_Gy > 0 or repair <= 0:
+        repair, ratio_sigma, repair_sigma = (
+            number(row, column, name) if row.get(column) else math.nan
+            for column in ("repair_half_life_h", "alpha_beta_sigma_Gy", "repair_half_life_sigma_h")
+        )
+        ratio = number(row, "alpha_beta_Gy", name)
+        entry = Radiobiology(row["organ"], ratio, repair, row["reference"], ratio_sigma, repair_sigma)
+        if not ratio > 0 or repair <= 0:
             raise SynthDoseError(f"Table {name}, row '{entry.organ}': alpha/beta and the repair half-life have to be above 0.")
+        if ratio_sigma < 0 or repair_sigma < 0:
+            raise SynthDoseError(f"Table {name}, row '{entry.organ}': standard uncertainties have to be 0 or more.")
         result[entry.organ] = entry
     return result
 

@@ -20,6 +20,7 @@ DEMONS = ((12.0, 60), (6.0, 40))  # voxels, mm, and iterations, coarse to fine
 SMOOTH_MM = 10.0  # standard deviation that the displacements are smoothed with
 SAMPLES = 60_000
 LEAST_JACOBIAN, MOST_JACOBIAN = 0.3, 3.0
+LEAST_STRUCTURE_ML = 20.0  # of activity: how a ball of 3 cm is turned cannot be seen
 WORSE = 0.002  # of normalised mutual information, that noise of the estimate may cost
 
 
@@ -88,7 +89,8 @@ def register(
     Returns
     -------
     Registration
-        If the search fails, or makes it worse, or folds space, the identity, with a warning that says so.
+        If an image shows too little to go by, or the search fails, or makes it worse, or folds space, the identity, with a
+        warning that says so.
 
     Raises
     ------
@@ -115,6 +117,10 @@ def register(
         return Registration(SpatialTransform(), "same frame of reference", None, True, (note,))
     if method == "none":
         return Registration(SpatialTransform(), "none", None, True, (f"{what} was not registered, as the plan says.",))
+    for name, image in (("the reference image", fixed), (what, moving)):
+        lacking = _featureless(image, kind)
+        if lacking:
+            return _refused(method, None, f"{name} {lacking}", what)
     try:
         found = _search(fixed, moving, method, kind, seed, progress)
     except RuntimeError as error:  # ITK: images without overlap, and whatever else it gives up on
@@ -136,6 +142,21 @@ def _refused(method: str, quality: RegistrationQuality | None, reason: str, what
         "transform, or check that both images show the same patient."
     )
     return Registration(SpatialTransform(), method, quality, False, (text,), (text,))
+
+
+def _featureless(image: ImageVolume, kind: str) -> str:
+    """Why an image does not tell how the body lies; "" if it may.
+
+    The volume of an activity's structure is (sum of v)^2 / (sum of v^2), v the root that is matched: that of a uniform region.
+    """
+    values, grid = _coarser(image, DEFORMABLE_MM, kind)
+    above = (values - values.min()).astype(np.float64)
+    if not above.any():
+        return "shows one value everywhere"
+    volume_ml = float(above.sum() ** 2 / (above**2).sum()) * grid.voxel_volume_ml
+    if kind != "CT" and volume_ml < LEAST_STRUCTURE_ML:
+        return f"holds its activity in {volume_ml:.2g} ml, which does not tell how the body lies"
+    return ""
 
 
 def _unfit(quality: RegistrationQuality) -> str:

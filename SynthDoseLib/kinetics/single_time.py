@@ -30,11 +30,11 @@ class SingleTimeIntegral(PropagatedIntegral):
     method : str
     tia_MBq_h : float
     tia_sigma_MBq_h : float
-        Of noise and method together; of the method alone if the noise is not known.
+        Of noise and method together; of one alone if the other is not known.
     method_error : float
-        Relative root mean square error of the method itself (its bias included).
+        Relative root mean square error of the method itself (its bias included); NaN if the spread of half-lives is not given.
     method_bias : float
-        Relative mean error of the method for the assumed spread of half-lives.
+        Relative mean error of the method for the assumed spread of half-lives; NaN likewise.
     effective_half_life_h, effective_half_life_sigma_h : float
         As assumed; NaN for a method that assumes none.
     notes : tuple of str
@@ -238,6 +238,10 @@ def _estimate(
     spread: float,
     notes: list[str],
 ) -> SingleTimeIntegral:
-    noise = 0.0 if data.sigma_MBq is None else float(data.sigma_MBq[0] / data.activity_MBq[0])
-    sigma = estimate * math.hypot(noise, error) if error > 0 or noise > 0 else math.nan
+    if spread == 0:
+        error = bias = math.nan
+    known = [error] if math.isfinite(error) else []
+    if data.sigma_MBq is not None:
+        known.append(float(data.sigma_MBq[0] / data.activity_MBq[0]))
+    sigma = estimate * math.hypot(*known) if known else math.nan
     return SingleTimeIntegral(data, method, estimate, sigma, error, bias, half_life, spread, tuple(notes))

@@ -92,6 +92,8 @@ def parameters_text(integral: CurveFit | ModelAverage | TrapezoidIntegral | Sing
         return "; ".join(f"{name} {value:.5g} ± {best.sigmas[name]:.2g}" for name, value in best.parameters.items())
     if isinstance(best, TrapezoidIntegral):
         return f"start {best.start}; tail {best.tail_fraction:.1%} of the integral"
+    if math.isnan(best.method_error):
+        return "error of the method not known: no spread of half-lives was given"
     return f"error of the method {best.method_error:.1%}, mean {best.method_bias:+.1%}"
 
 

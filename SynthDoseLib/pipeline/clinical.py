@@ -29,6 +29,7 @@ from ..dosimetry import (
     constraint_table,
     effective_dose,
     eqd2,
+    eqd2_sigma,
     lea_catcheside,
     marrow_doses,
     organ_dose_table,
@@ -50,6 +51,7 @@ from .drawn import histograms as structure_histograms
 from .earlier import check_earlier, earlier_doses, with_earlier_means
 from .plan import SegmentationPlan
 
+REPAIR_STEP = 0.01  # of the repair half-life, for the slope of G
 COURSE_STEPS = 1200  # of a fitted time course; its straight pieces then change G by less than 0.1 %
 TUMOURS = ("tumour", "tumor", "lesion")
 CONSTRAINTS_CSV, BED_CSV, ALL_CYCLES_CSV = "constraints.csv", "bed.csv", "cumulative_organ_doses.csv"
@@ -69,11 +71,13 @@ class BedRow:
         Of the slowest phase of a fitted time course, or of the dose rate at the start; `protraction` is of the whole course.
     alpha_beta_Gy, repair_half_life_h, protraction : float
     bed_Gy, sigma_Gy, total_sigma_Gy : float
-        Of the mean dose, with its Monte Carlo error and by all components of the budget.
+        Of the mean dose, with its Monte Carlo error and by all components of the budget and `biology_sigma_Gy`.
     voxel_bed_Gy : float
         Mean of the BED of the organ's voxels, above `bed_Gy` where the dose is not uniform.
     eqd2_Gy : float
     reference : str
+    biology_sigma_Gy : float
+        The part of alpha/beta and repair in `total_sigma_Gy`; nan if the table does not state how sure they are.
     """
 
     organ: str
@@ -89,6 +93,7 @@ class BedRow:
     eqd2_Gy: float
     eqd2_total_sigma_Gy: float
     reference: str
+    biology_sigma_Gy: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ class Clinical:
     notes : tuple of str
     budgets : tuple of OrganBudget
         Of `rows`, as far as known.
+    all_cycles : DoseMap or None
+        Sum with the dose maps of earlier treatments.
     """
 
     rows: tuple[OrganDoseRow, ...]
@@ -117,6 +124,7 @@ class Clinical:
     effective: EffectiveDose | None
     notes: tuple[str, ...]
     budgets: tuple[OrganBudget, ...] = ()
+    all_cycles: DoseMap | None = None
 
     def record(self) -> dict[str, Any]:
         """For ``provenance.json``."""
@@ -262,7 +270,8 @@ def assess(
     }
     found = check_constraints(limits, rows, histograms=histograms, bed_Gy=by_bed, eqd2_Gy=by_eqd2)
     results = [("this cycle", result) for result in found]
-    notes = [*_marrow_notes(marrow), *drawn_notes]
+    notes = [*_marrow_notes(marrow), *drawn_notes, *_biology_notes(bed_rows)]
+    total: DoseMap | None = None
     if plan.previous:
         total, said = earlier_doses(plan.previous, dose, phantom.labels, frame_of_reference)
         write_volume(folder / ALL_CYCLES_NRRD, total.dose_Gy, total.grid, unit="Gy")
@@ -292,7 +301,7 @@ def assess(
     _write_rows(folder / BED_CSV, bed_rows)
     shown = {row.organ for row in kept}
     own_budgets = tuple(budget for budget in budgets if budget.organ in shown)
-    return Clinical(kept, histograms, tuple(results), bed_rows, effective, (*notes, *effective_notes), own_budgets)
+    return Clinical(kept, histograms, tuple(results), bed_rows, effective, (*notes, *effective_notes), own_budgets, total)
 
 
 def _total_sigmas(budgets: Sequence[OrganBudget], marrow: MarrowDoses | None) -> dict[str, float]:
@@ -349,17 +358,39 @@ def _bed_rows(
         volume = sum(part.volume_ml for part in parts)
         by_voxels = [float(bed(part.sorted_dose_Gy, known.alpha_beta_Gy, factor).mean()) * part.volume_ml for part in parts]
         voxel = sum(by_voxels) / volume if volume > 0 else math.nan
-        sigma, total = (
-            float(bed_sigma(row.mean_dose_Gy, s, known.alpha_beta_Gy, factor)) for s in (row.sigma_Gy, row.total_sigma_Gy)
-        )
-        in_fractions = float(eqd2(value, known.alpha_beta_Gy))
+        sure = (row.mean_dose_Gy, row.total_sigma_Gy, known.alpha_beta_Gy, factor)
+        biology = {
+            "alpha_beta_sigma_Gy": known.alpha_beta_sigma_Gy if math.isfinite(known.alpha_beta_sigma_Gy) else 0.0,
+            "protraction_sigma": 0.0,
+        }
+        if math.isfinite(known.repair_half_life_sigma_h):
+            step = known.repair_half_life_h * REPAIR_STEP
+            near = [
+                _protraction(row, members, plan.effective_half_life_h, tia, courses, known.repair_half_life_h + change)
+                for change in (-step, step)
+            ]
+            slope = sum(sign * other[0] for sign, other in zip((-1, 1), near, strict=True) if other) / (2 * step)
+            biology["protraction_sigma"] = slope * known.repair_half_life_sigma_h
+        own = float(bed_sigma(row.mean_dose_Gy, 0.0, known.alpha_beta_Gy, factor, **biology))
         found.append(
             BedRow(
-                row.organ, row.mean_dose_Gy, half_life, known.alpha_beta_Gy, known.repair_half_life_h, factor, value, sigma,
-                total, voxel, in_fractions, total * in_fractions / value, known.reference,
+                row.organ, row.mean_dose_Gy, half_life, known.alpha_beta_Gy, known.repair_half_life_h, factor, value,
+                float(bed_sigma(row.mean_dose_Gy, row.sigma_Gy, known.alpha_beta_Gy, factor)),
+                float(bed_sigma(*sure, **biology)), voxel, float(eqd2(value, known.alpha_beta_Gy)),
+                float(eqd2_sigma(*sure, **biology)), known.reference, own if known.states_uncertainty else math.nan,
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _biology_notes(rows: Sequence[BedRow]) -> list[str]:
+    silent = [row.organ for row in rows if math.isnan(row.biology_sigma_Gy)]
+    if not silent:
+        return []
+    return [
+        f"The total sigma of BED and EQD2 of {', '.join(silent)} holds what is known of the dose only: the table states no "
+        "uncertainty of alpha/beta and repair (columns alpha_beta_sigma_Gy, repair_half_life_sigma_h)."
+    ]
 
 
 def _protraction(

@@ -226,7 +226,7 @@ def run_patient(
         write_results(folder / RESULTS_JSON, plan, *public((tia, clinical, clinical.budgets), identity))
         warnings = list(noise_notes(dose, phantom))
         if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
-            warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose)
+            warnings += _write_dicom(folder / "dicom", plan, ct, labels, dose, clinical.all_cycles)
     compared: tuple[str, ...] = ()
     engine_rows: tuple[EngineRow, ...] = ()
     if plan.dose.compare:
@@ -324,11 +324,16 @@ def _write_inputs(folder: Path, plan: RunPlan, ct: ImageVolume, phantom: VoxelPh
     write_volume(folder / "tia_MBq_s.nrrd", tia.tia_MBq_s, tia.grid, unit="MBq*s")
 
 
-def _write_dicom(folder: Path, plan: RunPlan, ct: ImageVolume, labels: LabelMap, dose: DoseMap) -> list[str]:
+def _write_dicom(
+    folder: Path, plan: RunPlan, ct: ImageVolume, labels: LabelMap, dose: DoseMap, all_cycles: DoseMap | None
+) -> list[str]:
     folder.mkdir(exist_ok=True)
     deidentify = plan.output.deidentify
     try:
         write_rtdose(folder / "rtdose.dcm", dose, ct, deidentify=deidentify)
+        if all_cycles is not None:
+            said = "SynthDose absorbed dose of all cycles"
+            write_rtdose(folder / "rtdose_all_cycles.dcm", all_cycles, ct, deidentify=deidentify, description=said)
         write_dicom_seg(folder / "seg.dcm", labels, ct, deidentify=deidentify)
         write_rtstruct(folder / "rtstruct.dcm", labels, ct, deidentify=deidentify)
     except SynthDoseError as error:

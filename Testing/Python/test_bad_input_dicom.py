@@ -14,11 +14,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from small_patient import PLAN, grid, hounsfield, write_patient
 from test_io_rtstruct import ball, circle, rtstruct
-from test_pipeline_time_points import write_dicom_course
+from test_pipeline_time_points import HALF_LIVES, HEAD, LU177_S, START, concentration, write_dicom_course
 
 from SynthDoseLib.cli import BAD_INPUT, main
 from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, organ_table
-from SynthDoseLib.io import DicomStudy, read_image, read_labels, write_dicom_seg, write_dicom_series
+from SynthDoseLib.io import DicomStudy, read_image, read_labels, write_dicom_seg, write_dicom_series, write_volume
 from SynthDoseLib.io.dicom_files import save_dataset
 
 GRID = VoxelGrid.from_spacing((60, 80, 80), (1, 1, 1))
@@ -83,10 +83,8 @@ def test_frames_that_end_within_a_byte_are_read_to_the_bit(tmp_path, shape):
     np.testing.assert_array_equal(read_labels(path, reference_image=ct).labels, labels.labels)
 
 
-def test_a_fractional_seg_gives_the_voxels_at_least_half_inside(tmp_path):
-    _, ct, _ = seg_file(tmp_path)
-    share = np.zeros((3, 7, 9), np.float32)
-    share[:, 2:5, 2:6], share[:, 2:5, 6], share[:, 5, 2] = 0.8, 0.4, 128 / 255
+def fractional_seg(path: Path, ct: ImageVolume, share: np.ndarray) -> Path:
+    """One segment, liver, as the probability of each voxel."""
     tissue, liver = (highdicom.sr.CodedConcept(*c) for c in (("85756007", "SCT", "Tissue"), ("10200004", "SCT", "Liver")))
     segment = highdicom.seg.SegmentDescription(1, "liver", tissue, liver, "MANUAL")
     uid = highdicom.UID()
@@ -94,10 +92,59 @@ def test_a_fractional_seg_gives_the_voxels_at_least_half_inside(tmp_path):
     dataset = highdicom.seg.Segmentation(
         headers, share, "FRACTIONAL", [segment], uid, 1, uid, 1, "maker", "model", "1", "1", fractional_type="PROBABILITY"
     )
-    dataset.save_as(tmp_path / "fractional.dcm")
-    found = read_labels(tmp_path / "fractional.dcm", reference_image=ct)
+    dataset.save_as(path)
+    return path
+
+
+def test_a_fractional_seg_gives_the_voxels_at_least_half_inside(tmp_path):
+    _, ct, _ = seg_file(tmp_path)
+    share = np.zeros((3, 7, 9), np.float32)
+    share[:, 2:5, 2:6], share[:, 2:5, 6], share[:, 5, 2] = 0.8, 0.4, 128 / 255
+    found = read_labels(fractional_seg(tmp_path / "fractional.dcm", ct, share), reference_image=ct)
     np.testing.assert_array_equal(found.labels > 0, share >= 0.5)
     assert "at least half inside" in " ".join(found.notes)
+
+
+LOCAL = 'engine = "local"\n'
+
+
+def test_a_run_with_a_fractional_seg_has_its_organ(tmp_path):
+    where = grid()
+    write_dicom_series(tmp_path / "ct", ImageVolume(where, hounsfield(where), "CT", "HU"))
+    share = np.zeros(where.shape, np.float32)
+    share[9:15, 9:15, 9:15], share[9:15, 9:15, 15] = 0.9, 0.3
+    fractional_seg(tmp_path / "seg.dcm", read_image(tmp_path / "ct"), share)
+    text = PLAN.replace('"ct.nrrd"', '"ct"').replace('"labels.seg.nrrd"', '"seg.dcm"').replace("histories = 4000\n", LOCAL)
+    assert main(["run", str(write_patient(tmp_path, text)), "--out", str(tmp_path / "out")]) == 0
+    assert float(rows(tmp_path / "out" / "organ_doses.csv")["liver"]["volume_ml"]) == pytest.approx(6**3 * 0.125)
+    assert "at least half inside" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_with_keyhole_contours_and_scans_corrected_to_administration_has_the_activity_of_both(tmp_path):
+    """A cylinder with a hole inside the liver; scans multiplied by 2^(t/T) of Lu-177, as their header would say: ADMIN."""
+    write_dicom_series(tmp_path / "ct", ImageVolume(grid(), hounsfield(grid()), "CT", "HU"))
+    frame = read_image(tmp_path / "ct").metadata["frame_of_reference_uid"]
+    heights = grid().to_ras(np.column_stack([np.zeros(24), np.zeros(24), np.arange(24)]))[:, 2]
+    lines = []
+    for z in heights[np.abs(heights) < 10]:
+        outer, inner = circle(15, z, (25, 0)), circle(6, z, (25, 0))
+        lines.append(np.concatenate([outer, outer[:1], inner[::-1][-1:], inner[::-1], outer[:1]]))
+    rtstruct(tmp_path / "rs.dcm", [lines], frame=frame, names=("Liver",))
+    tables = ""
+    for hours in (24.0, 96.0):
+        values = concentration(hours) * np.float32(2 ** (hours * 3600 / LU177_S))
+        write_volume(tmp_path / f"at{hours:.0f}.nrrd", values, grid(), unit="Bq/ml")
+        tables += f'[[activity]]\npath = "at{hours:.0f}.nrrd"\nhours_after_administration = {hours}\n'
+        tables += 'decay_correction = "ADMIN"\n'
+    head = HEAD.replace('"ct.nrrd"', '"ct"').replace('"labels.seg.nrrd"', '"rs.dcm"').replace("histories = 400\n", LOCAL)
+    assert main(["run", str(write_patient(tmp_path, head + tables)), "--out", str(tmp_path / "out")]) == 0
+    liver = rows(tmp_path / "out" / "organ_doses.csv")["liver"]
+    planes = int((np.abs(heights) < 10).sum())
+    assert float(liver["volume_ml"]) == pytest.approx(np.pi * (15**2 - 6**2) * 5 * planes / 1000, rel=0.05)
+    fitted = rows(tmp_path / "out" / "kinetics.csv")["liver"]
+    assert float(fitted["effective_half_life_h"]) == pytest.approx(HALF_LIVES["liver"], rel=1e-3)
+    expected = START["liver"] * float(liver["volume_ml"]) * 1e-6 * HALF_LIVES["liver"] / np.log(2)
+    assert float(fitted["tia_MBq_s"]) / 3600 == pytest.approx(expected, rel=2e-3)
 
 
 def cut(dataset):
@@ -195,6 +242,7 @@ def test_an_empty_structure_one_of_a_single_voxel_and_two_alike_have_what_can_be
 def test_a_registration_that_fails_and_a_curve_that_rises_keep_the_result_and_say_so(tmp_path):
     """The second scan is noise and much stronger: it stays where its coordinates put it, and no tail diverges."""
     plan = write_dicom_course(tmp_path)
+    plan.write_text(plan.read_text(encoding="utf-8").replace("histories = 400\n", LOCAL), encoding="utf-8")
     path = next((tmp_path / "spect1").iterdir())
     dataset = pydicom.dcmread(path)
     noise = np.random.default_rng(0).integers(0, 60000, dataset.pixel_array.shape)
@@ -228,7 +276,7 @@ def test_scans_out_of_order_give_the_same_result(tmp_path):
 
 
 def test_suv_without_what_was_injected_asks_for_it_by_name(tmp_path, capsys):
-    from SynthDoseLib.io import read_volume, write_volume
+    from SynthDoseLib.io import read_volume
 
     plan = write_patient(tmp_path, PLAN.replace('unit = "Bq/ml"', 'unit = "g/ml"').replace("administered_MBq = 1000\n", ""))
     values, where, _ = read_volume(tmp_path / "spect.nrrd")

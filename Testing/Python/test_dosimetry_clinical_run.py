@@ -102,6 +102,22 @@ def test_total_sigmas_of_the_budget_reach_doses_bed_and_limits(tmp_path):
     assert "kidneys" not in {budget.organ for budget in found.budgets}
 
 
+def test_the_uncertainty_of_alpha_beta_and_repair_is_part_of_the_total_if_the_table_states_it(tmp_path):
+    silent = run(tmp_path)
+    assert any("no uncertainty of alpha/beta and repair" in note and "kidneys" in note for note in silent.notes)
+    own = tmp_path / "own.csv"
+    columns = "organ,alpha_beta_Gy,repair_half_life_h,reference,alpha_beta_sigma_Gy,repair_half_life_sigma_h"
+    own.write_text(f"{columns}\nkidneys,2.6,2.8,own,0.5,0.7\n", encoding="utf-8")
+    stated = run(tmp_path, DosimetryPlan(radiobiology=own))
+    before, after = (next(row for row in found.bed if row.organ == "kidneys") for found in (silent, stated))
+    by_ratio = 2.8 / 52.8 * (22 / 2.6) ** 2 * 0.5
+    by_repair = 22**2 / 2.6 * 50 / 52.8**2 * 0.7  # dG/dT of T/(T + 50 h)
+    assert after.biology_sigma_Gy == pytest.approx(np.hypot(by_ratio, by_repair), rel=1e-3)
+    assert np.isnan(before.biology_sigma_Gy)
+    assert after.sigma_Gy == before.sigma_Gy
+    assert not any("no uncertainty of alpha/beta" in note for note in stated.notes)
+
+
 def test_red_marrow_is_a_row_of_the_organ_table_and_groups_are_not(tmp_path):
     run(tmp_path)
     rows = {row["organ"]: row for row in table(tmp_path / "organ_doses.csv")}

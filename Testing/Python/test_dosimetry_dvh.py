@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from SynthDoseLib.core import DoseMap, LabelMap, SynthDoseError, VoxelGrid, organ_table
 from SynthDoseLib.dosimetry import ContourBody, DoseVolumeHistogram, contour_histogram, label_histogram, label_histograms
 from SynthDoseLib.io import read_labels, write_volume
+from SynthDoseLib.io.polygons import outline_mask
 from SynthDoseLib.pipeline.drawn import histograms as structure_histograms
 from SynthDoseLib.pipeline.plan import SegmentationPlan
 from SynthDoseLib.segmentation import match_organs
@@ -229,25 +230,30 @@ def test_the_band_covers_shift_and_noise():
         histogram.uncertainty(level, voxel_sigma_Gy=[0.1])
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not OPENKBP.is_dir(), reason="needs ../shared/data/images/openkbp/pt_246")
-def test_openkbp_patient_has_the_indices_of_its_voxels():
-    """Head and neck plan: for whole voxels the indices as published (percentiles of voxels), for fine ones near them."""
-    folder = OPENKBP
+def openkbp(direction=None):
+    """Dose and masks of a head and neck plan, by a function of the structure's name; the files count with the slice last."""
     shape = (128, 128, 128)
-    spacing = np.loadtxt(folder / "voxel_dimensions.csv")
+    spacing = np.loadtxt(OPENKBP / "voxel_dimensions.csv")
 
     def sparse(name):
-        with open(folder / f"{name}.csv", newline="") as stream:
+        with open(OPENKBP / f"{name}.csv", newline="") as stream:
             rows = list(csv.reader(stream))[1:]
         index = np.array([int(row[0]) for row in rows])
         volume = np.zeros(128**3, np.float32)
         volume[index] = [float(row[1]) if row[1] else 1.0 for row in rows]
-        return volume.reshape(shape)
+        return np.ascontiguousarray(volume.reshape(shape).transpose(2, 0, 1))
 
-    # the files count with the slice last
-    grid = VoxelGrid.from_spacing(shape, (float(spacing[2]), float(spacing[1]), float(spacing[0])))
-    dose = DoseMap(grid, sparse("dose"), np.zeros(shape, np.float32))
+    steps = (float(spacing[1]), float(spacing[0]), float(spacing[2]))
+    grid = VoxelGrid.from_spacing(shape, steps, (0.0, 0.0, 0.0), np.eye(3) if direction is None else direction)
+    return DoseMap(grid, sparse("dose"), np.zeros(shape, np.float32)), sparse
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not OPENKBP.is_dir(), reason="needs ../shared/data/images/openkbp/pt_246")
+def test_openkbp_patient_has_the_indices_of_its_voxels():
+    """Head and neck plan: for whole voxels the indices as published (percentiles of voxels), for fine ones near them."""
+    dose, sparse = openkbp()
+    grid = dose.grid
     extremes = ndimage.minimum_filter(dose.dose_Gy, 3), ndimage.maximum_filter(dose.dose_Gy, 3)
     for name in ("PTV70", "Brainstem", "LeftParotid", "SpinalCord"):
         mask = sparse(name) > 0
@@ -284,10 +290,10 @@ def as_dicom(folder, dose, structures):
             dataset.Rows, dataset.Columns, dataset.NumberOfFrames = nj, ni, nk
             dataset.GridFrameOffsetVector = [n * step[2] for n in range(nk)]
             dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", "PHYSICAL", "PLAN"
-            dataset.DoseGridScaling = 1e-8
+            dataset.DoseGridScaling = float(f"{dose.dose_Gy.max() / 4e9:.6e}")
             dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
             dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 32, 32, 31, 0
-            dataset.PixelData = np.round(dose.dose_Gy.astype(float) * 1e8).astype("<u4").tobytes()
+            dataset.PixelData = np.round(dose.dose_Gy.astype(float) / dataset.DoseGridScaling).astype("<u4").tobytes()
         else:
             dataset.StructureSetROISequence, dataset.ROIContourSequence = Sequence([]), Sequence([])
             dataset.RTROIObservationsSequence = Sequence([])
@@ -313,12 +319,36 @@ def as_dicom(folder, dose, structures):
     return files
 
 
-def test_a_second_program_finds_the_same_histogram(tmp_path, monkeypatch):
-    """dicompyler-core on the same rod, 1 mm voxels: it counts voxels by their centres, 1 % fewer at this size."""
-    # its version 0.5.6 asks pydicom for a name that pydicom 3 has dropped
+@pytest.fixture
+def dvhcalc(monkeypatch):
+    """The histograms of dicompyler-core, whose version 0.5.6 asks pydicom for a name that pydicom 3 has dropped."""
     monkeypatch.setattr(pydicom.dicomio, "read_file", pydicom.dcmread, raising=False)
     warnings.filterwarnings("ignore", "The 'pydicom.pixel_data_handlers' module", DeprecationWarning)
-    dvhcalc = pytest.importorskip("dicompylercore.dvhcalc", reason="dicompyler-core is not installed")
+    return pytest.importorskip("dicompylercore.dvhcalc", reason="dicompyler-core is not installed")
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not OPENKBP.is_dir(), reason="needs ../shared/data/images/openkbp/pt_246")
+@pytest.mark.parametrize("name", ["PTV70", "Brainstem"])
+def test_a_second_program_finds_the_same_histogram_of_a_real_plan(tmp_path, dvhcalc, name):
+    """dicompyler-core on the outlines of the masks; it counts voxels by their centres: indices within 1 Gy of 70 Gy."""
+    dose, sparse = openkbp(np.diag([-1.0, -1.0, 1.0]))
+    contours = []
+    for k, plane in enumerate(sparse(name) > 0):
+        for outline in outline_mask(plane) if plane.any() else []:
+            contours.append(dose.grid.to_ras(np.column_stack([outline, np.full(len(outline), k)])))
+    dose_file, structure_file = as_dicom(tmp_path, dose, {name: contours})
+    other = dvhcalc.get_dvh(str(structure_file), str(dose_file), 1)
+    ours = contour_histogram(dose, contours, name)
+    assert ours.volume_ml == pytest.approx(other.volume, rel=0.03)
+    assert ours.mean_Gy == pytest.approx(other.mean, abs=0.5)
+    for percent in (98, 95, 50, 5, 2):
+        theirs = other.statistic(f"D{percent}").value
+        assert float(ours.dose_at(percent / 100)) == pytest.approx(theirs, abs=1.0), percent
+
+
+def test_a_second_program_finds_the_same_histogram(tmp_path, dvhcalc):
+    """dicompyler-core on the same rod, 1 mm voxels: it counts voxels by their centres, 1 % fewer at this size."""
     # seen from RAS with x and y reversed the world is LPS: a grid whose array runs so lies alike in both
     lps = VoxelGrid.from_spacing((31, 51, 51), (1.0, 1.0, 1.0), (25.0, 25.0, -15.0), np.diag([-1.0, -1.0, 1.0]))
     dose = linear_dose(lps, [1, 0, 0], 0.02)

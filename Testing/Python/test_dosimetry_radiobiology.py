@@ -11,6 +11,7 @@ from SynthDoseLib.dosimetry import (
     bed_of_cycles,
     bed_sigma,
     eqd2,
+    eqd2_sigma,
     lea_catcheside,
     radiobiology_table,
     rbe_weighted_dose,
@@ -83,6 +84,27 @@ def test_bed_per_voxel_carries_the_error():
     assert bed_map(dose, 2.5, np.full(grid.shape, 0.1)).dose_Gy == pytest.approx(found.dose_Gy)
 
 
+def test_sigma_of_bed_and_eqd2_is_the_scatter_of_sampled_parameters():
+    rng = np.random.default_rng(4)
+    count = 100_000
+    dose, ratio, factor = (m + s * rng.standard_normal(count) for m, s in ((20.0, 0.2), (2.6, 0.02), (0.053, 0.0006)))
+    stated = {"alpha_beta_sigma_Gy": 0.02, "protraction_sigma": 0.0006}
+    sampled = dose * (1 + factor * dose / ratio)
+    tolerance = 4 / np.sqrt(2 * count) + 0.002  # and what the first order leaves out
+    assert float(bed_sigma(20.0, 0.2, 2.6, 0.053, **stated)) == pytest.approx(sampled.std(), rel=tolerance)
+    in_fractions = sampled / (1 + 2 / ratio)
+    assert float(eqd2_sigma(20.0, 0.2, 2.6, 0.053, **stated)) == pytest.approx(in_fractions.std(), rel=tolerance)
+
+
+def test_the_rate_of_a_permanent_implant_has_dales_relative_effectiveness():
+    """Dale, Br. J. Radiol. 58 (1985) 515: BED = R/l (1 + R/((mu + l) alpha/beta)) of a decaying source; I-125, 145 Gy."""
+    decay, repair = LN2 / (59.4 * 24), LN2 / 1.5
+    start = 145.0 * decay
+    expected = start / decay * (1 + start / ((repair + decay) * 10.0))
+    rate = DoseRate((start,), (59.4 * 24,))
+    assert bed_of_cycles([rate], Radiobiology("prostate", 10.0, 1.5)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_alpha_particles_are_weighted_and_others_count_once():
     weighted = rbe_weighted_dose({"alpha": np.array([0.5, 1.0]), "electron": np.array([0.1, 0.0])}, {"alpha": 5.0})
     assert weighted == pytest.approx([2.6, 5.0])
@@ -99,6 +121,16 @@ def test_own_tables_are_read_and_their_faults_named(tmp_path):
     assert table["spleen"] == Radiobiology("spleen", 4.0, 1.5, "own")
     with pytest.raises(SynthDoseError, match="No repair half-life is known for 'lungs'"):
         bed_of_cycles([DoseRate.fading(10.0, 50.0)], table["lungs"])
+    assert not table["spleen"].states_uncertainty
+    own.write_text(
+        "organ,alpha_beta_Gy,repair_half_life_h,reference,alpha_beta_sigma_Gy,repair_half_life_sigma_h\nliver,3,2,own,0.5,\n"
+    )
+    liver = radiobiology_table(own)["liver"]
+    assert liver.alpha_beta_sigma_Gy == 0.5
+    assert np.isnan(liver.repair_half_life_sigma_h)
+    own.write_text(own.read_text().replace("0.5", "-0.5"))
+    with pytest.raises(SynthDoseError, match="'liver': standard uncertainties have to be 0 or more"):
+        radiobiology_table(own)
     own = tmp_path / "bad.csv"
     own.write_text("organ,alpha_beta_Gy,repair_half_life_h,reference\nlungs,three,1,own\n")
     with pytest.raises(SynthDoseError, match="row 'lungs, three', column alpha_beta_Gy: 'three' is not a number"):

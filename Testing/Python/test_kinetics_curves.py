@@ -308,6 +308,36 @@ def test_the_stated_error_of_a_single_time_method_is_that_of_a_population(method
     assert f"{estimate.method_error:.1%}" in " ".join(estimate.notes)
 
 
+def test_a_method_without_the_spread_of_half_lives_says_that_its_error_is_not_known():
+    data = time_activity("kidneys", [72.0], [10.0])
+    noisy = time_activity("kidneys", [72.0], [10.0], relative_sigma=0.1)
+    for estimate in (
+        lambda d: population_half_life(d, 52.0),
+        lambda d: madsen(d, 0.0135),
+        lambda d: hanscheid(d, half_life_h=52),
+    ):
+        found = estimate(data)
+        assert math.isnan(found.method_error)
+        assert math.isnan(found.tia_sigma_MBq_h)
+        assert "not known" in " ".join(found.notes)
+        assert estimate(noisy).tia_sigma_MBq_h / found.tia_MBq_h == pytest.approx(0.1)  # the noise's
+
+
+def test_the_formula_for_radioiodine_therapy_gives_its_dose():
+    """EANM, Hänscheid et al., Eur. J. Nucl. Med. Mol. Imaging 40 (2013) 1126: the activity for a thyroid of mass M,
+
+    highest uptake U % and effective half-life T d is 24.67 M D/(U T) MBq, from 2.808 Gy g/(MBq d).
+    """
+    mass_g, dose_Gy, uptake, half_life_h = 20.0, 200.0, 0.5, 5.5 * 24
+    administered = 24.67 * mass_g * dose_Gy / (100 * uptake * half_life_h / 24)
+    times = np.array([24.0, 96.0, 192.0])
+    data = time_activity("thyroid", times, uptake * administered * 2 ** (-times / half_life_h), relative_sigma=0.02)
+    fit = fit_curve(data, "mono", physical_half_life_h=8.0233 * 24)
+    assert fit.tia_MBq_h / 24 * 2.808 / mass_g == pytest.approx(dose_Gy, rel=1e-3)
+    late = time_activity("thyroid", [192.0], data.activity_MBq[-1:])
+    assert hanscheid(late).tia_MBq_h / fit.tia_MBq_h == pytest.approx(2 * (192 / 132) * 2 ** (-192 / 132), rel=1e-3)
+
+
 def test_madsens_estimate_hardly_depends_on_the_rate_at_one_mean_life():
     rate = 0.0135
     data = time_activity("kidneys", [1 / rate], [10.0])

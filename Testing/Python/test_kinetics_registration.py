@@ -149,6 +149,21 @@ def test_a_registration_that_fails_says_so_and_keeps_the_image():
     assert found.transform.is_identity
 
 
+@pytest.mark.parametrize("seen", ["one voxel", "nothing but background"])
+def test_an_image_that_does_not_tell_how_the_body_lies_is_not_moved(seen):
+    values = np.zeros(GRID.shape)
+    if seen == "one voxel":
+        values[10, 10, 12] = 1e6
+    else:
+        values += 7.0
+    fixed = image(activity(voxel_centres(GRID), 24), "NM", noise=30.0)
+    for a, b in ((fixed, image(values, "NM", noise=0.0)), (image(values, "NM", noise=0.0), fixed)):
+        found = register(a, b, what="time point 2")
+        assert not found.accepted
+        assert found.transform.is_identity
+        assert ("activity in" if seen == "one voxel" else "one value everywhere") in found.warnings[0]
+
+
 def test_a_given_matrix_moves_the_image_as_slicer_shows_it():
     moving = image(scene(voxel_centres(GRID)))
     to_parent = np.linalg.inv(known(10.0, (20.0, 0.0, -7.0)))

@@ -134,6 +134,12 @@ def test_a_run_writes_the_sum_with_an_external_dose_per_organ_and_as_a_map(tmp_p
     total = read_image(tmp_path / "out" / "cumulative_dose_Gy.nrrd")
     own = read_image(tmp_path / "out" / "dose_Gy.nrrd")
     np.testing.assert_allclose(total.values - own.values, 3.0, rtol=1e-4)
+    exported = read_rtdose(tmp_path / "out" / "dicom" / "rtdose_all_cycles.dcm")
+    assert exported.grid.matches(total.grid)
+    np.testing.assert_allclose(exported.values, total.values, rtol=1e-4)
+    header = pydicom.dcmread(tmp_path / "out" / "dicom" / "rtdose_all_cycles.dcm")
+    assert header.SeriesDescription == "SynthDose absorbed dose of all cycles"
+    assert header.SeriesInstanceUID != pydicom.dcmread(tmp_path / "out" / "dicom" / "rtdose.dcm").SeriesInstanceUID
 
 
 @pytest.mark.shared

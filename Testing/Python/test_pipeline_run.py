@@ -302,7 +302,7 @@ def test_phantom_and_segment_work_on_files(tmp_path, capsys):
     assert main(["phantom", ct, labels, "--out", str(tmp_path / "phantom")]) == 0
     assert "liver" in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "phantom").iterdir()} == {
-        "density.nrrd", "materials.nrrd", "labels.seg.nrrd", "masses.csv", "phantom.json",
+        "density.nrrd", "materials.nrrd", "labels.seg.nrrd", "masses.csv", "phantom.json", "quality.html",
     }  # fmt: skip
     assert main(["segment", ct, "--out", str(tmp_path / "tissue.seg.nrrd")]) == 0
     assert "soft_tissue" in capsys.readouterr().out
