@@ -9,7 +9,8 @@ from SynthDoseLib.cli import main
 RUN_FOLDER = {
     "plan.toml", "provenance.json", "labels.seg.nrrd", "density.nrrd", "materials.nrrd", "tia_MBq_s.nrrd", "dose_Gy.nrrd",
     "sigma_Gy.nrrd", "organ_doses.csv", "dvh.csv", "dvh_metrics.csv", "constraints.csv", "bed.csv", "uncertainty_budget.csv",
-    "activity_fields.csv", "radiomics.csv", "report.html", "ct.nrrd", "scene.mrb", "dicom", "input", "results.json", "phantom.json",
+    "activity_fields.csv", "radiomics.csv", "report.html", "ct.nrrd", "scene.mrb", "dicom", "input", "results.json",
+    "phantom.json",
 }  # fmt: skip
 
 
