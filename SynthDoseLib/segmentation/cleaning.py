@@ -14,6 +14,9 @@ from ..core import ImageVolume, LabelMap, Organ, VoxelGrid
 from .tables import read_shipped_table
 
 ISLAND = 0.2  # of the largest part: what is smaller is no part of the organ
+WHOLE = ("rest_of_body", "body")  # with one of them the labels cover the patient, without gaps
+STRAY = 0.02  # of the body: what lies apart from it and is smaller is couch, cable or sheet
+STRAY_CELL_MM = 3.0
 HOLE = 0.05  # of the organ: what is larger is no slip
 PADDING_HU = -1100.0  # below air: outside of what the scanner reconstructed
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3))
@@ -50,7 +53,8 @@ def clean_labels(labels: LabelMap, image: ImageVolume | None = None) -> LabelMap
     -------
     LabelMap
         With a note per kind of change. Islands (parts below a fifth of the largest) go to the organ around them, holes (up to
-        a twentieth of the organ) to the organ, parts of a paired organ that lie with its partner to the partner.
+        a twentieth of the organ) to the organ, parts of a paired organ that lie with its partner to the partner. Where the
+        labels cover the whole patient, parts below 2 % of it that lie apart become background.
     """
     values = np.array(labels.labels)
     names = {organ.name: organ for organ in labels.organs}
@@ -68,13 +72,40 @@ def clean_labels(labels: LabelMap, image: ImageVolume | None = None) -> LabelMap
             islands[organ.name] = dropped * labels.grid.voxel_volume_ml
         if shape.solid and (filled := _fill_holes(inner, organ.index, containers)):
             holes[organ.name] = filled * labels.grid.voxel_volume_ml
+    whole = any(name in names and boxes[names[name].index - 1] is not None for name in WHOLE)
+    strays = _drop_strays(values, labels.grid) if whole else 0
     notes = [
+        *_told(
+            "Labels apart from the body were taken away", {"strays": strays * labels.grid.voxel_volume_ml} if strays else {}
+        ),
         *_told("Islands were given to what is around them", islands),
         *_told("Holes were filled", holes),
         *_told("Parts on the wrong side were given to the partner", sides),
     ]
     mended = LabelMap(labels.grid, values, labels.organs, (*labels.notes, *notes))
     return inspect_labels(mended, image)
+
+
+def _drop_strays(values: NDArray[np.uint16], grid: VoxelGrid) -> int:
+    """Make background of small labelled parts that do not touch the body, in place; return their voxels."""
+    steps = [max(1, int(STRAY_CELL_MM / spacing + 1e-3)) for spacing in grid.spacing_mm[::-1]]
+    cells = values > 0
+    for axis, step in enumerate(steps):  # cells of 3 mm, so that the numbers of the parts take little memory
+        cells = np.logical_or.reduceat(cells, np.arange(0, values.shape[axis], step), axis=axis)
+    parts, number = ndimage.label(cells)
+    counts = np.bincount(parts.ravel(), minlength=number + 1)
+    counts[0] = 0
+    small = counts < STRAY * counts.max()
+    small[0] = False
+    if not small.any():
+        return 0
+    lost, dropped = small[parts], 0
+    rows, columns = (np.arange(values.shape[axis]) // steps[axis] for axis in (1, 2))
+    for k, plane in enumerate(values):
+        where = lost[k // steps[0]][np.ix_(rows, columns)]
+        dropped += int(np.count_nonzero(plane[where]))
+        plane[where] = 0
+    return dropped
 
 
 def inspect_labels(labels: LabelMap, image: ImageVolume | None = None) -> LabelMap:

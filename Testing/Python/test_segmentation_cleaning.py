@@ -42,6 +42,16 @@ def test_islands_go_to_what_is_around_them():
     assert any("Islands" in note and "liver" in note for note in mended.notes)
 
 
+def test_couch_and_cables_apart_from_the_body_are_taken_away_and_an_arm_stays():
+    body, arm, couch = ball((10, 0, 0), 30), ball((-45, 0, 0), 13), ball((-40, -40, -30), 4)
+    mended = clean_labels(label_map([("body", body | arm | couch)]))
+    np.testing.assert_array_equal(mended.mask("body"), body | arm)
+    assert any("apart from the body" in note for note in mended.notes)
+    liver, far = ball((10, 0, 0), 30), ball((-45, 0, 0), 6)
+    alone = clean_labels(label_map([("liver", liver), ("lesion", far)]))  # without the body nobody knows what is between
+    assert alone.mask("lesion").sum() == far.sum()
+
+
 def test_two_parts_of_like_size_stay_as_they_are():
     both = ball((20, 0, 0), 12) | ball((-20, 0, 0), 11)
     assert clean_labels(label_map([("liver", both)])).mask("liver").sum() == both.sum()
