@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,7 +34,7 @@ class Bundle:
     name, version, licence : str
         From the metadata; "" if it does not say.
     modality : str
-        DICOM modality the network was trained on, "" if the metadata do not say.
+        DICOM modality the network was trained on ("CT", "MR"; several as "CT/MR"), "" if the metadata do not say.
     organs : tuple of Organ
         By channel of the output; channel 0 is background and not listed.
     reader : ConfigurationReader
@@ -258,10 +259,12 @@ def _modality(formats: Mapping[str, Any]) -> str:
     inputs = formats.get("inputs")
     image: Any = next(iter(inputs.values()), {}) if isinstance(inputs, dict) else {}
     image = image if isinstance(image, dict) else {}
-    modality = str(image.get("modality") or "").upper()
+    stated = image.get("modality") or ""
+    modality = " ".join(map(str, stated)).upper() if isinstance(stated, list) else str(stated).upper()
     if not modality and str(image.get("format") or "").lower() == "hounsfield":
         return "CT"
-    return {"MRI": "MR", "N/A": "", "PET": "PT"}.get(modality, modality)
+    names = {"MRI": "MR", "PET": "PT"}
+    return "" if modality == "N/A" else "/".join(dict.fromkeys(names.get(word, word) for word in re.findall(r"\w+", modality)))
 
 
 def _channels(formats: Mapping[str, Any], folder: Path) -> tuple[Organ, ...]:

@@ -54,7 +54,8 @@ def check_image(image: ImageVolume, bundle: Bundle) -> tuple[str, ...]:
     SynthDoseError
         For another modality, one slice, a single value, values that are not numbers, or a CT that is not in HU.
     """
-    if bundle.modality and image.modality and bundle.modality != image.modality:
+    modalities = bundle.modality.split("/") if bundle.modality else []
+    if modalities and image.modality and image.modality not in modalities:
         raise SynthDoseError(
             f"The bundle {bundle.name} was trained on {bundle.modality} images; this image is {image.modality}. "
             "Choose a bundle for this modality."
@@ -69,7 +70,8 @@ def check_image(image: ImageVolume, bundle: Bundle) -> tuple[str, ...]:
     low, high = float(image.values.min()), float(image.values.max())
     if low == high:
         raise SynthDoseError(f"The image is empty: all of its voxels are {low:g}. Check the file, or choose another series.")
-    if bundle.modality == "CT" and not (low < NOT_AIR_HU and high > -100):
+    in_HU = modalities == ["CT"] or ("CT" in modalities and image.modality == "CT")
+    if in_HU and not (low < NOT_AIR_HU and high > -100):
         raise SynthDoseError(
             f"The bundle {bundle.name} was trained on CT in HU, where air is -1000 and water 0; the values of this image run "
             f"from {low:g} to {high:g}. If they are HU plus a constant, state it (hu_offset; --hu-offset -1000 or -1024). If "

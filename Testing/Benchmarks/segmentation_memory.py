@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from SynthDoseLib.core import ImageVolume, VoxelGrid
-from SynthDoseLib.segmentation import BundleOptions, segment_image
+from SynthDoseLib.segmentation import BundleOptions, segment_image, shipped_bundles
 
 from .results import RESULTS, write_section
 
@@ -164,7 +164,7 @@ def main() -> int:
         *(row(shape, "tiny", arguments.memory) for shape in sizes),
         row(sizes[1], "tiny", 0.5),
         row(sizes[1], "tiny", arguments.memory, 2),
-        row(sizes[-1], "synthetic_torso_ct", arguments.memory),
+        row(sizes[-1], shipped_bundles()[0], arguments.memory),
     ]
     text = (
         f"{CLASSES} classes, windows of 96³ voxels, overlap 0.25, one thread; tiny: the network works at the image's own "
