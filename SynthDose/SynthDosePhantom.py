@@ -221,7 +221,7 @@ class SynthDosePhantomLogic(JobLogic):
 
         p, scene = parameters, slicer.mrmlScene
         folder, organs = self._folder, p.segmentation
-        name = p.image.GetName() if p.image is not None else "Phantom"
+        name = f"{p.image.GetName()} phantom" if p.image is not None else "Phantom"
         if self.task == "person":
             (record,) = self._folder.glob("*/phantom.json")
             folder, organs = record.parent, None

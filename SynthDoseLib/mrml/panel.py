@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,40 @@ class JobLogic(ScriptedLoadableModuleLogic):
         arguments = self.prepare(parameters, folder)
         self._job = BackgroundRun(self.command(arguments), folder / "log.txt")
         return True
+
+    def execute(self, parameters: Any, task: str = "") -> Sequence[str]:
+        """Run a task and wait for it, for scripts; the interface stays alive meanwhile.
+
+        Parameters
+        ----------
+        parameters : parameter node
+            As the panel would have filled it.
+        task : str
+            See `task`.
+
+        Returns
+        -------
+        sequence of str
+            Notes for the user; the results are in the scene and in `parameters`.
+
+        Raises
+        ------
+        ValueError
+            If something is missing.
+        RuntimeError
+            If packages are missing, or the calculation fails: with its message.
+        """
+        self.task = task
+        if str(parameters.outputFolder) in ("", "."):
+            parameters.outputFolder = Path(slicer.app.temporaryPath)
+        if not self.start(parameters):
+            raise RuntimeError(_("Python packages are missing; nothing was started."))
+        while (state := self.poll()).running:
+            slicer.app.processEvents()
+            time.sleep(POLL_MS / 1000)
+        if state.exitCode != 0:
+            raise RuntimeError(self.failure(state))
+        return self.loadResults(parameters)
 
     def poll(self) -> RunState:
         """State of the run; returns at once."""
