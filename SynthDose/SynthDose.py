@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from enum import Enum
 from typing import Annotated, Any
 
 import qt
 import slicer
-from slicer import vtkMRMLPlotChartNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+import vtk
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
@@ -19,7 +19,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.forms import NUCLIDES  # noqa: E402
+from SynthDoseLib.mrml.forms import KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES  # noqa: E402
 from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
 
 
@@ -37,16 +37,12 @@ class SynthDose(ScriptedLoadableModule):
             "uncertainty. Research software, not for clinical use."
         )
         self.parent.acknowledgementText = _("Decay data: ICRP Publication 107. See NOTICE for data and their licences.")
+        slicer.app.connect("startupCompleted()", self.onStartupCompleted)
 
+    def onStartupCompleted(self) -> None:
+        from SynthDoseLib.mrml.samples import registerSample
 
-class ActivityKind(Enum):
-    """What the voxels of the activity volume hold."""
-
-    CONCENTRATION = "activity concentration at the scan, Bq/ml"
-    TIME_INTEGRATED = "time-integrated activity, MBq s per voxel"
-
-    def label(self) -> str:
-        return self.value
+        registerSample(str(_HERE / "Resources" / "Icons" / "SynthDose.png"))
 
 
 @parameterNodeWrapper
@@ -55,26 +51,34 @@ class SynthDoseParameterNode:
 
     ctVolume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
-    activityVolume: vtkMRMLScalarVolumeNode
-    activityKind: ActivityKind = ActivityKind.CONCENTRATION
+    bundle: str = ""
+    materials: Annotated[str, Choice(["hu", "labels"])] = "hu"
+    timePoints: vtkMRMLTableNode
     nuclide: Annotated[str, Choice(list(NUCLIDES))] = "Lu-177"
     progeny: Annotated[str, Choice(["none", "all"])] = "none"
     administeredMBq: Annotated[float, WithinRange(0, 1e6)] = 7400.0
-    hoursAfterAdministration: Annotated[float, WithinRange(0, 2000)] = 24.0
+    administeredAt: str = ""
+    kinetics: Annotated[str, Choice(list(KINETICS))] = "auto"
     restHalfLifeHours: Annotated[float, WithinRange(0, 1e6)] = 0.0
     organHalfLives: str = ""
+    registration: Annotated[str, Choice(list(REGISTRATIONS))] = "auto"
+    calibrationSigmaPercent: Annotated[float, WithinRange(0, 99)] = 0.0
     histories: Annotated[int, WithinRange(1000, 2_000_000_000)] = 10_000_000
     relativeSigmaPercent: Annotated[float, WithinRange(0, 100)] = 0.0
     precisionOrgans: str = ""
     maxMinutes: Annotated[float, WithinRange(0, 10000)] = 0.0
     voxelMm: Annotated[float, WithinRange(0, 20)] = 0.0
     seed: Annotated[int, WithinRange(0, 2_000_000_000)] = 1
+    compareEngines: bool = False
+    previousDose: vtkMRMLScalarVolumeNode
     radiomics: bool = False
+    furtherKeys: str = ""
     outputFolder: pathlib.Path
     runFolder: str = ""
     doseVolume: vtkMRMLScalarVolumeNode
-    organTable: vtkMRMLTableNode
-    dvhChart: vtkMRMLPlotChartNode
+    shownTable: Annotated[str, Choice(list(RESULT_TABLES))] = "organ doses"
+    isodoses: bool = False
+    withIdentity: bool = False
 
 
 class SynthDoseWidget(JobPanel):
@@ -83,21 +87,91 @@ class SynthDoseWidget(JobPanel):
     def makeLogic(self) -> SynthDoseLogic:
         return SynthDoseLogic()
 
+    def setup(self) -> None:
+        self._shownTimePoints = self._timePointsTag = None
+        JobPanel.setup(self)
+        self.ui.activitySelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onActivityChosen)
+
+    def cleanup(self) -> None:
+        self.watchTimePoints(None)
+        JobPanel.cleanup(self)
+
     def buttons(self) -> dict[str, Any]:
         return {
+            "sampleButton": self.onSample,
+            "checkButton": self.onCheck,
+            "removeTimePointButton": self.onRemoveTimePoint,
             "listOrgansButton": self.onListOrgans,
             "showDoseButton": self.onShowDose,
             "showChartButton": self.onShowChart,
+            "showCoursesButton": self.onShowCourses,
             "openReportButton": self.onOpenReport,
+            "exportButton": self.onExport,
+            "saveSceneButton": self.onSaveScene,
         }
 
     def updateButtons(self, parameters: Any) -> None:
-        p = parameters
-        self.ui.listOrgansButton.enabled = p is not None and p.segmentation is not None
-        self.ui.showDoseButton.enabled = p is not None and p.doseVolume is not None
-        self.ui.showChartButton.enabled = p is not None and p.dvhChart is not None
-        self.ui.openReportButton.enabled = p is not None and self.logic.report(p) is not None
-        showTable(self.ui.organTableView, p.organTable if p is not None else None)
+        from SynthDoseLib.mrml.run_tables import resultOf
+
+        p, ui = parameters, self.ui
+        self.watchTimePoints(p.timePoints if p is not None else None)
+        showTable(ui.timePointView, p.timePoints if p is not None else None)
+        dose = p.doseVolume if p is not None else None
+        ui.listOrgansButton.enabled = p is not None and p.segmentation is not None
+        ui.bundleEdit.enabled = p is not None and p.segmentation is None
+        ui.removeTimePointButton.enabled = p is not None and p.timePoints is not None and p.timePoints.GetNumberOfRows() > 0
+        ui.showDoseButton.enabled = dose is not None
+        ui.exportButton.enabled = dose is not None and not self.logic.running
+        ui.showChartButton.enabled = resultOf(dose, "dvhChart") is not None
+        ui.showCoursesButton.enabled = resultOf(dose, "activityChart") is not None
+        ui.openReportButton.enabled = p is not None and self.logic.report(p) is not None
+        showTable(ui.organTableView, self.logic.shownTable(p) if p is not None else None)
+        verdict = self.logic.verdict(p) if p is not None else ""
+        ui.verdictLabel.text = verdict
+        ui.verdictLabel.styleSheet = "color: #b00020" if "fail" in verdict else ""
+        if dose is not None:
+            self.logic.showIsodoses(p)
+
+    def watchTimePoints(self, table: Any) -> None:
+        """Follow the edits of a table of scans."""
+        if table is self._shownTimePoints:
+            return
+        if self._shownTimePoints is not None:
+            self._shownTimePoints.RemoveObserver(self._timePointsTag)
+        self._shownTimePoints = table
+        self._timePointsTag = table.AddObserver(vtk.vtkCommand.ModifiedEvent, self.onTimePointsEdited) if table else None
+
+    def onTimePointsEdited(self, caller: Any, event: str) -> None:
+        from SynthDoseLib.mrml.time_points import updateMissing
+
+        updateMissing(caller)
+        if not self.logic.running:
+            self.updateGui()
+
+    def onActivityChosen(self, node: Any) -> None:
+        if node is None or self._parameterNode is None:
+            return
+        self.attempt(lambda: self.logic.addTimePoint(self._parameterNode, node), "SynthDose could not add the scan")
+        self.ui.activitySelector.setCurrentNode(None)
+
+    def onRemoveTimePoint(self) -> None:
+        from SynthDoseLib.mrml.time_points import removeTimePoint
+
+        table = self._parameterNode.timePoints
+        row = self.ui.timePointView.currentIndex().row()
+        removeTimePoint(table, row if 0 <= row < table.GetNumberOfRows() else table.GetNumberOfRows() - 1)
+
+    def onSample(self) -> None:
+        self.showStatus(_("Making a synthetic patient."))
+        slicer.app.processEvents()
+        if self.attempt(lambda: self.logic.loadSample(self._parameterNode), "The synthetic patient could not be made"):
+            self.showStatus(_("A synthetic patient is loaded. Press 'Calculate dose'."))
+
+    def onCheck(self) -> None:
+        if text := self.attempt(self.logic.checkSetup, "The setup could not be checked"):
+            self.ui.logEdit.setPlainText(text)
+            self.ui.logButton.collapsed = False
+            self.showStatus(text.splitlines()[-1])
 
     def onListOrgans(self) -> None:
         p = self._parameterNode
@@ -107,10 +181,21 @@ class SynthDoseWidget(JobPanel):
         self.logic.showDose(self._parameterNode)
 
     def onShowChart(self) -> None:
-        self.logic.showChart(self._parameterNode)
+        self.logic.showChart(self._parameterNode, "dvhChart")
+
+    def onShowCourses(self) -> None:
+        self.logic.showChart(self._parameterNode, "activityChart")
 
     def onOpenReport(self) -> None:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.report(self._parameterNode))))
+
+    def onExport(self) -> None:
+        self.runTask("export")
+
+    def onSaveScene(self) -> None:
+        path = self.attempt(lambda: self.logic.saveScene(self._parameterNode), "The scene could not be saved")
+        if path:
+            self.showStatus(_("Saved {path}").format(path=path))
 
 
 class SynthDoseLogic(JobLogic):
@@ -119,6 +204,7 @@ class SynthDoseLogic(JobLogic):
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
+        self._exported = pathlib.Path()
 
     def getParameterNode(self) -> SynthDoseParameterNode:
         return SynthDoseParameterNode(super().getParameterNode())
@@ -126,16 +212,69 @@ class SynthDoseLogic(JobLogic):
     def problem(self, parameters: SynthDoseParameterNode) -> str:
         """What keeps a run from starting, "" if nothing."""
         from SynthDoseLib.mrml.forms import namesFromText
+        from SynthDoseLib.mrml.time_points import missingValues, volumesOf
 
-        if parameters.ctVolume is None:
+        p = parameters
+        if p.ctVolume is None:
             return _("Choose the CT")
-        if parameters.activityVolume is None:
+        volumes = volumesOf(p.timePoints) if p.timePoints is not None else []
+        if not volumes:
             return _("Choose the activity volume")
-        if parameters.activityVolume is parameters.ctVolume:
+        if any(volume is p.ctVolume for volume in volumes):
             return _("CT and activity are the same volume")
-        if parameters.relativeSigmaPercent > 0 and not namesFromText(parameters.precisionOrgans):
+        if missing := missingValues(p.timePoints):
+            return missing
+        if p.relativeSigmaPercent > 0 and not namesFromText(p.precisionOrgans):
             return _("Name the organs that are to reach the precision")
         return ""
+
+    def addTimePoint(self, parameters: SynthDoseParameterNode, node: Any) -> None:
+        """Add an activity volume to the scans; nuclide, activity and time of administration follow its header."""
+        from SynthDoseLib.mrml.time_points import addTimePoint, timePointTable
+
+        p = parameters
+        if p.timePoints is None:
+            p.timePoints = timePointTable(slicer.mrmlScene)
+        known = addTimePoint(p.timePoints, node)
+        with slicer.util.NodeModify(p.parameterNode):
+            if known.nuclide in NUCLIDES:
+                p.nuclide = known.nuclide
+            if known.administered_MBq:
+                p.administeredMBq = known.administered_MBq
+            if known.administered_at is not None:
+                p.administeredAt = known.administered_at.isoformat(sep=" ")
+
+    def loadSample(self, parameters: SynthDoseParameterNode) -> Any:
+        """Add the synthetic patient to the scene, choose it as input, and return its nodes; needs no network."""
+        from SynthDoseLib.mrml.display import showImage
+        from SynthDoseLib.mrml.samples import loadSample
+
+        sample = loadSample(slicer.mrmlScene)
+        p = parameters
+        with slicer.util.NodeModify(p.parameterNode):
+            p.ctVolume, p.segmentation, p.timePoints = sample.ct, sample.segmentation, None
+        for spect in sample.spects:
+            self.addTimePoint(p, spect)
+        showImage(slicer.mrmlScene, sample.ct)
+        slicer.app.applicationLogic().FitSliceToAll()
+        return sample
+
+    def checkSetup(self) -> str:
+        """What ``synthdose check`` says about this computer."""
+        import subprocess
+
+        from SynthDoseLib.mrml.jobs import pythonExecutable
+
+        library = str(pathlib.Path(sys.modules["SynthDoseLib"].__file__ or "").resolve().parents[1])
+        done = subprocess.run(
+            [pythonExecutable(), "-m", "SynthDoseLib", "check"],
+            capture_output=True,
+            text=True,
+            cwd=library,
+            timeout=60,
+            check=False,
+        )
+        return (done.stdout or done.stderr).strip()
 
     def withOrgansListed(self, parameters: SynthDoseParameterNode) -> str:
         """The half-life text with a line for every organ of the segmentation that it does not name yet."""
@@ -154,69 +293,106 @@ class SynthDoseLogic(JobLogic):
 
     def planValues(self, parameters: SynthDoseParameterNode) -> dict[str, Any]:
         """Tables of the plan file; paths are relative to it."""
-        from SynthDoseLib.mrml.forms import halfLivesFromText, namesFromText
+        from SynthDoseLib.mrml.forms import halfLivesFromText, momentFromText, namesFromText, withFurtherKeys
+        from SynthDoseLib.mrml.time_points import activityTables
 
-        activity: dict[str, Any] = {"tia_MBq_s": "activity.nrrd"}
-        if parameters.activityKind is ActivityKind.CONCENTRATION:
-            hours = parameters.hoursAfterAdministration
-            activity = {"path": "activity.nrrd", "unit": "Bq/ml", "hours_after_administration": hours}
-        therapy: dict[str, Any] = {"nuclide": parameters.nuclide, "progeny": parameters.progeny}
-        if parameters.administeredMBq > 0:
-            therapy["administered_MBq"] = parameters.administeredMBq
-        kinetics: dict[str, Any] = {}
-        if parameters.restHalfLifeHours > 0:
-            kinetics["rest_effective_half_life_h"] = parameters.restHalfLifeHours
-        if organs := halfLivesFromText(parameters.organHalfLives):
+        p = parameters
+        therapy: dict[str, Any] = {"nuclide": p.nuclide, "progeny": p.progeny}
+        if p.administeredMBq > 0:
+            therapy["administered_MBq"] = p.administeredMBq
+        activity = activityTables(p.timePoints)
+        if any("acquired_at" in entry for entry in activity) and p.administeredAt.strip():
+            therapy["administered_at"] = momentFromText(p.administeredAt, _("Administered at"))
+        kinetics: dict[str, Any] = {"method": p.kinetics, "registration": p.registration}
+        if p.restHalfLifeHours > 0:
+            kinetics["rest_effective_half_life_h"] = p.restHalfLifeHours
+        if organs := halfLivesFromText(p.organHalfLives):
             kinetics["effective_half_life_h"] = organs
-        dose: dict[str, Any] = {"histories": parameters.histories, "seed": parameters.seed}
-        if parameters.relativeSigmaPercent > 0:
-            dose["relative_sigma"] = parameters.relativeSigmaPercent / 100
-            dose["organs"] = namesFromText(parameters.precisionOrgans)
-        if parameters.maxMinutes > 0:
-            dose["max_seconds"] = 60 * parameters.maxMinutes
-        if parameters.voxelMm > 0:
-            dose["voxel_mm"] = parameters.voxelMm
-        segments = {"path": "labels.seg.nrrd"} if parameters.segmentation is not None else {"method": "tissue"}
-        return {
+        if p.calibrationSigmaPercent > 0:
+            kinetics["calibration_relative_sigma"] = p.calibrationSigmaPercent / 100
+        dose: dict[str, Any] = {"histories": p.histories, "seed": p.seed}
+        if p.relativeSigmaPercent > 0:
+            dose["relative_sigma"] = p.relativeSigmaPercent / 100
+            dose["organs"] = namesFromText(p.precisionOrgans)
+        if p.maxMinutes > 0:
+            dose["max_seconds"] = 60 * p.maxMinutes
+        if p.voxelMm > 0:
+            dose["voxel_mm"] = p.voxelMm
+        if p.compareEngines:
+            dose["compare"] = ["kernel", "local"]
+        segments: dict[str, Any] = {"bundle": p.bundle.strip()} if p.bundle.strip() else {"method": "tissue"}
+        if p.segmentation is not None:
+            segments = {"path": "labels.seg.nrrd"}
+        values: dict[str, Any] = {
             "schema": 1,
-            "image": {"path": "ct.nrrd", "modality": "CT"},
+            "image": {"path": "ct.nrrd", "modality": "CT" if p.materials == "hu" else "MR"},
             "segmentation": segments,
             "therapy": therapy,
-            "activity": [activity],
+            "activity": activity,
             "kinetics": kinetics,
+            "phantom": {"materials": p.materials},
             "dose": dose,
-            # the results are loaded straight into this scene, and there is no DICOM series to refer to
-            "output": {
-                "scene": False,
-                "dicom": False,
-                "radiomics": parameters.radiomics,
-                "title": parameters.ctVolume.GetName(),
-            },
+            # the results are loaded straight into this scene; DICOM is written when it is asked for
+            "output": {"scene": False, "dicom": False, "radiomics": p.radiomics, "title": p.ctVolume.GetName()},
         }
+        if p.previousDose is not None:
+            values["dosimetry"] = {"previous": [{"path": "previous_Gy.nrrd"}]}
+        return withFurtherKeys(values, p.furtherKeys)
 
     def prepare(self, parameters: SynthDoseParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of a run; bad values are refused before anything is written."""
+        if self.task == "export":
+            return self.prepareExport(parameters, folder)
         from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
+        from SynthDoseLib.mrml.time_points import volumesOf
         from SynthDoseLib.pipeline.plan import plan_from_values, write_plan
 
-        values = self.planValues(parameters)
+        p, values = parameters, self.planValues(parameters)
         plan_from_values(values, pathlib.Path())
-        ct = imageFromVolumeNode(parameters.ctVolume, modality="CT", unit="HU")
-        activity = imageFromVolumeNode(parameters.activityVolume)
-        labels = labelMapFromSegmentationNode(parameters.segmentation, ct.grid) if parameters.segmentation is not None else None
+        ct = imageFromVolumeNode(p.ctVolume, modality=values["image"]["modality"], unit="HU" if p.materials == "hu" else "")
+        images = {"ct.nrrd": ct}
+        for entry, node in zip(values["activity"], volumesOf(p.timePoints), strict=True):
+            images[entry.get("path") or entry["tia_MBq_s"]] = imageFromVolumeNode(node)
+        if p.previousDose is not None:
+            images["previous_Gy.nrrd"] = imageFromVolumeNode(p.previousDose, unit="Gy")
+        labels = labelMapFromSegmentationNode(p.segmentation, ct.grid) if p.segmentation is not None else None
         folder.mkdir(parents=True)
-        saveImage(ct, folder / "ct.nrrd")
-        saveImage(activity, folder / "activity.nrrd")
+        for name, image in images.items():
+            saveImage(image, folder / name)
         if labels is not None:
             write_segmentation(folder / "labels.seg.nrrd", labels)
         plan = folder / "PLAN.toml"
         write_plan(plan_from_values(values, folder), plan)
         self._folder = folder / "run"
-        return ["run", str(plan), "--out", str(self._folder)]
+        store = pathlib.Path(p.outputFolder) / "SynthDose-unchanged-stages"
+        return ["run", str(plan), "--out", str(self._folder), "--reuse", str(store)]
+
+    def prepareExport(self, parameters: SynthDoseParameterNode, folder: pathlib.Path) -> list[str]:
+        """The verb that writes the last run as DICOM, in the study of its CT if that came from Slicer's DICOM database."""
+        from SynthDoseLib.mrml.run_tables import resultOf
+        from SynthDoseLib.mrml.time_points import dicomSeries
+
+        run, image = pathlib.Path(parameters.runFolder), resultOf(parameters.doseVolume, "image")
+        if not parameters.runFolder or not run.is_dir():
+            raise RuntimeError(_("The folder of the run is gone: calculate the dose again."))
+        folder.mkdir(parents=True)
+        self._exported = folder / "dicom"
+        arguments = ["export", str(run), "--out", str(self._exported)]
+        if image is not None and (found := dicomSeries(image)) is not None:
+            arguments += ["--ct", str(found[0]), "--series", found[1]]
+        return [*arguments, "--with-identity"] if parameters.withIdentity else arguments
+
+    def done(self) -> str:
+        """What to say when the results are there."""
+        if self.task == "export":
+            return str(_("RTDOSE, RTSTRUCT and SEG are in {folder}").format(folder=self._exported))
+        return JobLogic.done(self)
 
     def loadResults(self, parameters: SynthDoseParameterNode) -> tuple[str, ...]:
         """Add the results of the last run to the scene and show them; return notes for the user."""
+        if self.task == "export":
+            return ()
         from SynthDoseLib.mrml import loadRun
 
         ct = parameters.ctVolume
@@ -227,26 +403,59 @@ class SynthDoseLogic(JobLogic):
         with slicer.util.NodeModify(parameters.parameterNode):
             parameters.runFolder = str(self._folder)
             parameters.doseVolume = nodes.dose
-            parameters.organTable = nodes.organTable
-            parameters.dvhChart = nodes.chart
         self.showDose(parameters)
         for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
             slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode").JumpSliceByOffsetting(*nodes.hottestRas)
         return nodes.notes
 
     def showDose(self, parameters: SynthDoseParameterNode) -> None:
-        """Show the dose over the CT in the slice views."""
+        """Show the dose over the CT in the slice views, with its scale."""
         from SynthDoseLib.mrml import showDoseOverImage
+        from SynthDoseLib.mrml.isodoses import showDoseScale
+        from SynthDoseLib.mrml.run_tables import resultOf
 
-        showDoseOverImage(slicer.mrmlScene, parameters.doseVolume, parameters.ctVolume)
+        dose = parameters.doseVolume
+        showDoseOverImage(slicer.mrmlScene, dose, resultOf(dose, "image") or parameters.ctVolume)
+        showDoseScale(dose)
         slicer.app.applicationLogic().FitSliceToAll()
 
-    def showChart(self, parameters: SynthDoseParameterNode) -> None:
+    def showIsodoses(self, parameters: SynthDoseParameterNode) -> None:
+        """Draw lines of equal dose in the slice views, or hide them."""
+        from SynthDoseLib.mrml.isodoses import isodosesOf, showIsodoses
+
+        if parameters.isodoses or isodosesOf(parameters.doseVolume):
+            showIsodoses(parameters.doseVolume, parameters.isodoses)
+
+    def shownTable(self, parameters: SynthDoseParameterNode) -> Any:
+        """Table of the last run that the panel is to show, None if the run has none."""
+        from SynthDoseLib.mrml.run_tables import resultOf
+
+        return resultOf(parameters.doseVolume, RESULT_TABLES[parameters.shownTable])
+
+    def verdict(self, parameters: SynthDoseParameterNode) -> str:
+        """The quality of the phantom of the last run, for people."""
+        from SynthDoseLib.mrml.run_tables import QUALITY_ATTRIBUTE
+
+        dose = parameters.doseVolume
+        found = dose.GetAttribute(QUALITY_ATTRIBUTE) if dose is not None else None
+        return _("Quality of the phantom: {verdict}").format(verdict=found) if found else ""
+
+    def showChart(self, parameters: SynthDoseParameterNode, role: str = "dvhChart") -> None:
         """Change to a layout with table and chart, and show those of the run."""
         from SynthDoseLib.mrml import showTableAndChart
+        from SynthDoseLib.mrml.run_tables import resultOf
 
         slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotTableView)
-        showTableAndChart(slicer.app.applicationLogic(), parameters.organTable, parameters.dvhChart)
+        table, chart = self.shownTable(parameters), resultOf(parameters.doseVolume, role)
+        showTableAndChart(slicer.app.applicationLogic(), table, chart)
+
+    def saveScene(self, parameters: SynthDoseParameterNode) -> pathlib.Path:
+        """Save the scene as one file beside the results."""
+        name = parameters.ctVolume.GetName() if parameters.ctVolume is not None else "SynthDose"
+        path = pathlib.Path(parameters.outputFolder) / f"{name.replace(' ', '_')}.mrb"
+        if not slicer.util.saveScene(str(path)):
+            raise RuntimeError(_("Slicer could not write {path}.").format(path=path))
+        return path
 
     def report(self, parameters: SynthDoseParameterNode) -> pathlib.Path | None:
         """The report of the last run, if it is still there."""
@@ -267,7 +476,10 @@ class SynthDoseTest(ScriptedLoadableModuleTest):
         parameters = logic.getParameterNode()
         assert logic.problem(parameters) == "Choose the CT"
         parameters.ctVolume = slicer.util.addVolumeFromArray(np.zeros((3, 3, 3), np.int16), name="CT")
-        parameters.activityVolume = slicer.util.addVolumeFromArray(np.ones((3, 3, 3), np.float32), name="SPECT")
+        spect = slicer.util.addVolumeFromArray(np.ones((3, 3, 3), np.float32), name="SPECT 24 h")
+        logic.addTimePoint(parameters, spect)
+        assert logic.problem(parameters) == "SPECT 24 h: fill in unit in the table"
+        parameters.timePoints.SetCellText(0, 2, "Bq/ml")
         assert logic.problem(parameters) == ""
         parameters.organHalfLives = "kidneys = 50\nliver = 60.5"
         plan = logic.planValues(parameters)

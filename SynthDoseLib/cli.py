@@ -113,7 +113,21 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--data", type=Path, help="folder that relative paths of the plan refer to (default: the plan's own)")
     run.add_argument("--resume", action="store_true", help="keep what an interrupted run of the same plan has finished")
     run.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run in this folder")
+    run.add_argument("--reuse", type=Path, metavar="DIR", help="take over unchanged stages from here, and keep new ones here")
     run.add_argument("--template", action="store_true", help="print a commented plan and stop")
+
+    export = _verb(
+        verbs,
+        "export",
+        "RTDOSE, RTSTRUCT and SEG of a finished run.",
+        "synthdose export runs/patient-017 --out dicom/",
+        _export,
+    )
+    export.add_argument("run", type=Path, help="run folder")
+    export.add_argument("--out", type=Path, required=True, help="new or empty folder")
+    export.add_argument("--ct", type=Path, help="DICOM of the CT to refer to; without it the run's CT is written as well")
+    export.add_argument("--series", default="", help="Series Instance UID, if that folder holds several")
+    export.add_argument("--with-identity", action="store_true", help="name the patient as the CT does; otherwise de-identified")
 
     batch = _verb(
         verbs,
@@ -287,8 +301,30 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> int:
     from .pipeline.run import run_patient
 
     plan = read_plan(arguments.plan, arguments.data)
-    result = run_patient(plan, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress)
+    result = run_patient(
+        plan,
+        arguments.out,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        reuse=arguments.reuse,
+        progress=progress,
+    )
     _say(result.summary())
+    return 0
+
+
+def _export(arguments: argparse.Namespace, progress: Progress) -> int:
+    from .pipeline.dicom_export import export_run
+
+    folder = export_run(
+        arguments.run,
+        arguments.out,
+        ct=arguments.ct,
+        series=arguments.series,
+        deidentify=not arguments.with_identity,
+        progress=progress,
+    )
+    _say(f"Wrote {folder}.")
     return 0
 
 

@@ -65,6 +65,11 @@ def doseColourNode(scene: Any) -> Any:
     return scene.AddNode(node)
 
 
+def showImage(scene: Any, image: Any) -> None:
+    """Show an image volume, and nothing over it, in every slice view of the scene."""
+    showDoseOverImage(scene, image)
+
+
 def showDoseOverImage(scene: Any, dose: Any, image: Any = None, *, opacity: float = 0.5) -> None:
     """Show a dose volume over an image volume in every slice view of the scene.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from ..core import SynthDoseError
@@ -15,6 +17,25 @@ NUCLIDES = (
     "Tc-99m", "In-111", "I-123", "Ga-67", "Tl-201",
 )  # fmt: skip
 """Nuclides of the shipped decay data that are used in patients; the command line knows all of the data."""
+
+KINETICS = ("auto", "mono", "mono-uptake", "bi", "bi-uptake", "tri", "trapezoid", "hanscheid", "population", "madsen")
+"""Ways from activities to their time integral, as ``[kinetics] method`` of a plan."""
+
+REGISTRATIONS = ("auto", "none", "rigid", "affine", "deformable")
+
+RESULT_TABLES: Mapping[str, str] = {
+    "organ doses": "organTable",
+    "uncertainty budget": "budgetTable",
+    "quality": "qualityTable",
+    "limits": "limitsTable",
+    "BED and EQD2": "bedTable",
+    "kinetics": "kineticsTable",
+    "histogram metrics": "metricsTable",
+    "dose engines": "enginesTable",
+    "cumulative doses": "cumulativeTable",
+    "what the images say": "fieldsTable",
+}
+"""Tables that the panel can show, and the role by which the dose volume refers to them."""
 
 PARTICLES = ("photon", "electron", "positron", "alpha")
 
@@ -163,3 +184,52 @@ def vectorFromText(text: str, name: str, size: int = 3) -> list[float]:
     if len(values) != size or not all(map(math.isfinite, values)):
         raise SynthDoseError(f"{name}: found '{text}'. Write {size} numbers, as in '{', '.join(['0'] * (size - 1) + ['-1'])}'.")
     return values
+
+
+def momentFromText(text: str, name: str) -> datetime:
+    """Return a date and time.
+
+    Raises
+    ------
+    SynthDoseError
+        If the text is not one.
+
+    Examples
+    --------
+    >>> momentFromText("2024-01-31 10:00", "Administered at").hour
+    10
+    """
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise SynthDoseError(f"{name}: found '{text}'. Write a date and time, as in 2024-01-31 10:00.") from None
+
+
+def withFurtherKeys(values: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Return the tables of a plan with those of a TOML text over them, table by table.
+
+    Raises
+    ------
+    SynthDoseError
+        If the text is not TOML.
+
+    Examples
+    --------
+    >>> withFurtherKeys({"dose": {"seed": 1}}, "[dose]\\nthreads = 2")
+    {'dose': {'seed': 1, 'threads': 2}}
+    """
+    try:
+        further = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SynthDoseError(
+            f"Further keys of the plan are not TOML: {error}. Write a table such as [dose] and keys below it."
+        ) from error
+    return _merged(values, further)
+
+
+def _merged(values: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(values)
+    for key, value in further.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result

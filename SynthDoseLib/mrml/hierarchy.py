@@ -9,14 +9,16 @@ import slicer
 
 from .volumes import DOSE_UNIT_NAME_ATTRIBUTE, DOSE_UNIT_VALUE_ATTRIBUTE
 
-STUDY_LEVEL = "Study"
+PATIENT_LEVEL = "Patient"
 
 
-def arrangeRun(scene: Any, title: str, inputs: Iterable[Any], results: Iterable[Any], details: Iterable[Any]) -> int:
+def arrangeRun(
+    scene: Any, title: str, inputs: Iterable[Any], results: Iterable[Any], details: Iterable[Any], image: Any = None
+) -> int:
     """Put the nodes of a run under a study called `title`; details, such as plot series, go into a sub-folder.
 
     The study carries the dose unit, which is where SlicerRT looks for it. A node that already stands elsewhere than at
-    the top keeps its place.
+    the top keeps its place. With an image the study belongs to that image's patient, who is made if there is none.
 
     Returns
     -------
@@ -24,8 +26,7 @@ def arrangeRun(scene: Any, title: str, inputs: Iterable[Any], results: Iterable[
         Item ID of the study.
     """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    top = hierarchy.GetSceneItemID()
-    study = hierarchy.CreateStudyItem(top, title)
+    study = hierarchy.CreateStudyItem(_patient(hierarchy, image), title)
     hierarchy.SetItemAttribute(study, DOSE_UNIT_NAME_ATTRIBUTE, "Gy")
     hierarchy.SetItemAttribute(study, DOSE_UNIT_VALUE_ATTRIBUTE, "1.0")
     for node in (*inputs, *results):
@@ -37,6 +38,21 @@ def arrangeRun(scene: Any, title: str, inputs: Iterable[Any], results: Iterable[
         for node in details:
             _place(hierarchy, folder, node)
     return int(study)
+
+
+def _patient(hierarchy: Any, image: Any) -> int:
+    """Item of the patient of an image, or of the scene itself without an image."""
+    top = int(hierarchy.GetSceneItemID())
+    if image is None:
+        return top
+    item = hierarchy.GetItemByDataNode(image)
+    found = hierarchy.GetItemAncestorAtLevel(item, PATIENT_LEVEL) if item else 0
+    if found:
+        return int(found)
+    patient = hierarchy.CreateSubjectItem(top, f"Patient of {image.GetName()}")
+    images = hierarchy.CreateStudyItem(patient, "Images")
+    _place(hierarchy, images, image)
+    return int(patient)
 
 
 def _place(hierarchy: Any, parent: int, node: Any) -> None:

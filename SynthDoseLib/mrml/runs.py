@@ -13,9 +13,10 @@ from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid
 from ..io import read_labels, read_volume
 from .display import highDose
 from .hierarchy import arrangeRun
+from .run_tables import QUALITY_ATTRIBUTE, activityChart, qualityVerdict, referTo, runTables
 from .segmentations import segmentationNodeFromLabelMap
-from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv, tableNodeFromCsv
-from .volumes import doseVolumeFromDose, sceneOrDefault, volumeNodeFromImage
+from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv
+from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, sceneOrDefault, volumeNodeFromImage
 
 REST = "rest_of_body"
 
@@ -35,8 +36,11 @@ class RunNodes:
     activity : vtkMRMLScalarVolumeNode or None
         Time-integrated activity per voxel, MBq s.
     segmentation : vtkMRMLSegmentationNode or None
-    organTable, dvhTable : vtkMRMLTableNode or None
-    chart : vtkMRMLPlotChartNode or None
+    tables : dict of str to vtkMRMLTableNode
+        By role, see `run_tables.TABLES`; "organTable" has the organ doses.
+    dvhTable : vtkMRMLTableNode or None
+    chart, activityChart : vtkMRMLPlotChartNode or None
+        Histograms; activity over time.
     provenance : vtkMRMLTextNode or None
     hottestRas : tuple of 3 float
         Where the slice views are put: middle of the voxels with at least 80 % of the 99.9th percentile of the dose, RAS mm.
@@ -49,12 +53,18 @@ class RunNodes:
     image: Any = None
     activity: Any = None
     segmentation: Any = None
-    organTable: Any = None
+    tables: dict[str, Any] = field(default_factory=dict)
     dvhTable: Any = None
     chart: Any = None
+    activityChart: Any = None
     provenance: Any = None
     hottestRas: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def organTable(self) -> Any:
+        """Table of organ doses, None if the run has none."""
+        return self.tables.get("organTable")
 
 
 def loadRun(run: str | Path, scene: Any = None, *, image: Any = None, title: str = "SynthDose") -> RunNodes:
@@ -104,7 +114,6 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
     notes: list[str] = []
     dose = _readDose(folder, notes)
     labels = read_labels(folder / "labels.seg.nrrd") if (folder / "labels.seg.nrrd").is_file() else None
-    given = image
     if image is None:
         image = _imageNode(folder, scene, notes)
     activity = None
@@ -113,14 +122,14 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
             _read(folder / "tia_MBq_s.nrrd", unit="MBq s"), f"{title} time-integrated activity (MBq s)", scene
         )
     doseNode = doseVolumeFromDose(dose, f"{title} dose (Gy)", scene)
-    sigmaNode = doseNode.GetNodeReference("SynthDose.sigmaVolume")
+    sigmaNode = doseNode.GetNodeReference(SIGMA_REFERENCE)
     segmentation = segmentationNodeFromLabelMap(labels, f"{title} organs", scene) if labels is not None else None
     if segmentation is not None:
         segmentation.GetDisplayNode().SetSegmentVisibility(REST, False)  # its outline would be drawn around every organ
-    organTable = dvhTable = chart = None
-    if (folder / "organ_doses.csv").is_file():
-        organTable = tableNodeFromCsv(folder / "organ_doses.csv", f"{title} organ doses", scene)
-    else:
+    dvhTable = chart = courses = None
+    details: list[Any] = []
+    tables = runTables(folder, title, scene)
+    if "organTable" not in tables:
         notes.append("The run has no organ_doses.csv.")
     if (folder / "dvh.csv").is_file():
         curves = dvhCurves(folder / "dvh.csv")
@@ -130,19 +139,42 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
         )
     else:
         notes.append("The run has no dvh.csv.")
+    if (folder / "time_activity.csv").is_file():
+        courses, details = activityChart(folder / "time_activity.csv", f"{title} activity over time", scene, _colours(labels))
     provenance = _provenanceNode(folder, scene, title)
+    doseNode.SetAttribute(QUALITY_ATTRIBUTE, qualityVerdict(folder) or None)
+    referTo(
+        doseNode,
+        {
+            **tables,
+            "dvhChart": chart,
+            "activityChart": courses,
+            "segmentation": segmentation,
+            "image": image,
+            "activity": activity,
+            "provenance": provenance,
+        },
+    )
     series = [chart.GetNthPlotSeriesNode(i) for i in range(chart.GetNumberOfPlotSeriesNodes())] if chart else []
-    inputs = [segmentation, activity] if given is not None else [image, segmentation, activity]
-    arrangeRun(scene, title, inputs, [doseNode, sigmaNode, organTable, chart, provenance], [dvhTable, *series])
+    inputs = [segmentation, activity]
+    arrangeRun(
+        scene,
+        title,
+        inputs,
+        [doseNode, sigmaNode, *tables.values(), chart, courses, provenance],
+        [dvhTable, *series, *details],
+        image,
+    )
     return RunNodes(
         dose=doseNode,
         sigma=sigmaNode,
         image=image,
         activity=activity,
         segmentation=segmentation,
-        organTable=organTable,
+        tables=tables,
         dvhTable=dvhTable,
         chart=chart,
+        activityChart=courses,
         provenance=provenance,
         hottestRas=_hottest(dose),
         notes=tuple(notes),

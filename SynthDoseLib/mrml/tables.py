@@ -55,8 +55,18 @@ def _addColumn(table: Any, name: str, values: Sequence[Any]) -> None:
     table.AddColumn(array)
 
 
-def tableNodeFromCsv(path: Path, name: str, scene: Any = None) -> Any:
-    """Add a CSV file to the scene as a ``vtkMRMLTableNode``; columns of numbers become numbers.
+def tableNode(columns: Mapping[str, Sequence[Any]], name: str, scene: Any = None) -> Any:
+    """Add columns to the scene as a locked ``vtkMRMLTableNode``."""
+    node = sceneOrDefault(scene).AddNewNodeByClass("vtkMRMLTableNode", name)
+    for title, values in columns.items():
+        _addColumn(node, title, values)
+    node.SetUseColumnTitleAsColumnHeader(False)
+    node.SetLocked(True)
+    return node
+
+
+def tableNodeFromCsv(path: Path, name: str, scene: Any = None, first: Sequence[str] = ()) -> Any:
+    """Add a CSV file to the scene as a ``vtkMRMLTableNode``; columns of numbers become numbers, those of `first` lead.
 
     Raises
     ------
@@ -64,12 +74,8 @@ def tableNodeFromCsv(path: Path, name: str, scene: Any = None) -> Any:
         If the file cannot be read (see `readCsv`).
     """
     columns = readCsv(path)
-    node = sceneOrDefault(scene).AddNewNodeByClass("vtkMRMLTableNode", name)
-    for title, texts in columns.items():
-        _addColumn(node, title, _numbers(texts) or texts)
-    node.SetUseColumnTitleAsColumnHeader(False)
-    node.SetLocked(True)
-    return node
+    order = [title for title in first if title in columns] + [title for title in columns if title not in first]
+    return tableNode({title: _numbers(columns[title]) or columns[title] for title in order}, name, scene)
 
 
 def dvhCurves(path: Path) -> dict[str, Curve]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,10 @@ from .results_json import RESULTS_JSON, write_results
 from .run_folder import CHECKPOINT, FINISHED, UNFINISHED, claim_folder, clear_results, hash_files, open_folder, write_json
 from .run_report import report_contents
 from .segmenting import ENTROPY, VOLUMES, write_uncertainty
+from .stage_store import StageStore
 from .stations import dose_grid, find_organs, groups_of, make_phantom, members, on_grid, patient_facts, read_ct, report_stage
+
+TAKEN_OVER = "The transported dose is that of an earlier run with the same phantom, activity and settings."
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +131,7 @@ def run_patient(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    reuse: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> RunResult:
     """Take one patient from images to report and fill the run folder.
@@ -140,6 +145,9 @@ def run_patient(
         Take over the transported dose of an interrupted run of the same inputs.
     overwrite : bool
         Replace the files of an earlier run.
+    reuse : path-like, optional
+        Folder, made if need be, from which organs of a bundle and transported doses are taken if nothing that decides them has
+        changed, and in which new ones are kept for the next run.
     progress : callable
 
     Returns
@@ -153,11 +161,13 @@ def run_patient(
     """
     folder = claim_folder(out, resume=resume, overwrite=overwrite)
     clock = _Clock(progress)
+    store = StageStore(Path(reuse)) if reuse is not None else None
     with clock.stage("read"):
         ct = read_ct(plan.image, any_modality=plan.phantom.materials == "labels")
         identity = identity_in(plan)
     with clock.stage("segment"):
-        organs = find_organs(plan.segmentation, ct, device=plan.dose.device, progress=progress)
+        find = partial(find_organs, plan.segmentation, ct, device=plan.dose.device, progress=progress)
+        organs = store.organs(plan.segmentation, ct, find) if store is not None else find()
         source_plan = plan
         plan, labels = without_names(plan, organs.labels, identity)
     with clock.stage("phantom"):
@@ -197,12 +207,17 @@ def run_patient(
     with clock.stage("transport"):
         key = _transport_key(plan, phantom, tia)
         # a finished transport is kept without its components
+        kept = store.entry("transport", key) if store is not None and not settings.components else None
         simulated = _load_checkpoint(folder, key, phantom) if resume and not settings.components else None
+        if simulated is None and kept is not None and (simulated := _load_checkpoint(kept, key, phantom)) is not None:
+            simulated = dataclasses.replace(simulated, notes=(*simulated.notes, TAKEN_OVER))
         source = VolumeSource(tia.grid, tia.tia_MBq_s)
         if simulated is None:
             simulated = _transport(folder / UNFINISHED, plan.dose, phantom, source, emissions, settings, progress)
             _save_checkpoint(folder, key, simulated)
             (folder / UNFINISHED).unlink(missing_ok=True)
+            if kept is not None:
+                _save_checkpoint(kept, key, simulated)
     with clock.stage("results"):
         dose = absolute_dose(simulated.dose, tia.decays)
         organ_doses = absolute_organ_doses(simulated.organs, tia.decays)
@@ -370,7 +385,7 @@ def _transport_key(plan: RunPlan, phantom: VoxelPhantom, tia: TimeIntegratedActi
         "version": __version__,
         "therapy": [plan.therapy.nuclide, plan.therapy.progeny, plan.therapy.progeny_max_half_life_d],
         "organs": [[organ.index, organ.name] for organ in phantom.labels.organs],
-        "dose": dataclasses.asdict(dataclasses.replace(plan.dose, threads=0)),
+        "dose": dataclasses.asdict(dataclasses.replace(plan.dose, threads=0, compare=(), dose_rate_route=False)),
         "materials": [[m.name, m.density_g_cm3, dict(m.mass_fractions)] for m in phantom.materials],
         "grid": phantom.grid.ijk_to_ras.tolist(),
     }

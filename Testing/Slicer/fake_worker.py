@@ -19,7 +19,7 @@ def report(stage: str, fraction: float, left: float | None = None, message: str 
     sys.stderr.flush()
 
 
-def main(mode: str, verb: str, plan: str, _: str, out: str) -> int:
+def main(mode: str, verb: str, plan: str, _: str, out: str, *__: str) -> int:
     assert verb == "run"
     inputs = Path(plan).parent
     report("read", 0.5)
@@ -53,14 +53,17 @@ def write_results(inputs: Path, out: Path) -> None:
 
     out.mkdir()
     ct, grid, _ = read_volume(inputs / "ct.nrrd")
-    activity, activity_grid, _ = read_volume(inputs / "activity.nrrd")
+    activity, activity_grid, _ = read_volume(inputs / "activity_1.nrrd")
     dose = resample(activity, activity_grid, grid) * 1e-6
     shutil.copy(inputs / "PLAN.toml", out / "plan.toml")
     write_volume(out / "ct.nrrd", ct.astype(np.float32), grid, unit="HU")
     write_volume(out / "dose_Gy.nrrd", dose.astype(np.float32), grid, unit="Gy")
     write_volume(out / "sigma_Gy.nrrd", (0.01 * dose).astype(np.float32), grid, unit="Gy")
-    rows = ["organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy"]
+    rows = ["organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy,total_sigma_Gy"]
     curves = ["organ,dose_Gy,volume_fraction"]
+    budget = ["organ,component,relative_sigma,component_sigma_Gy,status,largest,mean_dose_Gy,total_sigma_Gy,basis"]
+    courses = ["organ,time_h,activity_MBq,sigma_MBq,fitted_MBq,fitted_sigma_MBq"]
+    quality = []
     if (inputs / "labels.seg.nrrd").exists():
         labels = read_labels(inputs / "labels.seg.nrrd", reference=grid)
         write_segmentation(out / "labels.seg.nrrd", labels)
@@ -69,10 +72,23 @@ def write_results(inputs: Path, out: Path) -> None:
             d95, d50, d5 = np.percentile(inside, (5, 50, 95))
             volume = inside.size * grid.voxel_volume_ml
             values = (volume, 1.05 * volume, inside.mean(), 0.01 * inside.mean(), inside.min(), inside.max(), d95, d50, d5)
+            values += (0.1 * inside.mean(),)
+            budget.append(
+                f"{organ.name},fit,0.1,{0.1 * inside.mean():.4g},stated,yes,{inside.mean():.4g},{0.1 * inside.mean():.4g},-"
+            )
+            courses += [f"{organ.name},{hours},{100 / hours},1,{101 / hours},1" for hours in (4, 24, 96)]
+            quality.append({"organ": organ.name, "verdict": "pass", "mass_g": 1.05 * volume})
             rows.append(organ.name + "".join(f",{value:.4g}" for value in values))
             curves += [f"{organ.name},{d:.5g},{(inside >= d).mean():.5g}" for d in np.linspace(0, inside.max(), 50)]
     (out / "organ_doses.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (out / "dvh.csv").write_text("\n".join(curves) + "\n", encoding="utf-8")
+    (out / "uncertainty_budget.csv").write_text("\n".join(budget) + "\n", encoding="utf-8")
+    if len(courses) > 1:
+        (out / "time_activity.csv").write_text("\n".join(courses) + "\n", encoding="utf-8")
+    finding = {"severity": "warning", "check": "mass", "organ": "liver", "found": "too small", "action": "Look at it."}
+    record = {"verdict": "warning", "organs": quality, "findings": [finding]}
+    (out / "phantom.json").write_text(json.dumps(record), encoding="utf-8")
+    (out / "provenance.json").write_text(json.dumps({"versions": {"synthdose": "fake"}}), encoding="utf-8")
     (out / "report.html").write_text("<p>report</p>", encoding="utf-8")
 
 

@@ -88,6 +88,8 @@ def main(folder: str, histories: str = "20000000") -> None:
     from slicerhost import install
     from slicerhost.views import SliceView
 
+    from SynthDoseLib.mrml.run_tables import resultOf
+
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     host = install()
@@ -97,7 +99,8 @@ def main(folder: str, histories: str = "20000000") -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         p = widget._parameterNode
-        p.ctVolume, p.segmentation, p.activityVolume = ct, organs, spect
+        p.ctVolume, p.segmentation = ct, organs
+        widget.logic.addTimePoint(p, spect)
         p.outputFolder, p.histories, p.restHalfLifeHours = work, int(histories), round(halfLives.pop(""), 1)
         p.maxMinutes = 4.0
         p.organHalfLives = "\n".join(f"{organ} = {hours:.1f}" for organ, hours in halfLives.items())
@@ -110,7 +113,7 @@ def main(folder: str, histories: str = "20000000") -> None:
         host.screenshot(module.widgetRepresentation(), work / "panel.png")
         for name in ("Red", "Green"):
             SliceView(host.core, name, (VIEW, VIEW)).save(work / f"{name}.png")
-        drawChart(p.dvhChart, work / "chart.png")
+        drawChart(resultOf(p.doseVolume, "dvhChart"), work / "chart.png")
         right = PANEL_WIDTH + VIEW
         compose(
             [(work / "panel.png", 0, 0), (work / "Green.png", PANEL_WIDTH, 0), (work / "Red.png", PANEL_WIDTH, VIEW)],

@@ -14,6 +14,8 @@ from surroundings import HERE, REPOSITORY
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage
+from SynthDoseLib.mrml.run_tables import resultOf
+from SynthDoseLib.mrml.time_points import volumesOf
 
 ORGANS = (
     Organ(1, "kidney_left", "18639004", (0.73, 0.40, 0.15)),
@@ -91,7 +93,9 @@ def test_run_is_offered_only_when_the_inputs_are_chosen(host, scene, module):
     assert ui.runButton.toolTip == "Choose the activity volume"
     ui.activitySelector.setCurrentNode(ct)
     assert "same volume" in ui.runButton.toolTip
+    ui.removeTimePointButton.click()
     ui.activitySelector.setCurrentNode(spect)
+    assert ui.activitySelector.currentNode() is None  # ready for the next scan
     assert ui.runButton.enabled
     ui.sigmaSpinBox.value = 1
     assert "precision" in ui.runButton.toolTip
@@ -135,12 +139,12 @@ def test_a_run_goes_from_nodes_to_nodes(host, scene, panel, tmp_path, screenshot
     assert {c.GetForegroundVolumeID() for c in composites} == {p.doseVolume.GetID()}
     assert {c.GetBackgroundVolumeID() for c in composites} == {p.ctVolume.GetID()}
     assert p.doseVolume.GetAttribute("DicomRtImport.DoseVolume") == "1"
-    assert ui.organTableView.mrmlTableNode() is p.organTable
+    assert ui.organTableView.mrmlTableNode() is resultOf(p.doseVolume, "organTable")
     assert ui.organTableView.rowCount == 3
     assert ui.organTableView.item(0, 0).text() == "kidney_left"
     ui.showChartButton.click()
-    assert slicer.util.getNode("PlotView1").GetPlotChartNodeID() == p.dvhChart.GetID()
-    assert p.dvhChart.GetNumberOfPlotSeriesNodes() == 3
+    assert slicer.util.getNode("PlotView1").GetPlotChartNodeID() == resultOf(p.doseVolume, "dvhChart").GetID()
+    assert resultOf(p.doseVolume, "dvhChart").GetNumberOfPlotSeriesNodes() == 3
     assert ui.openReportButton.enabled
     SliceView(host.core, "Red").save(screenshots / "panel_dose_axial.png")
     assert host.screenshot(panel.parent, screenshots / "panel.png")
@@ -240,7 +244,7 @@ def test_closing_the_scene_stops_the_run(host, scene, panel):
 def test_inputs_deleted_during_a_run_do_no_harm(host, scene, panel):
     p = panel._parameterNode
     panel.ui.runButton.click()
-    for node in (p.ctVolume, p.segmentation, p.activityVolume):
+    for node in (p.ctVolume, p.segmentation, *volumesOf(p.timePoints)):
         scene.RemoveNode(node)
     host.waitUntil(finished(panel), 60)
     assert panel.ui.statusLabel.text.startswith("Finished"), panel.ui.statusLabel.text
@@ -255,7 +259,7 @@ def test_results_deleted_after_a_run_disable_their_buttons(host, scene, panel):
     p = panel._parameterNode
     panel.ui.runButton.click()
     host.waitUntil(finished(panel), 60)
-    for node in (p.doseVolume, p.organTable, p.dvhChart):
+    for node in (resultOf(p.doseVolume, "organTable"), resultOf(p.doseVolume, "dvhChart"), p.doseVolume):
         scene.RemoveNode(node)
     assert not panel.ui.showDoseButton.enabled
     assert not panel.ui.showChartButton.enabled
@@ -351,8 +355,9 @@ def test_the_real_calculation_ends_in_doses_over_the_ct(host, scene, module, tmp
         SliceView(host.core, view).save(screenshots / f"panel_real_{view}.png")
     import slicer
 
-    organs = [p.organTable.GetCellText(row, 0) for row in range(p.organTable.GetNumberOfRows())]
-    dose = dict(zip(organs, slicer.util.arrayFromTableColumn(p.organTable, "mean_dose_Gy"), strict=True))
+    table = resultOf(p.doseVolume, "organTable")
+    organs = [table.GetCellText(row, 0) for row in range(table.GetNumberOfRows())]
+    dose = dict(zip(organs, slicer.util.arrayFromTableColumn(table, "mean_dose_Gy"), strict=True))
     # 0.9 MBq/ml carried back 24 h at 50 h, integrated: 0.9e6 * 2**(24/50) * 50 h / ln 2; 0.147 MeV of electrons per decay
     # (MIRD decay schemes) at 1.05 g/ml, less what leaves the blurred edge
     decays_per_ml = 0.9e6 * 2 ** (24 / 50) * 50 * 3600 / np.log(2)

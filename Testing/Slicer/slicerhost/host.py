@@ -172,6 +172,7 @@ def _application(host: Host, qt: Any) -> Any:
 
         majorVersion, minorVersion, revision = 5, 12, "harness"
         os = platform = sys.platform
+        startupCompleted = qt.Signal()
         temporaryPath = property(lambda self: host.core.temporaryPath)
         slicerHome = property(lambda self: str(Path(slicer.__file__).parents[1]))
 

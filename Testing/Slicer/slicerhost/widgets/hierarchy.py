@@ -8,7 +8,7 @@ import shiboken6
 import slicer
 import vtk
 from PySide6 import QtWidgets as QW
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 
 from .common import SceneAware, stored, withSetters
 
@@ -114,6 +114,13 @@ class qMRMLTableView(QW.QTableWidget):
         self._scene: Any = None
         self._viewNode: Any = None
         self._tag = 0
+        self._filling = False
+        self.itemChanged.connect(self._onEdited)
+
+    def _onEdited(self, item: Any) -> None:
+        """As the real view's model does: what is typed goes into the node."""
+        if self._node is not None and not self._filling:
+            self._node.SetCellText(item.row(), item.column(), item.text())
 
     def setMRMLScene(self, scene: Any) -> None:
         self._scene = scene
@@ -139,7 +146,13 @@ class qMRMLTableView(QW.QTableWidget):
             self._fill()
 
     def _fill(self) -> None:
-        node = self._node
+        self._filling = True
+        try:
+            self._show(self._node)
+        finally:
+            self._filling = False
+
+    def _show(self, node: Any) -> None:
         columns = range(node.GetNumberOfColumns() if node else 0)
         self.setColumnCount(len(columns))
         self.setRowCount(node.GetNumberOfRows() if node else 0)
@@ -148,4 +161,7 @@ class qMRMLTableView(QW.QTableWidget):
         self.setHorizontalHeaderLabels([node.GetColumnName(column) for column in columns])
         for row in range(node.GetNumberOfRows()):
             for column in columns:
-                self.setItem(row, column, QW.QTableWidgetItem(node.GetCellText(row, column)))
+                item = QW.QTableWidgetItem(node.GetCellText(row, column))
+                if node.GetLocked():
+                    item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+                self.setItem(row, column, item)
