@@ -42,7 +42,7 @@ class SynthDose(ScriptedLoadableModule):
     def onStartupCompleted(self) -> None:
         from SynthDoseLib.mrml.samples import registerSample
 
-        registerSample(str(_HERE / "Resources" / "Icons" / "SynthDose.png"))
+        registerSample(SynthDoseLogic.makeSample, str(_HERE / "Resources" / "Icons" / "SynthDose.png"))
 
 
 @parameterNodeWrapper
@@ -244,12 +244,21 @@ class SynthDoseLogic(JobLogic):
             if known.administered_at is not None:
                 p.administeredAt = known.administered_at.isoformat(sep=" ")
 
+    @staticmethod
+    def makeSample() -> Any:
+        """Add the synthetic patient to the scene: CT, organs, three SPECT; takes seconds, no network."""
+        from SynthDoseLib.mrml.samples import SAMPLE_HOURS, SPACING_MM, sampleNodes
+        from SynthDoseLib.phantom import synthetic_patient
+        from SynthDoseLib.phantom.synthetic_time import synthetic_time_points
+
+        patient = synthetic_patient(1, spacing_mm=(SPACING_MM,) * 3, noise_hu=5.0)
+        return sampleNodes(patient, synthetic_time_points(patient, SAMPLE_HOURS), slicer.mrmlScene)
+
     def loadSample(self, parameters: SynthDoseParameterNode) -> Any:
         """Add the synthetic patient to the scene, choose it as input, and return its nodes; needs no network."""
         from SynthDoseLib.mrml.display import showImage
-        from SynthDoseLib.mrml.samples import loadSample
 
-        sample = loadSample(slicer.mrmlScene)
+        sample = self.makeSample()
         p = parameters
         with slicer.util.NodeModify(p.parameterNode):
             p.ctVolume, p.segmentation, p.timePoints = sample.ct, sample.segmentation, None

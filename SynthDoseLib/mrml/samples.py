@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -41,23 +42,16 @@ class SampleNodes:
         return [self.ct, self.segmentation, *self.spects]
 
 
-def loadSample(scene: Any = None, *, seed: int = 1, spacingMm: float = SPACING_MM) -> SampleNodes:
-    """Make a synthetic patient with CT, organs and three SPECT after Lu-177-DOTATATE; takes seconds, no network.
+def sampleNodes(patient: Any, scans: Any, scene: Any = None) -> SampleNodes:
+    """Add a synthetic patient with CT, organs and SPECT after Lu-177-DOTATATE to the scene.
 
     Parameters
     ----------
+    patient : phantom.SyntheticPatient
+    scans : phantom.synthetic_time.SyntheticTimePoints
     scene : vtkMRMLScene, optional
-    seed : int
-        Which patient.
-    spacingMm : float
-        Voxels of the CT.
     """
-    from ..phantom import synthetic_patient
-    from ..phantom.synthetic_time import synthetic_time_points
-
     scene = sceneOrDefault(scene)
-    patient = synthetic_patient(seed, spacing_mm=(spacingMm,) * 3, noise_hu=5.0)
-    scans = synthetic_time_points(patient, SAMPLE_HOURS)
     ct = volumeNodeFromImage(patient.ct, "Synthetic patient CT", scene)
     segmentation = segmentationNodeFromLabelMap(patient.organ_labels, "Synthetic patient organs", scene)
     spects = []
@@ -68,15 +62,12 @@ def loadSample(scene: Any = None, *, seed: int = 1, spacingMm: float = SPACING_M
     return SampleNodes(ct, segmentation, tuple(spects), patient.nuclide, patient.administered_MBq)
 
 
-def registerSample(iconPath: str = "") -> None:
-    """Offer the synthetic patient in the module Sample Data, where that module exists."""
+def registerSample(load: Callable[[], SampleNodes], iconPath: str = "") -> None:
+    """Offer the synthetic patient, as `load` makes it, in the module Sample Data, where that module exists."""
     try:
         module = import_module("SampleData")
     except ImportError:
         return
-
-    def load(source: Any) -> list[Any]:
-        return loadSample().nodes
 
     module.SampleDataLogic.registerCustomSampleDataSource(
         category="SynthDose",
@@ -85,5 +76,5 @@ def registerSample(iconPath: str = "") -> None:
         uris=None,
         fileNames=None,
         nodeNames=None,
-        customDownloader=load,
+        customDownloader=lambda source: load().nodes,
     )

@@ -1,0 +1,171 @@
+"""A new user: the synthetic patient and a dose in few clicks, with the numbers of the command line; and the picture of it."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from surroundings import REPOSITORY
+from test_panel_synthdose import ellipsoid, finished, patient, useWorker
+
+from SynthDoseLib.core import VoxelGrid
+from SynthDoseLib.mrml.run_tables import resultOf
+
+MOST_CLICKS = 5
+
+
+class User:
+    """Clicks widgets with mouse events, and counts."""
+
+    def __init__(self) -> None:
+        self.clicks = 0
+
+    def click(self, widget) -> None:
+        from PySide6.QtCore import Qt
+        from PySide6.QtTest import QTest
+
+        assert widget.isVisible()
+        assert widget.isEnabled()
+        self.clicks += 1
+        QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+
+
+@pytest.fixture
+def module(host, scene):
+    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
+    yield loaded
+    loaded.discard()
+
+
+def organDoses(path: Path) -> dict[str, tuple[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return {row["organ"]: (row["mean_dose_Gy"], row["total_sigma_Gy"]) for row in csv.DictReader(stream)}
+
+
+@pytest.mark.slow
+def test_sample_to_dose_in_five_clicks_with_the_numbers_of_the_command_line(host, scene, module, tmp_path, screenshots):
+    widget = host.show(module, 460, 1300)
+    p, user = widget._parameterNode, User()
+    p.outputFolder, p.histories, p.voxelMm = tmp_path, 20_000, 12.0  # for the test's sake: a user leaves them as they are
+    user.click(widget.ui.sampleButton)
+    assert widget.ui.runButton.enabled, widget.ui.statusLabel.text
+    start = time.perf_counter()
+    user.click(widget.ui.runButton)
+    writing = time.perf_counter() - start
+    load, taken = widget.logic.loadResults, []
+
+    def timed(parameters):
+        begin = time.perf_counter()
+        notes = load(parameters)
+        taken.append(time.perf_counter() - begin)
+        return notes
+
+    widget.logic.loadResults = timed
+    host.waitUntil(finished(widget), 400)
+    assert widget.ui.statusLabel.text.startswith("Finished"), widget.ui.logEdit.toPlainText()
+    assert user.clicks <= MOST_CLICKS
+    total = time.perf_counter() - start
+    print(
+        f"{user.clicks} clicks; {total:.1f} s, of which writing the inputs {writing:.1f} and loading the results {taken[0]:.1f}"
+    )
+    host.screenshot(widget.parent, screenshots / "five_clicks.png")
+
+    (folder,) = tmp_path.glob("SynthDose-2*")
+    command = [sys.executable, "-m", "SynthDoseLib", "run", str(folder / "PLAN.toml"), "--out", str(tmp_path / "again")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = organDoses(tmp_path / "again" / "organ_doses.csv")
+    table = resultOf(p.doseVolume, "organTable")
+    shown = {
+        table.GetCellText(row, 0): (table.GetCellText(row, 1), table.GetCellText(row, 2))
+        for row in range(table.GetNumberOfRows())
+    }
+    assert {"kidney_left", "liver", "spleen"} <= set(shown)
+    assert shown.keys() == expected.keys()
+    for organ, values in expected.items():
+        assert [float(v) for v in shown[organ]] == pytest.approx([float(v) for v in values], rel=1e-5, nan_ok=True), organ
+
+
+def test_the_highest_dose_of_the_picture_is_in_the_source_organ_and_left_is_left(host, scene, module, tmp_path, screenshots):
+    import vtk
+    from slicerhost.views import SliceView
+    from vtk.util import numpy_support
+
+    from SynthDoseLib.mrml.isodoses import showDoseScale
+
+    widget = host.show(module, 460, 1300)
+    useWorker(widget, "quick")  # its dose is proportional to the activity, which is highest in the left kidney
+    ct, segmentation, spect = patient(scene)
+    ui = widget.ui
+    ui.outputEdit.currentPath = str(tmp_path)
+    for selector, node in ((ui.ctSelector, ct), (ui.segmentationSelector, segmentation), (ui.activitySelector, spect)):
+        selector.setCurrentNode(node)
+    ui.runButton.click()
+    host.waitUntil(finished(widget), 60)
+    for name in ("Green", "Red"):
+        picture = SliceView(host.core, name, (400, 400))
+        picture.save(screenshots / f"five_clicks_{name}.png")  # with segments and the dose scale, to be looked at
+    segmentation.GetDisplayNode().SetVisibility(False)
+    showDoseScale(widget._parameterNode.doseVolume, False)
+    picture = SliceView(host.core, "Green", (400, 400))
+    reader = vtk.vtkPNGReader()
+    reader.SetFileName(str(picture.save(tmp_path / "dose.png")))
+    reader.Update()
+    pixels = (
+        numpy_support.vtk_to_numpy(reader.GetOutput().GetPointData().GetScalars()).reshape(400, 400, -1)[..., :3].astype(float)
+    )
+    redness = pixels[..., 0] - pixels[..., 1:].max(axis=-1)
+    y, x = np.argwhere(redness > 0.9 * redness.max()).mean(axis=0)
+    assert redness.max() > 50
+    assert x > 210  # the patient's left is at the right of the picture, as a radiologist looks at it
+    ras = picture.node.GetXYToRAS().MultiplyPoint((x, y, 0, 1))[:3]
+    assert ras[0] < 0  # RAS: left is negative
+    grid = VoxelGrid.from_spacing((1, 1, 1), (1.0, 1.0, 1.0), ras)
+    assert ellipsoid(grid, (-60, -50, -20), (27, 25, 50)).all()
+    kidney = segmentation.GetSegmentCenterRAS("kidney_left")
+    assert np.linalg.norm(np.subtract(ras, kidney)) < 50
+
+
+def test_the_sample_is_offered_in_the_module_sample_data(host, scene, module, monkeypatch):
+    import types
+
+    import slicer
+
+    offered = {}
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **entry: offered.update(entry))
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    slicer.app.startupCompleted.emit()
+    assert offered["category"] == "SynthDose"
+    assert Path(offered["thumbnailFileName"]).is_file()
+    nodes = offered["customDownloader"](None)
+    assert [node.GetClassName() for node in nodes] == ["vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"] + 3 * [
+        "vtkMRMLScalarVolumeNode"
+    ]
+    assert all(node.GetScene() is scene for node in nodes)
+
+
+@pytest.mark.parametrize("name", ["SynthDose", "SynthDoseMonteCarlo", "SynthDoseSegmentation", "SynthDoseRadiomics"])
+def test_a_panel_opens_quickly_and_without_the_heavy_packages(name):
+    """In a process of its own: what a user waits for at the first click on the module's name."""
+    import json
+
+    code = (
+        f"import sys, time, json; sys.path.insert(0, {str(REPOSITORY / 'Testing' / 'Slicer')!r})\n"
+        "from slicerhost import install\n"
+        "host = install()\n"
+        "import qt, ctk; before = time.process_time()\n"
+        f"host.show(host.loadModule({str(REPOSITORY / 'SynthDose' / (name + '.py'))!r}))\n"
+        "taken = time.process_time() - before\n"
+        "heavy = ('numba', 'torch', 'monai', 'radiomics', 'matplotlib', 'pydicom', 'SimpleITK')\n"
+        "print(json.dumps([taken, [n for n in heavy if n in sys.modules]]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    taken, heavy = json.loads(done.stdout.strip().splitlines()[-1])
+    assert heavy == []
+    assert taken < 0.5
