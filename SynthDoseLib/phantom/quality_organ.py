@@ -179,6 +179,11 @@ def _check_size(row: MeasuredOrgan) -> list[Finding]:
     ]  # fmt: skip
 
 
+def _short(value: float) -> str:
+    """Three digits, never as a power of ten."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def _check_mass(row: MeasuredOrgan, person: PatientFacts) -> list[Finding]:
     expected = expected_mass_g(row.name, person)
     if expected is None or row.cut or expected.low_g <= row.mass_g <= expected.high_g:
@@ -189,8 +194,8 @@ def _check_mass(row: MeasuredOrgan, person: PatientFacts) -> list[Finding]:
             FAIL if grave else WARNING,
             "mass",
             row.name,
-            f"{row.mass_g:.3g} g in {row.volume_ml:.3g} ml",
-            f"{expected.low_g:.3g} to {expected.high_g:.3g} g (reference {expected.reference_g:.3g} g)",
+            f"{_short(row.mass_g)} g in {_short(row.volume_ml)} ml",
+            f"{_short(expected.low_g)} to {_short(expected.high_g)} g (reference {_short(expected.reference_g)} g)",
             "Look at its outline, the voxel size, and the sex, age and height that it is compared with.",
         )
     ]

@@ -75,7 +75,9 @@ def report_contents(
         administered_MBq=therapy.administered_MBq,
         administered_at=therapy.administered_at,
         engine=ENGINE_NAMES[plan.dose.engine],
-        device=f"{simulated.device}, {simulated.threads} threads" if simulated.histories else "",
+        device=f"{simulated.device}, {simulated.threads} thread{'' if simulated.threads == 1 else 's'}"
+        if simulated.histories
+        else "",
         histories=simulated.histories or None,
         seed=None if plan.dose.engine == "local" else simulated.seed,
         target_sigma=plan.dose.relative_sigma if simulated.histories else None,

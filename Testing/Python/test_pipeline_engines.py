@@ -17,8 +17,9 @@ from SynthDoseLib.cli import BAD_INPUT, main
 from SynthDoseLib.core import Emission, LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom, organ_table
 from SynthDoseLib.io import read_volume
 from SynthDoseLib.physics import get_material
+from SynthDoseLib.pipeline.engine_picture import engines_figure
 from SynthDoseLib.pipeline.engine_plan import EngineOptions
-from SynthDoseLib.pipeline.engines import compare_engines, engine_dose
+from SynthDoseLib.pipeline.engines import EngineRow, compare_engines, engine_dose
 from SynthDoseLib.transport import OrganSource, RunSettings
 
 MEV_PER_G_IN_GY = 1.602176634e-10
@@ -146,3 +147,20 @@ def test_a_bad_engine_is_refused(tmp_path, capsys, lines, message):
     assert main(["run", str(path), "--out", str(tmp_path / "out")]) == BAD_INPUT
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("lowest", "scale", "bars"), [(1.5, "linear", 4), (0.002, "log", 0)])
+def test_doses_are_bars_from_zero_unless_they_span_decades(lowest, scale, bars):
+    rows = [
+        EngineRow(organ, engine, 100.0, dose, 0.01, 0.0)
+        for organ, dose in (("liver", 2.0), ("spleen", lowest))
+        for engine in ("monte-carlo", "local")
+    ]
+    figure = engines_figure(rows)
+    figure.canvas.draw()
+    doses = figure.axes[0]
+    assert doses.get_xscale() == scale
+    assert len(doses.patches) == bars
+    if bars:
+        assert doses.get_xlim()[0] == 0
+    assert not any("times" in label.get_text() for label in doses.get_xticklabels(which="both"))
