@@ -163,7 +163,7 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
             "_target_": "SlidingWindowInferer",
             "roi_size": list(recipe.window),
             "sw_batch_size": 1,
-            "overlap": 0.5,
+            "overlap": 0.25,
             "mode": "gaussian",
             "padding_mode": "constant",
             "cval": 0.0,

@@ -50,7 +50,7 @@ class ProbabilityMap:
             self.labels[slab.place] = torch.argmax(slab.logits, dim=0).numpy()
             return
         probabilities = torch.softmax(slab.logits, dim=0)
-        self.values[(slice(None), *slab.place)] = probabilities.numpy()
+        self.values[(slice(None), *slab.place)] = probabilities.half().numpy()  # numpy rounds slowly
         self.labels[slab.place] = torch.argmax(probabilities, dim=0).numpy()
 
     def average(self, other: ProbabilityMap, number: int) -> None:
