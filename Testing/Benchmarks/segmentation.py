@@ -37,8 +37,8 @@ SURFACE_TOLERANCE_MM = 3.0
 GROUPS = ("lungs", "kidneys")
 MEASURED = (
     "`python -m Testing.Benchmarks.segmentation --card`. Synthetic patients (`synthetic_patient`, seeds from 101, CT of 3 mm): "
-    "mean over the patients, truth known. Real scans (the examples of TotalSegmentator, 3 mm; the CT goes from the lower chest to "
-    "the pelvis): agreement with TotalSegmentator's labels, which are no truth; body against "
+    "mean over the patients, truth known. Real scans (the examples of TotalSegmentator, 3 mm; the CT goes from the lower chest "
+    "to the pelvis): agreement with TotalSegmentator's labels, which are no truth; body against "
     "thresholding. No real image was used in training or to choose anything."
 )
 
