@@ -37,7 +37,8 @@ RESULTS = (
     "rbe_doses.csv", "cumulative_dose_Gy.nrrd", "cumulative_organ_doses.csv", "radiomics.csv", "report.html", "scene.mrb",
     "segmentation_entropy.nrrd", "segmentation_volumes.csv", "beyond_image.csv",
     "time_activity.csv", "kinetics.csv", "registration.csv", "uncertainty_budget.csv", "activity_fields.csv",
-    "dicom/rtdose.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm", "engines.csv", "engines_gamma.csv", "dose_rate_route.csv",
+    "dicom/rtdose.dcm", "dicom/rtdose_all_cycles.dcm", "dicom/seg.dcm", "dicom/rtstruct.dcm",
+    "engines.csv", "engines_gamma.csv", "dose_rate_route.csv",
     *(name for engine in ENGINES for name in (f"dvh_{engine}.csv", f"difference_{engine}_Gy.nrrd", f"gamma_{engine}.nrrd")),
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from SynthDoseLib.io import DicomStudy, read_image, read_rtdose, write_dicom_ser
 from SynthDoseLib.io.dicom_files import save_dataset
 from SynthDoseLib.pipeline.clinical_plan import PreviousPlan
 from SynthDoseLib.pipeline.earlier import earlier_doses, with_earlier_means
+from SynthDoseLib.pipeline.run_folder import RESULTS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "images" / "rt"
 GRID = VoxelGrid.from_spacing((4, 8, 8), (5.0, 5.0, 5.0))
@@ -139,6 +140,8 @@ def test_a_run_writes_the_sum_with_an_external_dose_per_organ_and_as_a_map(tmp_p
     np.testing.assert_allclose(exported.values, total.values, rtol=1e-4)
     header = pydicom.dcmread(tmp_path / "out" / "dicom" / "rtdose_all_cycles.dcm")
     assert header.SeriesDescription == "SynthDose absorbed dose of all cycles"
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert written <= set(RESULTS)  # so that a later run in this folder leaves none of them
     assert header.SeriesInstanceUID != pydicom.dcmread(tmp_path / "out" / "dicom" / "rtdose.dcm").SeriesInstanceUID
 
 
