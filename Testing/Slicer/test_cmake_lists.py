@@ -37,7 +37,17 @@ def test_every_module_is_listed_with_its_files():
     entries = {"SynthDose/Resources/requirements.txt"}
     for name in modules():
         entries |= {f"SynthDose/{name}.py", f"SynthDose/Resources/UI/{name}.ui", f"SynthDose/Resources/Icons/{name}.png"}
-    assert entries == wanted("SynthDose") - {"SynthDose/CMakeLists.txt"}
+    assert entries == wanted("SynthDose") - {"SynthDose/CMakeLists.txt"} - wanted("SynthDose/CLI")
+
+
+def test_every_command_line_module_is_listed_with_its_files():
+    body = re.search(
+        r"set\(CLI_MODULES\s+(.*?)\)", (REPOSITORY / "SynthDose/CLI/CMakeLists.txt").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert body is not None
+    entries = {f"SynthDose/CLI/{name}{suffix}" for name in body.group(1).split() for suffix in (".py", ".xml")}
+    assert entries == wanted("SynthDose/CLI") - {"SynthDose/CLI/CMakeLists.txt"}
+    assert len(entries) == 6
 
 
 def test_the_library_has_no_files_that_its_pattern_misses():
@@ -59,7 +69,11 @@ def test_the_installed_extension_has_every_file_and_its_library_finds_its_data(t
     (modules,) = prefix.rglob("qt-scripted-modules")
     installed = {path.relative_to(modules).as_posix() for path in modules.rglob("*") if path.is_file()}
     data = {f"SynthDoseLib/{name}" for name in wanted("Resources")}
-    module = {name.removeprefix("SynthDose/") for name in wanted("SynthDose")} - {"CMakeLists.txt"}
+    module = {name.removeprefix("SynthDose/") for name in wanted("SynthDose") - wanted("SynthDose/CLI")} - {"CMakeLists.txt"}
+    (commands,) = prefix.rglob("cli-modules")
+    assert {path.name for path in commands.iterdir()} == {
+        Path(name).name for name in wanted("SynthDose/CLI") if not name.endswith("CMakeLists.txt")
+    }
     assert installed == wanted("SynthDoseLib") | data | module
     built = next(build.rglob("qt-scripted-modules"))
     assert (built / "SynthDoseLib" / "core" / "grid.py").is_file()
