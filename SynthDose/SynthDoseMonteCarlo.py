@@ -97,7 +97,7 @@ class SynthDoseMonteCarloWidget(JobPanel):
 
     def setup(self) -> None:
         JobPanel.setup(self)
-        from SynthDoseLib.mrml.phantoms import PHANTOM_ATTRIBUTE
+        from SynthDoseLib.mrml.volumes import PHANTOM_ATTRIBUTE
 
         self.ui.phantomSelector.addAttribute("vtkMRMLScalarVolumeNode", PHANTOM_ATTRIBUTE, "1")
 
@@ -153,12 +153,13 @@ class SynthDoseMonteCarloLogic(JobLogic):
 
     def problem(self, parameters: SynthDoseMonteCarloParameterNode) -> str:
         """What keeps a run from starting, "" if nothing."""
-        from SynthDoseLib.mrml import isPhantom
         from SynthDoseLib.mrml.forms import namesFromText
 
         p = parameters
         if p.phantom is None:
             return _("Choose a phantom; the module SynthDose Phantom makes one from a CT and organs")
+        from SynthDoseLib.mrml import isPhantom  # here, because it brings the readers of images with it
+
         if not isPhantom(p.phantom):
             return _("The materials of this phantom are missing; build it again in the module SynthDose Phantom")
         if p.sourceKind is SourceKind.ACTIVITY and p.activityVolume is None:

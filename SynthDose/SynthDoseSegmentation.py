@@ -72,7 +72,10 @@ class SynthDoseSegmentationWidget(JobPanel):
 
     def setDefaults(self, parameters: Any) -> None:
         if not parameters.bundle:
-            parameters.bundle = next(iter(self.logic.bundlesAtHand()), "")
+            from SynthDoseLib.core import resource_path  # bundlesAtHand knows more, but takes a second to import
+
+            shipped = sorted(path.parent.name for path in resource_path("segmentation").glob("*/configs"))
+            parameters.bundle = next(iter(shipped), "")
 
     def buttons(self) -> dict[str, Any]:
         return {

@@ -12,10 +12,15 @@ import slicer
 from ..core import ImageVolume, SynthDoseError, VoxelGrid
 from ..io import read_labels, read_volume, write_volume
 from .segmentations import labelMapFromSegmentationNode, segmentationNodeFromLabelMap
-from .volumes import gridFromVolumeNode, imageFromVolumeNode, saveImage, sceneOrDefault, setVoxels, volumeNodeFromImage
-
-PHANTOM_ATTRIBUTE = "SynthDose.phantom"
-"""Set on the density volume of a phantom: node selectors filter by it."""
+from .volumes import (
+    PHANTOM_ATTRIBUTE,
+    gridFromVolumeNode,
+    imageFromVolumeNode,
+    saveImage,
+    sceneOrDefault,
+    setVoxels,
+    volumeNodeFromImage,
+)
 
 MATERIALS_REFERENCE = "SynthDose.materialsVolume"
 MATERIAL_TABLE_REFERENCE = "SynthDose.materialTable"

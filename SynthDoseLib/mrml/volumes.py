@@ -21,6 +21,9 @@ SIGMA_REFERENCE = "SynthDose.sigmaVolume"
 DOSE_VOLUME_ATTRIBUTE = "DicomRtImport.DoseVolume"
 DOSE_UNIT_NAME_ATTRIBUTE = "DicomRtImport.DoseUnitName"
 DOSE_UNIT_VALUE_ATTRIBUTE = "DicomRtImport.DoseUnitValue"
+PHANTOM_ATTRIBUTE = "SynthDose.phantom"
+"""Set on the density volume of a phantom: node selectors filter by it."""
+
 UNIT_ATTRIBUTE = "SynthDose.unit"
 MODALITY_ATTRIBUTE = "SynthDose.modality"
 

@@ -150,7 +150,9 @@ def test_the_sample_is_offered_in_the_module_sample_data(host, scene, module, mo
     assert all(node.GetScene() is scene for node in nodes)
 
 
-@pytest.mark.parametrize("name", ["SynthDose", "SynthDoseMonteCarlo", "SynthDoseSegmentation", "SynthDoseRadiomics"])
+@pytest.mark.parametrize(
+    "name", ["SynthDose", "SynthDoseMonteCarlo", "SynthDosePhantom", "SynthDoseRadiomics", "SynthDoseSegmentation"]
+)
 def test_a_panel_opens_quickly_and_without_the_heavy_packages(name):
     """In a process of its own: what a user waits for at the first click on the module's name."""
     import json
