@@ -106,14 +106,17 @@ def test_the_highest_dose_of_the_picture_is_in_the_source_organ_and_left_is_left
     ui.outputEdit.currentPath = str(tmp_path)
     for selector, node in ((ui.ctSelector, ct), (ui.segmentationSelector, segmentation), (ui.activitySelector, spect)):
         selector.setCurrentNode(node)
+    views = {name: SliceView(host.core, name, (400, 400)) for name in ("Green", "Red")}
     ui.runButton.click()
     host.waitUntil(finished(widget), 60)
-    for name in ("Green", "Red"):
-        picture = SliceView(host.core, name, (400, 400))
-        picture.save(screenshots / f"five_clicks_{name}.png")  # with segments and the dose scale, to be looked at
-    segmentation.GetDisplayNode().SetVisibility(False)
+    for name, view in views.items():
+        view.fit(view.logic.GetSliceOffset())
+        view.save(screenshots / f"five_clicks_{name}.png")  # with segments and the dose scale, to be looked at
+    scaled = (screenshots / "five_clicks_Green.png").read_bytes()
     showDoseScale(widget._parameterNode.doseVolume, False)
-    picture = SliceView(host.core, "Green", (400, 400))
+    picture = views["Green"]
+    assert picture.save(tmp_path / "without_scale.png").read_bytes() != scaled
+    segmentation.GetDisplayNode().SetVisibility(False)
     reader = vtk.vtkPNGReader()
     reader.SetFileName(str(picture.save(tmp_path / "dose.png")))
     reader.Update()
