@@ -35,7 +35,9 @@ def square(low: float, high: float, z: float) -> np.ndarray:
     return np.array([[low, low, z], [high, low, z], [high, high, z], [low, high, z]], dtype=float)
 
 
-@pytest.mark.parametrize("again", [lambda c: c[::-1], lambda c: np.roll(c, 7, axis=0), lambda c: c + 0.0004], ids=str)
+@pytest.mark.parametrize(
+    "again", [lambda c: c[::-1], lambda c: np.roll(c, 7, axis=0), lambda c: c + 0.0004], ids=["backwards", "rotated", "shifted"]
+)
 def test_a_contour_written_again_in_another_way_does_not_cancel_itself(tmp_path, again):
     lines = [line for z in HEIGHTS for line in (circle(15, z), again(circle(15, z)))]
     once, _ = volume_ml(rtstruct(tmp_path / "once.dcm", [lines[::2]]))
