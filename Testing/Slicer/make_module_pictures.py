@@ -13,7 +13,7 @@ from typing import Any
 
 from make_pictures import HERE, compose
 
-PANEL, VIEW = (430, 860), 430
+PANEL, VIEW = (490, 860), 430
 
 
 def patient(scene: Any) -> tuple[Any, Any]:
