@@ -402,7 +402,7 @@ class SynthDoseLogic(JobLogic):
         """Add the results of the last run to the scene and show them; return notes for the user."""
         if self.task == "export":
             return ()
-        from SynthDoseLib.mrml import loadRun
+        from SynthDoseLib.mrml import jumpSlices, loadRun
 
         ct = parameters.ctVolume
         name = f"{ct.GetName()} {parameters.nuclide}" if ct is not None else f"SynthDose {parameters.nuclide}"
@@ -413,8 +413,7 @@ class SynthDoseLogic(JobLogic):
             parameters.runFolder = str(self._folder)
             parameters.doseVolume = nodes.dose
         self.showDose(parameters)
-        for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
-            slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode").JumpSliceByOffsetting(*nodes.hottestRas)
+        jumpSlices(slicer.mrmlScene, nodes.hottestRas)
         return nodes.notes
 
     def showDose(self, parameters: SynthDoseParameterNode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -238,34 +239,25 @@ class SynthDosePhantomLogic(JobLogic):
         return found.get("notes", ())
 
     def _verdict(self, record: dict[str, Any]) -> str:
+        from SynthDoseLib.phantom.quality_values import Finding
+
         if "verdict" not in record:
             return _("A stylised person: organ masses as stated in its phantom.json")
         grave = [f for f in record["findings"] if f["severity"] == record["verdict"]]
         lines = [_("Verdict: {verdict}").format(verdict=record["verdict"])]
-        return "\n".join([*lines, *(self._sentence(finding) for finding in grave[:6])])
-
-    def _sentence(self, finding: dict[str, Any]) -> str:
-        parts = [str(finding.get(key) or "") for key in ("organ", "found", "expected", "advice")]
-        return ": ".join(part for part in parts if part)
+        return "\n".join([*lines, *(Finding(**finding).sentence() for finding in grave[:6])])
 
     def _qualityTable(self, record: dict[str, Any], name: str) -> Any:
         """One row per organ, the worst first."""
-        import vtk
+        from SynthDoseLib.mrml.tables import tableNode
 
         rows = sorted(record.get("organs", ()), key=lambda row: ["fail", "warning", "pass"].index(row.get("verdict", "pass")))
-        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
-        for column in ("organ", "verdict", "volume_ml", "mass_g", "reference_mass_g", "density_g_cm3"):
+        columns = {name: [row[name] for row in rows] for name in ("organ", "verdict") if all(name in row for row in rows)}
+        for column in ("volume_ml", "mass_g", "reference_mass_g", "density_g_cm3"):
             values = [row.get(column) for row in rows]
-            if not any(value is not None for value in values):
-                continue
-            isText = column in ("organ", "verdict")
-            array = vtk.vtkStringArray() if isText else vtk.vtkDoubleArray()
-            array.SetName(column)
-            for value in values:
-                array.InsertNextValue(value if isText else float("nan") if value is None else round(float(value), 3))
-            table.AddColumn(array)
-        table.SetLocked(True)
-        return table
+            if any(value is not None for value in values):
+                columns[column] = [math.nan if value is None else round(float(value), 3) for value in values]
+        return tableNode(columns, name)
 
     def page(self, parameters: SynthDosePhantomParameterNode) -> pathlib.Path | None:
         """The page with table and pictures of the last phantom, if it is still there."""
@@ -274,24 +266,16 @@ class SynthDosePhantomLogic(JobLogic):
 
     def goTo(self, parameters: SynthDosePhantomParameterNode, row: int) -> None:
         """Move the slice views to the organ of a row of the table."""
-        import numpy as np
-
-        from SynthDoseLib.mrml import labelMapFromSegmentationNode, organsOfPhantom
+        from SynthDoseLib.core import inner_point
+        from SynthDoseLib.mrml import jumpSlices, labelMapFromSegmentationNode, organsOfPhantom
 
         organ = parameters.qualityTable.GetCellText(row, 0)
         segmentation = organsOfPhantom(parameters.phantom)
         if segmentation is None:
             return
         labels = labelMapFromSegmentationNode(segmentation, parameters.phantom)
-        if organ not in {entry.name for entry in labels.organs}:
-            return
-        places = np.argwhere(labels.mask(organ))[:, ::-1]
-        if not len(places):
-            return
-        nearest = places[np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))]
-        point = [float(x) for x in labels.grid.to_ras(nearest)]
-        for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
-            slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode").JumpSliceByOffsetting(*point)
+        if labels.voxel_counts().get(organ):
+            jumpSlices(slicer.mrmlScene, inner_point(labels.mask(organ), labels.grid))
 
     def show3D(self, parameters: SynthDosePhantomParameterNode) -> None:
         """Show the organs as closed surfaces in the 3D view."""

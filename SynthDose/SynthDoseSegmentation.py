@@ -132,11 +132,9 @@ class SynthDoseSegmentationLogic(JobLogic):
 
     def bundlesAtHand(self) -> tuple[str, ...]:
         """Names of the bundles on this computer: shipped ones, then downloaded ones."""
-        from SynthDoseLib.segmentation import bundle_store, shipped_bundles
+        from SynthDoseLib.segmentation.bundle_folder import downloaded_bundles, shipped_bundles
 
-        store = bundle_store()
-        kept = sorted(path.name for path in store.iterdir() if (path / "configs").is_dir()) if store.is_dir() else []
-        return (*shipped_bundles(), *kept)
+        return (*shipped_bundles(), *downloaded_bundles())
 
     def problem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
         """What keeps a segmentation from starting, "" if nothing."""
@@ -254,19 +252,11 @@ class SynthDoseSegmentationLogic(JobLogic):
 
     def _volumes(self, labels: Any, name: str) -> Any:
         """Table of organs and volumes, ml."""
-        import vtk
+        from SynthDoseLib.mrml.tables import tableNode
 
-        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{name} volumes")
-        organs, volumes = vtk.vtkStringArray(), vtk.vtkDoubleArray()
-        organs.SetName("organ")
-        volumes.SetName("volume_ml")
-        for organ, count in labels.voxel_counts().items():
-            organs.InsertNextValue(organ)
-            volumes.InsertNextValue(count * labels.grid.voxel_volume_ml)
-        table.AddColumn(organs)
-        table.AddColumn(volumes)
-        table.SetLocked(True)
-        return table
+        counts = labels.voxel_counts()
+        volumes = [count * labels.grid.voxel_volume_ml for count in counts.values()]
+        return tableNode({"organ": list(counts), "volume_ml": volumes}, f"{name} volumes")
 
     def _loadComparison(self, p: SynthDoseSegmentationParameterNode) -> Sequence[str]:
         from SynthDoseLib.mrml import tableNodeFromCsv

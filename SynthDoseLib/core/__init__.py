@@ -3,7 +3,7 @@
 from .emissions import PARTICLES, Emission
 from .errors import Cancelled, MissingPackageError, SynthDoseError
 from .files import atomic_path, resource_path, sha256_of
-from .grid import VoxelGrid
+from .grid import VoxelGrid, inner_point
 from .materials import SYMBOLS, Material, atomic_number
 from .particles import ParticleList
 from .progress import Progress, ProgressReport, silent
@@ -32,6 +32,7 @@ __all__ = [
     "atomic_number",
     "atomic_path",
     "computer",
+    "inner_point",
     "label_counts",
     "organ_table",
     "overlap_fraction",

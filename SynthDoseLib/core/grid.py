@@ -149,3 +149,23 @@ class VoxelGrid:
         middle = self.to_ras((size_ijk - 1) / 2)
         matrix[:3, 3] = middle - matrix[:3, :3] @ ((count - 1) / 2)
         return VoxelGrid((int(count[2]), int(count[1]), int(count[0])), matrix)
+
+
+def inner_point(inside: NDArray[np.bool_], grid: VoxelGrid) -> NDArray[np.float64]:
+    """Return the voxel of a region that is nearest to its middle, RAS mm, shape (3,): a bent organ may not hold its middle.
+
+    Parameters
+    ----------
+    inside : ndarray of bool, (nk, nj, ni)
+        At least one voxel.
+    grid : VoxelGrid
+
+    Examples
+    --------
+    >>> grid = VoxelGrid.from_spacing((1, 1, 3), (2.0, 2.0, 2.0))
+    >>> inner_point(np.array([[[True, False, True]]]), grid).tolist()
+    [-2.0, 0.0, 0.0]
+    """
+    kji = np.argwhere(inside)
+    nearest = kji[np.argmin(((kji - kji.mean(axis=0)) ** 2).sum(axis=1))]
+    return grid.to_ras(nearest[::-1])

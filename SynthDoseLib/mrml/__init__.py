@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .display import DoseRange, doseColourNode, doseDisplayRange, showDoseOverImage, showTableAndChart
+    from .display import DoseRange, doseColourNode, doseDisplayRange, jumpSlices, showDoseOverImage, showTableAndChart
     from .jobs import BackgroundRun, RunState, failureText, verbCommand
     from .phantoms import isPhantom, loadPhantom, organsOfPhantom, writePhantom
     from .runs import RunNodes, loadRun
@@ -41,6 +41,7 @@ __all__ = [
     "gridFromVolumeNode",
     "imageFromVolumeNode",
     "isPhantom",
+    "jumpSlices",
     "labelMapFromSegmentationNode",
     "loadPhantom",
     "loadRun",
@@ -60,7 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "display": ("DoseRange", "doseColourNode", "doseDisplayRange", "showDoseOverImage", "showTableAndChart"),
+    "display": ("DoseRange", "doseColourNode", "doseDisplayRange", "jumpSlices", "showDoseOverImage", "showTableAndChart"),
     "jobs": ("BackgroundRun", "RunState", "failureText", "verbCommand"),
     "phantoms": ("isPhantom", "loadPhantom", "organsOfPhantom", "writePhantom"),
     "runs": ("RunNodes", "loadRun"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,12 @@ def showDoseOverImage(scene: Any, dose: Any, image: Any = None, *, opacity: floa
         composite.SetBackgroundVolumeID((image or dose).GetID())
         composite.SetForegroundVolumeID(dose.GetID() if image is not None else None)
         composite.SetForegroundOpacity(opacity)
+
+
+def jumpSlices(scene: Any, pointRas: Sequence[float]) -> None:
+    """Move every slice view of the scene through a point, RAS mm."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
+        scene.GetNthNodeByClass(index, "vtkMRMLSliceNode").JumpSliceByOffsetting(*(float(x) for x in pointRas))
 
 
 def showTableAndChart(applicationLogic: Any, table: Any = None, chart: Any = None) -> None:

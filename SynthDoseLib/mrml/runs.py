@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid
+from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid, inner_point
 from ..io import read_labels, read_volume
 from .display import highDose
 from .hierarchy import arrangeRun
@@ -241,11 +241,7 @@ def _hottest(dose: DoseMap) -> tuple[float, float, float]:
     values = np.asarray(dose.dose_Gy)
     if not values.any():
         return _middle(dose.grid)
-    kji = np.stack(np.unravel_index(np.flatnonzero(values >= 0.8 * highDose(values)), values.shape), axis=1)
-    centre = kji.mean(axis=0)
-    # the hot voxel nearest to the middle of all: the mean itself lies between two kidneys
-    nearest = kji[np.argmin(((kji - centre) ** 2).sum(axis=1))]
-    right, anterior, superior = dose.grid.to_ras(nearest[::-1])
+    right, anterior, superior = inner_point(values >= 0.8 * highDose(values), dose.grid)
     return float(right), float(anterior), float(superior)
 
 

@@ -15,6 +15,7 @@ from ..core.provenance import versions
 from ..io import atomic_folder, write_segmentation, write_volume
 from ..io.folder import prepare_output_folder, write_csv
 from ..phantom import PersonPlan, StylisedPerson, growth_z, person_ct, sample_plan, stylised_person, z_to_percentile
+from .quality_report import grid_and_materials
 from .run_folder import write_json
 
 INDEX_JSON, INDEX_CSV, PERSON_JSON = "cohort.json", "cohort.csv", "phantom.json"
@@ -216,15 +217,7 @@ def _write_person(folder: Path, plan: PersonPlan, request: PeopleRequest, key: d
             "kind": "stylised person",
             "person": asdict(person.plan),
             "landmarks_mm": person.landmarks_mm,
-            "grid": {
-                "shape_kji": list(phantom.grid.shape),
-                "spacing_mm": list(phantom.grid.spacing_mm),
-                "ijk_to_ras": phantom.grid.ijk_to_ras.tolist(),
-            },
-            "materials": [
-                {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
-                for n, m in enumerate(phantom.materials)
-            ],
+            **grid_and_materials(phantom),
             "organs": [dict(zip(header, line, strict=True)) for line in table],
             "estimated": sorted(organ for organ, target in person.targets.items() if target.estimated),
             "notes": list(phantom.notes),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import ImageVolume, VoxelPhantom, atomic_path, resource_path
+from ..core import ImageVolume, VoxelPhantom, atomic_path, inner_point, resource_path
 from ..phantom import PhantomQuality, expectation_of
 from . import report_pictures as draw
 from .run_folder import write_json
@@ -21,11 +21,9 @@ CLOSE_VIEWS = 2
 CT_WINDOW_HU = (-160.0, 240.0)
 
 
-def phantom_record(phantom: VoxelPhantom, quality: PhantomQuality) -> dict[str, Any]:
-    """What a program wants to know about a phantom: verdict, organs, findings, materials, grid, notes, as plain values."""
+def grid_and_materials(phantom: VoxelPhantom) -> dict[str, Any]:
+    """The entries ``grid`` and ``materials`` of every ``phantom.json``."""
     return {
-        "schema": 1,
-        **quality.as_dict(),
         "grid": {
             "shape_kji": list(phantom.grid.shape),
             "spacing_mm": list(phantom.grid.spacing_mm),
@@ -35,6 +33,15 @@ def phantom_record(phantom: VoxelPhantom, quality: PhantomQuality) -> dict[str, 
             {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
             for n, m in enumerate(phantom.materials)
         ],
+    }
+
+
+def phantom_record(phantom: VoxelPhantom, quality: PhantomQuality) -> dict[str, Any]:
+    """What a program wants to know about a phantom: verdict, organs, findings, materials, grid, notes, as plain values."""
+    return {
+        "schema": 1,
+        **quality.as_dict(),
+        **grid_and_materials(phantom),
         "notes": list(dict.fromkeys((*phantom.notes, *phantom.labels.notes))),
     }
 
@@ -60,9 +67,7 @@ def outline_pictures(phantom: VoxelPhantom, quality: PhantomQuality, image: Imag
     body = np.argwhere(phantom.density_g_cm3 > 0)[:, ::-1]
     points = [("the middle of the body", phantom.grid.to_ras(body.mean(axis=0)))] if body.size else []
     for row in [row for row in ranked if row.verdict != "pass"][:CLOSE_VIEWS]:
-        places = np.argwhere(phantom.labels.mask(row.organ))[:, ::-1]
-        nearest = places[np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))]
-        points.append((draw.pretty(row.organ), phantom.grid.to_ras(nearest)))
+        points.append((draw.pretty(row.organ), inner_point(phantom.labels.mask(row.organ), phantom.grid)))
     return [(f"Through {where}.", _address(phantom, image, point, colours)) for where, point in points]
 
 

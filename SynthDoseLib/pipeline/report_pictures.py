@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
-from ..core import DoseMap, ImageVolume, LabelMap, VoxelGrid, resample
+from ..core import DoseMap, ImageVolume, LabelMap, VoxelGrid, inner_point, resample
 from ..dosimetry import DoseVolumeHistogram
 
 NOT_ORGANS = frozenset({"rest_of_body", "body", "soft_tissue", "fat"})
@@ -136,9 +136,7 @@ def picture_centre(dose: DoseMap, labels: LabelMap | None = None, organ: str | N
     if organ is None or labels is None:
         k, j, i = np.unravel_index(int(np.argmax(dose.dose_Gy)), dose.grid.shape)
         return dose.grid.to_ras((i, j, k))
-    places = np.argwhere(labels.mask(organ))[:, ::-1]
-    middle = places.mean(axis=0)
-    return dose.grid.to_ras(places[np.argmin(((places - middle) ** 2).sum(axis=1))])  # a bent organ may not hold its middle
+    return inner_point(labels.mask(organ), dose.grid)
 
 
 def display_maximum_Gy(dose: DoseMap, labels: LabelMap | None = None, organ: str | None = None) -> float:

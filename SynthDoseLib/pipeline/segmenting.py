@@ -13,7 +13,7 @@ from ..io import write_csv, write_segmentation, write_volume
 from ..segmentation import (
     OrganVolume,
     SegmentedImage,
-    bundle_store,
+    downloaded_bundles,
     fetch_bundle,
     find_bundle,
     look_up_bundle,
@@ -111,9 +111,8 @@ def describe_bundle(name: str, *, download: bool = False, progress: Progress = s
         Fetch a Model Zoo bundle; otherwise its size, licence and checksum are only shown.
     """
     if not name:
-        store = bundle_store()
-        kept = sorted(path.name for path in store.iterdir() if (path / "configs").is_dir()) if store.is_dir() else []
-        return f"shipped: {', '.join(shipped_bundles()) or 'none'}\ndownloaded: {', '.join(kept) or 'none'}"
+        shipped, downloaded = (", ".join(names) or "none" for names in (shipped_bundles(), downloaded_bundles()))
+        return f"shipped: {shipped}\ndownloaded: {downloaded}"
     try:
         folder = find_bundle(name)
     except SynthDoseError:

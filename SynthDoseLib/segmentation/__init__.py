@@ -2,7 +2,7 @@
 
 from .agreement import OrganAgreement, common_organs, compare_labels
 from .bundle import BundleOptions, SegmentedImage, segment_image, segment_with_bundle
-from .bundle_folder import bundle_store, find_bundle, read_bundle, shipped_bundles
+from .bundle_folder import bundle_store, downloaded_bundles, find_bundle, read_bundle, shipped_bundles
 from .cleaning import clean_labels, cut_organs, inspect_labels, organ_shapes
 from .tables import (
     CanonicalOrgan,
@@ -35,6 +35,7 @@ __all__ = [
     "common_organs",
     "compare_labels",
     "cut_organs",
+    "downloaded_bundles",
     "fetch_bundle",
     "find_bundle",
     "find_organ",

@@ -67,6 +67,12 @@ def bundle_store() -> Path:
     return Path.home() / ".synthdose" / "bundles"
 
 
+def downloaded_bundles() -> tuple[str, ...]:
+    """Names of the bundles in `bundle_store`."""
+    store = bundle_store()
+    return tuple(sorted(path.name for path in store.iterdir() if (path / "configs").is_dir())) if store.is_dir() else ()
+
+
 def find_bundle(bundle: str | os.PathLike[str]) -> Path:
     """Return the folder of a bundle given by folder, archive (unpacked once), shipped name, or name of a downloaded one.
 

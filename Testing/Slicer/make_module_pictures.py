@@ -41,11 +41,10 @@ def phantom(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
 
 
 def monteCarlo(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
-    import slicer
-
     from SynthDoseLib.cli import main
+    from SynthDoseLib.core import inner_point
     from SynthDoseLib.io import write_segmentation
-    from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, loadPhantom, saveImage
+    from SynthDoseLib.mrml import imageFromVolumeNode, jumpSlices, labelMapFromSegmentationNode, loadPhantom, saveImage
 
     ct, organs = patient(scene)
     with tempfile.TemporaryDirectory() as temporary:
@@ -60,10 +59,7 @@ def monteCarlo(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
     p.phantom, p.organWeights, p.histories = node, "liver = 1", 2_000_000
     run("runButton")
     labels = labelMapFromSegmentationNode(organs, node)
-    places = labels.mask("liver").nonzero()
-    middle = labels.grid.to_ras([float(axis.mean()) for axis in places[::-1]])
-    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        view.JumpSliceByOffsetting(*(float(x) for x in middle))
+    jumpSlices(scene, inner_point(labels.mask("liver"), labels.grid))
 
 
 def radiomics(widget: Any, scene: Any, run: Callable[[str], None]) -> None:

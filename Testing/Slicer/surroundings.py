@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -14,3 +16,8 @@ if not MISSING:
 
     if not hasattr(slicer, "vtkMRMLScene"):
         MISSING.append("slicer-core (another package called 'slicer' is installed)")
+
+
+def finished(widget: Any) -> Callable[[], bool]:
+    """Whether the calculation of a panel has ended and its results are in, to wait for."""
+    return lambda: not widget.logic.running and not widget.timer.active

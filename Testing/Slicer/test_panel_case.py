@@ -7,8 +7,8 @@ import tomllib
 
 import numpy as np
 import pytest
-from surroundings import HERE, REPOSITORY
-from test_panel_synthdose import finished, patient, useWorker
+from surroundings import HERE, REPOSITORY, finished
+from test_panel_synthdose import patient, useWorker
 
 from SynthDoseLib.core import ImageVolume
 from SynthDoseLib.mrml import gridFromVolumeNode, imageFromVolumeNode, volumeNodeFromImage

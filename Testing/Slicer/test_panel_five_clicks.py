@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY
-from test_panel_synthdose import ellipsoid, finished, patient, useWorker
+from surroundings import REPOSITORY, finished
+from test_panel_synthdose import ellipsoid, patient, useWorker
 
 from SynthDoseLib.core import VoxelGrid
 from SynthDoseLib.mrml.run_tables import resultOf

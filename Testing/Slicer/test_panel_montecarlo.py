@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY
+from surroundings import REPOSITORY, finished
 
 from SynthDoseLib.core import LabelMap, Organ, VoxelGrid
 from SynthDoseLib.io import write_segmentation, write_volume
@@ -59,10 +59,6 @@ def panel(host, module, phantom, tmp_path):
 
 def names(scene) -> set[str]:
     return {scene.GetNthNode(index).GetName() for index in range(scene.GetNumberOfNodes())}
-
-
-def finished(widget):
-    return lambda: not widget.logic.running and not widget.timer.active
 
 
 def test_a_phantom_goes_through_nodes_and_a_saved_scene_unchanged(scene, phantom, tmp_path):

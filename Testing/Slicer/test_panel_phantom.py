@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY
+from surroundings import REPOSITORY, finished
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import (
@@ -44,10 +44,6 @@ def panel(host, scene, module, tmp_path):
     return widget
 
 
-def finished(widget):
-    return lambda: not widget.logic.running and not widget.timer.active
-
-
 def run(host, panel, button: str) -> None:
     getattr(panel.ui, button).click()
     host.waitUntil(finished(panel), 180)
@@ -67,6 +63,7 @@ def test_a_patient_becomes_a_phantom_with_a_verdict(host, scene, panel, tmp_path
     labels = labelMapFromSegmentationNode(p.segmentation, density.grid)
     assert density.values[labels.mask("liver")].mean() == pytest.approx(1.05, abs=0.03)  # 40 HU
     assert "spleen" in ui.verdictLabel.text  # 14 ml, of 150
+    assert "(expected: " in ui.verdictLabel.text  # what is right, and then what to do
     rows = [p.qualityTable.GetCellText(row, 0) for row in range(p.qualityTable.GetNumberOfRows())]
     assert {"liver", "spleen"} <= set(rows)
     assert ui.pageButton.enabled

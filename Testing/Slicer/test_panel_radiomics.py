@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY
+from surroundings import REPOSITORY, finished
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage
@@ -36,10 +36,6 @@ def panel(host, scene, module, tmp_path):
     widget.ui.segmentationSelector.setCurrentNode(organs)
     widget.ui.outputEdit.currentPath = str(tmp_path)
     return widget
-
-
-def finished(widget):
-    return lambda: not widget.logic.running and not widget.timer.active
 
 
 def cells(table, column: str) -> list[str]:

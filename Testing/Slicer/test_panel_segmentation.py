@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY
+from surroundings import REPOSITORY, finished
 
 pytest.importorskip("torch")
 pytest.importorskip("monai")
@@ -39,10 +39,6 @@ def panel(host, scene, module, tmp_path, bundle):
     widget.ui.outputEdit.currentPath = str(tmp_path)
     widget.ui.bundleEdit.text = str(bundle)
     return widget
-
-
-def finished(widget):
-    return lambda: not widget.logic.running and not widget.timer.active
 
 
 def run(host, panel, button: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from surroundings import HERE, REPOSITORY
+from surroundings import HERE, REPOSITORY, finished
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage
@@ -77,10 +77,6 @@ def panel(host, scene, module, tmp_path):
 def useWorker(widget, mode: str) -> None:
     widget.logic.command = lambda arguments: [sys.executable, str(HERE / "fake_worker.py"), mode, *arguments]
     widget.logic.installer = lambda requirements: True
-
-
-def finished(widget):
-    return lambda: not widget.logic.running and not widget.timer.active
 
 
 def test_run_is_offered_only_when_the_inputs_are_chosen(host, scene, module):
