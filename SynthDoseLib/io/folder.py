@@ -108,10 +108,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]], *, digits: int = 7
+) -> None:
     """Write a plain table: one header row, one line per row, UTF-8, written to a temporary name and renamed.
 
-    Floats are written with 7 significant digits, None as an empty field; text is kept from being run as a formula.
+    Floats are written with so many significant digits, None as an empty field; text is kept from being run as a formula.
 
     Raises
     ------
@@ -133,15 +135,15 @@ def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterabl
         for row in rows:
             if len(row) != len(header):
                 raise SynthDoseError(f"{path}: a row has {len(row)} fields, the header {len(header)}: {list(row)[:4]} …")
-            writer.writerow([_field(value) for value in row])
+            writer.writerow([_field(value, digits) for value in row])
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _field(value: object) -> object:
+def _field(value: object, digits: int) -> object:
     if value is None:
         return ""
     # numpy's floats are not all Python floats
     if isinstance(value, float) or type(value).__name__ in ("float32", "float64"):
-        return f"{float(value):.7g}"  # type: ignore[arg-type]
+        return f"{float(value):.{digits}g}"  # type: ignore[arg-type]
     return harmless_cell(value) if isinstance(value, str) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 
 from ..core import DoseMap, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
 from ..dosimetry import MarrowDoses, marrow_doses
-from ..io import write_volume
+from ..io import write_csv, write_volume
 from ..physics import decay_data_edition
 from ..transport import CheckpointError, OrganSource, Preview, SimulationResult, part_name, simulate, simulate_s_values
 from .case_file import SCHEMA, Case, read_case
@@ -157,15 +156,15 @@ def _write_files(
         named = {row.organ for row in result.organs}
         tissues = [row for row in (marrow.red_marrow, marrow.endosteum) if row.organ not in named]
         rows += [[row.organ, row.mass_g, row.mean_dose_Gy, row.sigma_Gy] for row in tissues]
-    _write_csv(folder / "organs.csv", ["organ", "mass_g", "dose_Gy", "sigma_Gy"], rows)
+    write_csv(folder / "organs.csv", ["organ", "mass_g", "dose_Gy", "sigma_Gy"], rows, digits=9)
     if result.components:
         rows = []
         for part in result.components:
             _write_map(folder, f"{part.component}_", part.dose, case)
             rows += [[row.organ, part.component, row.mass_g, row.dose_Gy, row.sigma_Gy] for row in part.organs]
-        _write_csv(folder / "organs_components.csv", ["organ", "component", "mass_g", "dose_Gy", "sigma_Gy"], rows)
+        write_csv(folder / "organs_components.csv", ["organ", "component", "mass_g", "dose_Gy", "sigma_Gy"], rows, digits=9)
     if case.s_values:
-        _write_csv(folder / "s_values.csv", ["source", "target", "target_mass_g", "dose_Gy", "sigma_Gy"], s_values)
+        write_csv(folder / "s_values.csv", ["source", "target", "target_mass_g", "dose_Gy", "sigma_Gy"], s_values, digits=9)
     record = _record(case, result) | _marrow_record(marrow)
     if comparison is not None:
         write_engine_comparison(folder, comparison)
@@ -201,13 +200,6 @@ def _write_map(folder: Path, component: str, dose: DoseMap, case: Case) -> None:
     for name, values in (("dose", dose.dose_Gy), ("sigma", dose.sigma_Gy)):
         ordered = resample(np.asarray(values), dose.grid, case.file_grid, linear=False)
         write_volume(folder / f"{name}_{component}Gy.nrrd", ordered, case.file_grid, unit="Gy")
-
-
-def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
 def _record(case: Case, result: SimulationResult) -> dict[str, Any]:
