@@ -22,7 +22,7 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
 from SynthDoseLib.mrml.forms import NUCLIDES  # noqa: E402
-from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
 
 
 class SynthDoseMonteCarlo(ScriptedLoadableModule):
@@ -142,6 +142,8 @@ class SynthDoseMonteCarloWidget(JobPanel):
 
 class SynthDoseMonteCarloLogic(JobLogic):
     """Nodes to a case file, ``synthdose simulate`` in the background or in this process, results to nodes; no widgets."""
+
+    neededPackages = IMAGE_PACKAGES | {"numba"}
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)

@@ -21,7 +21,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
 
 SCHNEIDER, OWN = "Schneider 2000", "own table"
 
@@ -126,6 +126,8 @@ class SynthDosePhantomWidget(JobPanel):
 
 class SynthDosePhantomLogic(JobLogic):
     """Nodes to files, ``synthdose phantom`` or ``people`` in the background, phantom and verdict to nodes; no widgets."""
+
+    neededPackages = IMAGE_PACKAGES | {"matplotlib", "Jinja2"}
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)

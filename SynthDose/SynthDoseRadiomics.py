@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
 
 
 class SynthDoseRadiomics(ScriptedLoadableModule):
@@ -76,13 +77,16 @@ class SynthDoseRadiomicsWidget(JobPanel):
             "voxelSpinBox", "ibsiCheckBox", "slicesCheckBox", "binWidthSpinBox", "logSigmaEdit", "waveletCheckBox",
         ):  # fmt: skip
             getattr(ui, name).enabled = own
-        ui.ibsiButton.enabled = p is not None and not self.logic.running
-        ui.ibsiLabel.text = self.logic.ibsiSummary(p) if p is not None else ""
+        missing = self.logic.missingPyradiomics()
+        ui.ibsiButton.enabled = p is not None and not self.logic.running and not missing
+        ui.ibsiLabel.text = missing or (self.logic.ibsiSummary(p) if p is not None else "")
         showTable(ui.featureTableView, p.featureTable if p is not None else None)
 
 
 class SynthDoseRadiomicsLogic(JobLogic):
     """Nodes to files, ``synthdose radiomics`` in the background, tables to nodes; no widgets."""
+
+    neededPackages = IMAGE_PACKAGES
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
@@ -100,7 +104,18 @@ class SynthDoseRadiomicsLogic(JobLogic):
         """What keeps an extraction from starting, "" if nothing."""
         if parameters.image is None:
             return _("Choose the image")
-        return _("Choose the organs") if parameters.segmentation is None else ""
+        return _("Choose the organs") if parameters.segmentation is None else self.missingPyradiomics()
+
+    def missingPyradiomics(self) -> str:
+        """How to get pyradiomics, "" if it is there. It has no wheels for Slicer's Python, so no panel can fetch it."""
+        if importlib.util.find_spec("radiomics") is not None:
+            return ""
+        return _(
+            "Radiomics needs pyradiomics, which is not installed; everything else works without it. Get it with the extension "
+            "SlicerRadiomics of the Extensions Manager and start Slicer again. If your Slicer has no such extension: a C compiler "
+            "and 'PythonSlicer -m pip install setuptools wheel versioneer cython', then "
+            "'PythonSlicer -m pip install --no-build-isolation pyradiomics==3.0.1'."
+        )
 
     def prepare(self, parameters: SynthDoseRadiomicsParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of the task; bad values are refused before anything is written."""

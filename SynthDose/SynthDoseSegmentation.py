@@ -19,7 +19,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, Requirements, showTable  # noqa: E402
 
 NETWORK, TISSUES = "MONAI bundle", "tissues by HU"
 
@@ -123,12 +123,22 @@ class SynthDoseSegmentationWidget(JobPanel):
 class SynthDoseSegmentationLogic(JobLogic):
     """Nodes to files, ``synthdose segment``, ``bundle`` or ``compare`` in the background, results to nodes; no widgets."""
 
+    neededPackages = IMAGE_PACKAGES
+
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
 
     def getParameterNode(self) -> SynthDoseSegmentationParameterNode:
         return SynthDoseSegmentationParameterNode(super().getParameterNode())
+
+    def requirements(self, parameters: SynthDoseSegmentationParameterNode) -> Requirements:
+        """Tissues by HU, and reading about a bundle, do without torch and MONAI, which are large."""
+        base = JobLogic.requirements(self, parameters)
+        if self.task == "about" or (self.task != "compare" and parameters.method != NETWORK):
+            return base
+        files = (*base.files, self.resource("requirements-segmentation.txt"))
+        return Requirements(files, base.needed | {"monai", "nibabel", "safetensors"}, torch=True)
 
     def bundlesAtHand(self) -> tuple[str, ...]:
         """Names of the bundles on this computer: shipped ones, then downloaded ones."""

@@ -21,9 +21,12 @@ from slicer.util import VTKObservationMixin
 
 from .forms import durationText
 from .jobs import BackgroundRun, RunState, failureText, verbCommand
-from .packages import ensurePackages
+from .packages import PackageInstaller, Requirements
 
 POLL_MS = 200
+
+IMAGE_PACKAGES = frozenset({"numpy", "scipy", "SimpleITK", "pydicom", "tomlkit", "psutil"})
+"""What reading images, segmentations and case files takes."""
 
 
 def showTable(view: Any, table: Any) -> None:
@@ -45,15 +48,20 @@ class JobLogic(ScriptedLoadableModuleLogic):
     command : callable, optional
         Makes the command of a process from the verb and its arguments; ``synthdose`` with JSON progress if not given.
     installer : callable, optional
-        Makes sure that the packages of a requirements file are there; returns whether they are.
+        Makes sure that the packages of a task are there; returns whether the task can be done.
     """
 
+    neededPackages: frozenset[str] = frozenset()
+    """Names of packages without which the run cannot be done; all of the requirements if empty."""
+
     def __init__(
-        self, command: Callable[[Sequence[str]], list[str]] | None = None, installer: Callable[[Path], bool] | None = None
+        self,
+        command: Callable[[Sequence[str]], list[str]] | None = None,
+        installer: Callable[[Requirements], bool] | None = None,
     ) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self.command = command or verbCommand
-        self.installer = installer or ensurePackages
+        self.installer = installer or PackageInstaller()
         self.task = ""
         self._job: BackgroundRun | None = None
         self._lines: tuple[str, ...] = ()
@@ -83,9 +91,18 @@ class JobLogic(ScriptedLoadableModuleLogic):
         """What to say when the results are there."""
         return str(_("Finished. Results are in the panel, the slice views and the Data module."))
 
-    def requirements(self) -> Path:
-        """File with the packages that the command line needs."""
-        return Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / "requirements.txt"
+    def resource(self, name: str) -> Path:
+        """A file of the module's resources."""
+        return Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / name
+
+    def requirements(self, parameters: Any) -> Requirements:
+        """Python packages that `task` needs."""
+        return Requirements((self.resource("requirements.txt"),), self.neededPackages)
+
+    def missingText(self, parameters: Any) -> str:
+        """What to say when packages are missing and were not installed."""
+        missing = ", ".join(self.requirements(parameters).blocking())
+        return str(_("Python packages are missing; nothing was started. {names}").format(names=missing)).strip()
 
     def start(self, parameters: Any) -> bool:
         """Start `task` in the background; False if packages are missing and the user did not want them."""
@@ -93,7 +110,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
             raise RuntimeError(_("A calculation is running already."))
         if problem := self.taskProblem(parameters):
             raise ValueError(problem)
-        if not self.installer(self.requirements()):
+        if not self.installer(self.requirements(parameters)):
             return False
         folder = Path(parameters.outputFolder) / f"{self.moduleName}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         arguments = self.prepare(parameters, folder)
@@ -126,7 +143,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         if str(parameters.outputFolder) in ("", "."):
             parameters.outputFolder = Path(slicer.app.temporaryPath)
         if not self.start(parameters):
-            raise RuntimeError(_("Python packages are missing; nothing was started."))
+            raise RuntimeError(self.missingText(parameters))
         while (state := self.poll()).running:
             slicer.app.processEvents()
             time.sleep(POLL_MS / 1000)
@@ -299,7 +316,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showStatus(_("Starting."))
             self.timer.start()
         elif started is False:
-            self.showStatus(_("Python packages are missing; nothing was started."), failed=True)
+            self.showStatus(self.logic.missingText(self._parameterNode), failed=True)
         self.updateGui()
 
     def onCancel(self) -> None:

@@ -34,7 +34,7 @@ def modules() -> set[str]:
 
 
 def test_every_module_is_listed_with_its_files():
-    entries = {"SynthDose/Resources/requirements.txt"}
+    entries = {f"SynthDose/Resources/{name}" for name in ("requirements.txt", "requirements-segmentation.txt")}
     for name in modules():
         entries |= {f"SynthDose/{name}.py", f"SynthDose/Resources/UI/{name}.ui", f"SynthDose/Resources/Icons/{name}.png"}
     assert entries == wanted("SynthDose") - {"SynthDose/CMakeLists.txt"} - wanted("SynthDose/CLI")
@@ -92,7 +92,7 @@ def test_catalogue_entry_agrees_with_cmake():
     homepage = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', TOP_CMAKE)
     assert homepage is not None
     assert entry["scm_url"] == f"{homepage.group(1)}.git"
-    assert entry["build_dependencies"] == []
-    assert 'set(EXTENSION_DEPENDS "NA")' in TOP_CMAKE
+    assert entry["build_dependencies"] == ["PyTorch"]  # the name of its own catalogue entry
+    assert 'set(EXTENSION_DEPENDS "PyTorch")' in TOP_CMAKE
     for url in re.findall(r"https://raw\S+?\.png", TOP_CMAKE):
         assert Path(REPOSITORY, url.split("/main/")[1]).is_file(), url

@@ -12,7 +12,7 @@ MODULES = ("SynthDosePhantom", "SynthDoseMonteCarlo")
 
 @pytest.mark.slow
 def test_the_examples_of_the_console_page_run(host, scene, monkeypatch):
-    monkeypatch.setattr("SynthDoseLib.mrml.panel.ensurePackages", lambda requirements: True)
+    monkeypatch.setattr("SynthDoseLib.mrml.panel.PackageInstaller", lambda: lambda requirements: True)
     for name in MODULES:
         host.loadModule(REPOSITORY / "SynthDose" / f"{name}.py")
     found = doctest.testfile(str(REPOSITORY / "Docs" / "console.md"), module_relative=False, optionflags=doctest.ELLIPSIS)

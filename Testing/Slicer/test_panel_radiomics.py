@@ -86,6 +86,17 @@ def test_a_bad_parameter_file_is_told_and_the_scene_stays(host, scene, panel, tm
     assert scene.GetNumberOfNodes() == nodes
 
 
+def test_without_pyradiomics_the_panel_says_how_to_get_it(panel, monkeypatch):
+    ui = panel.ui
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    panel.updateGui()
+    assert not ui.runButton.enabled
+    assert not ui.ibsiButton.enabled
+    for text in (ui.runButton.toolTip, ui.ibsiLabel.text):
+        assert "SlicerRadiomics" in text
+        assert "PythonSlicer -m pip install --no-build-isolation pyradiomics==3.0.1" in text
+
+
 def test_own_test_of_the_module(module):
     import slicer
 

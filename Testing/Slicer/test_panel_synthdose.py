@@ -220,7 +220,7 @@ def test_declined_packages_start_nothing(panel, tmp_path):
     asked = []
     panel.logic.installer = lambda requirements: asked.append(requirements) or False
     panel.ui.runButton.click()
-    assert asked[0].name == "requirements.txt"
+    assert asked[0].files[0].name == "requirements.txt"
     assert "packages are missing" in panel.ui.statusLabel.text
     assert list(tmp_path.iterdir()) == []
 

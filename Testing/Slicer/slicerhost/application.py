@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -41,6 +43,7 @@ class SlicerCore(HeadlessScene):
     def __init__(self) -> None:
         super().__init__()
         self.temporaryPath = tempfile.mkdtemp(prefix="SlicerHost-")
+        atexit.register(shutil.rmtree, self.temporaryPath, ignore_errors=True)
         scene, logic = self.scene, self.applicationLogic
         logic.SetTemporaryPath(self.temporaryPath)
         self.selectionNode = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
