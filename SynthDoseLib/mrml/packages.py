@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from ..core import MissingPackageError, SynthDoseError
@@ -180,11 +180,11 @@ def install(missing: Sequence[str], files: Sequence[Path], source: str = INTERNE
 
 def _installTorch() -> None:
     try:
-        import PyTorchUtils
+        extension = import_module("PyTorchUtils")
     except ImportError:
         how = "the extension PyTorch of Slicer's Extensions Manager, and start Slicer again"
         raise MissingPackageError("torch", "A segmentation network", how) from None
-    PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=TORCH.removeprefix("torch"))
+    extension.PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=TORCH.removeprefix("torch"))
 
 
 @contextlib.contextmanager
