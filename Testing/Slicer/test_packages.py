@@ -54,7 +54,9 @@ def slicer512(monkeypatch, pip):
     """`slicer.packaging` as Slicer 5.12 has it, with the parameters of its functions."""
     import slicer
 
-    def pip_ensure(requirements, constraints=None, skip_packages=None, prompt_install=True, prompt_restart=True, requester=None):
+    def pip_ensure(
+        requirements, constraints=None, skip_packages=None, prompt_install=True, prompt_restart=True, requester=None
+    ):
         assert requester == "SynthDose"
         assert not prompt_install, "the user has been asked already"
         pip.take("pip_ensure", requirements)
@@ -228,7 +230,8 @@ for arguments in {runs!r}:
 def run_without(names: set[str], runs: list[list[str]]) -> None:
     """Run verbs of the command line in a process in which packages cannot be imported."""
     code = BLOCKED.format(names=names, runs=runs)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False, cwd=REPOSITORY)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
 
 
