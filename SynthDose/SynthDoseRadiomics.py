@@ -112,7 +112,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
             return ""
         return _(
             "Radiomics needs pyradiomics, which is not installed; everything else works without it. Get it with the extension "
-            "SlicerRadiomics of the Extensions Manager and start Slicer again. If your Slicer has no such extension: a C compiler "
+            "SlicerRadiomics of the Extensions Manager and start Slicer again. Without such an extension: a C compiler "
             "and 'PythonSlicer -m pip install setuptools wheel versioneer cython', then "
             "'PythonSlicer -m pip install --no-build-isolation pyradiomics==3.0.1'."
         )

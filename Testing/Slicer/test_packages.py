@@ -1,4 +1,4 @@
-"""Packages that a panel lacks: asked for once with their size, fetched by Slicer's own installer, or from a folder of wheels."""
+"""Packages that a panel lacks: asked for once with their size, from Slicer's own installer or a folder of wheels."""
 
 from __future__ import annotations
 
