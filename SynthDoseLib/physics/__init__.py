@@ -15,7 +15,14 @@ from .decay import (
     radioactive_progeny,
 )
 from .elastic import elastic_moments, elastic_total
-from .electrons import StoppingPowers, csda_range, density_effect, positron_radiative_ratio, stopping_powers
+from .electrons import (
+    StoppingPowers,
+    csda_range,
+    density_effect,
+    positron_radiative_ratio,
+    resonances,
+    stopping_powers,
+)
 from .energy_absorption import fluorescence_fraction
 from .materials import (
     atomic_weights,
@@ -76,6 +83,7 @@ __all__ = [
     "photon_cross_sections",
     "positron_radiative_ratio",
     "radioactive_progeny",
+    "resonances",
     "shell_fractions",
     "stopping_powers",
 ]

@@ -114,20 +114,7 @@ def density_effect(
     Every shell is an oscillator; its energies are scaled by one factor so that the model has the given mean excitation
     energy. Then delta = sum f ln(1 + L / l^2) - L (1 - beta^2), with L the solution of sum f / (nu^2 + L) = 1/beta^2 - 1.
     """
-    strength, energy_eV, conducting = _oscillators(material)
-    plasma = PLASMA_EV * np.sqrt(density_g_cm3 * electrons_per_gram(material) / 6.02214076e23)
-    nu2 = (energy_eV / plasma) ** 2
-    screening = np.where(conducting, 1.0, 2 / 3) * strength
-    target = 2 * np.log(mean_excitation_eV / plasma)
-
-    def excess(log_scale: float) -> float:
-        return float(strength @ np.log(np.exp(2 * log_scale) * nu2 + screening)) - target
-
-    # matter denser than its mean excitation energy allows (hydrogen at 1 g/cm3) has all its oscillators at the plasma energy
-    scale2 = np.exp(2 * brentq(excess, -5.0, 5.0, xtol=1e-13)) if excess(-5.0) < 0 else np.exp(-10.0)
-    nu2 = scale2 * nu2
-    l2 = nu2 + screening
-
+    strength, nu2, l2, _ = _scaled_oscillators(material, density_g_cm3, mean_excitation_eV)
     tau = np.asarray(energies_MeV, dtype=np.float64) / ELECTRON_MASS_MEV
     y = 1 / (tau * (tau + 2))  # 1/beta^2 - 1
     beta2 = 1 / (1 + y)
@@ -142,6 +129,33 @@ def density_effect(
     # an insulator has no density effect below the energy at which L becomes 0
     threshold = sums[0]
     return np.where((y >= threshold) | (delta < 0), 0.0, delta)
+
+
+def resonances(
+    material: Material, *, density_g_cm3: float | None = None, mean_excitation_eV: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Oscillators of Sternheimer's model: what distant collisions of charged particles excite.
+
+    Returns
+    -------
+    strength, energy_MeV : ndarray of float64, (shells,)
+        Share of the electrons, sum 1, and resonance energy; the mean of its logarithm is that of the mean excitation energy.
+
+    References
+    ----------
+    R.M. Sternheimer, Phys. Rev. 88 (1952) 851. D. Liljequist, J. Phys. D 16 (1983) 1567.
+
+    Examples
+    --------
+    >>> from SynthDoseLib.physics import get_material
+    >>> strength, energy = resonances(get_material("water"))
+    >>> f"{1e6 * np.exp(strength @ np.log(energy)):.2f}"
+    '75.00'
+    """
+    excitation = mean_excitation_energy(material) if mean_excitation_eV is None else mean_excitation_eV
+    density = material.density_g_cm3 if density_g_cm3 is None else density_g_cm3
+    strength, _, l2, plasma = _scaled_oscillators(material, density, excitation)
+    return strength, 1e-6 * plasma * np.sqrt(l2)
 
 
 def csda_range(material: Material, energies_MeV: ArrayLike, *, positron: bool = False) -> NDArray[np.float64]:
@@ -169,6 +183,25 @@ def csda_range(material: Material, energies_MeV: ArrayLike, *, positron: bool = 
     spline = CubicSpline(np.log(grid), grid / total)
     ranges = 0.5 * grid[0] / total[0] + spline.antiderivative()(np.log(grid))
     return np.asarray(np.exp(CubicSpline(np.log(grid), np.log(ranges))(np.log(energies))))
+
+
+def _scaled_oscillators(
+    material: Material, density_g_cm3: float, mean_excitation_eV: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
+    """Strengths, squares of the scaled binding energies and of the resonance energies in plasma energies, and that, eV."""
+    strength, energy_eV, conducting = _oscillators(material)
+    plasma = float(PLASMA_EV * np.sqrt(density_g_cm3 * electrons_per_gram(material) / 6.02214076e23))
+    nu2 = (energy_eV / plasma) ** 2
+    screening = np.where(conducting, 1.0, 2 / 3) * strength
+    target = 2 * np.log(mean_excitation_eV / plasma)
+
+    def excess(log_scale: float) -> float:
+        return float(strength @ np.log(np.exp(2 * log_scale) * nu2 + screening)) - target
+
+    # matter denser than its mean excitation energy allows (hydrogen at 1 g/cm3) has all its oscillators at the plasma energy
+    scale2 = np.exp(2 * brentq(excess, -5.0, 5.0, xtol=1e-13)) if excess(-5.0) < 0 else np.exp(-10.0)
+    nu2 = scale2 * nu2
+    return strength, nu2, nu2 + screening, plasma
 
 
 def _oscillators(material: Material) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:

@@ -28,6 +28,7 @@ from ..physics import (
     elastic_moments,
     electrons_per_gram,
     mean_excitation_energy,
+    resonances,
     stopping_powers,
 )
 from .annihilation import REST_ENERGY, annihilation_cross_section
@@ -169,8 +170,9 @@ def build_electron_tables(
         electron_radiative = stopping_powers(material, energy).radiative
         excitation = None if mean_excitation_eV is None else mean_excitation_eV[index]
         for positron in (False, True):
-            collisions = _collision_integrals(material, energy, cut, positron)
             powers = stopping_powers(material, energy, positron=positron, mean_excitation_eV=excitation)
+            oscillators = resonances(material, mean_excitation_eV=excitation)
+            collisions = _collision_integrals(material, energy, cut, positron, oscillators, powers.density_effect)
             total_power = powers.total
             # Positrons radiate less; the shape of the spectrum is taken to be the same.
             less = powers.radiative / electron_radiative
@@ -266,24 +268,55 @@ def _beta_squared(energy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _collision_integrals(
-    material: Material, energy: NDArray[np.float64], cut: NDArray[np.float64], positron: bool
-) -> _Collisions:
-    """Integrate Moller's (or Bhabha's) cross section for free electrons at rest, numerically in ln W."""
+    material: Material, energy: NDArray[np.float64], cut: NDArray[np.float64], positron: bool,
+    oscillators: tuple[NDArray[np.float64], NDArray[np.float64]], density_effect: NDArray[np.float64],
+) -> _Collisions:  # fmt: skip
+    """Integrate Moller's (or Bhabha's) cross section for free electrons at rest; see `_soft_variance` for what is bound."""
     constant = _COLLISION_CONSTANT * electrons_per_gram(material) / _beta_squared(energy)
     largest = energy if positron else 0.5 * energy
-    number, lost, variance = (np.zeros_like(energy) for _ in range(3))
-    nodes, weights = np.polynomial.legendre.leggauss(24)
-    for low, high, is_hard in ((np.minimum(cut, largest), largest, True), (1e-7 * energy, np.minimum(cut, largest), False)):
-        half = 0.5 * np.log(high / low)
-        for node, weight in zip(nodes, weights, strict=True):
-            secondary = low * np.exp(half * (1 + node))
-            density = constant / secondary * _shape(energy, secondary / energy, positron) * weight * half
-            if is_hard:
-                number += density
-                lost += density * secondary
-            else:
-                variance += density * secondary**2
-    return _Collisions(number, lost, variance)
+    soft = np.minimum(cut, largest)
+    number, lost = (constant * _close_moment(energy, soft, largest, order, positron) for order in (0, 1))
+    return _Collisions(number, lost, constant * _soft_variance(energy, soft, largest, positron, oscillators, density_effect))
+
+
+def _close_moment(
+    energy: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], order: int, positron: bool
+) -> NDArray[np.float64]:
+    """Integral of W^order times the cross section of free electrons, in its common factor, from `low` to `high`."""
+    half = 0.5 * np.log(high / low)
+    result = np.zeros_like(energy)
+    for node, weight in zip(*np.polynomial.legendre.leggauss(24), strict=True):
+        secondary = low * np.exp(half * (1 + node))
+        result += weight * half * _shape(energy, secondary / energy, positron) * secondary ** (order - 1)
+    return result
+
+
+def _soft_variance(
+    energy: NDArray[np.float64], soft: NDArray[np.float64], largest: NDArray[np.float64], positron: bool,
+    oscillators: tuple[NDArray[np.float64], NDArray[np.float64]], density_effect: NDArray[np.float64],
+) -> NDArray[np.float64]:  # fmt: skip
+    """Second moment of all losses less that of the hard collisions, in the common factor of the cross sections, MeV.
+
+    A bound electron takes its resonance energy R in a distant collision (recoil energy Q < R, and the transverse field), and
+    any energy above R in a close one, as if it were free. At 50 keV free electrons alone would make a quarter (water) to a
+    third (bone) less of it.
+
+    References
+    ----------
+    D. Liljequist, J. Phys. D 16 (1983) 1567; F. Salvat, J.M. Fernandez-Varea, Metrologia 46 (2009) S112.
+    """
+    momentum = np.sqrt(energy * (energy + 2 * REST_ENERGY))
+    transverse = np.maximum(0.0, 2 * np.log1p(energy / REST_ENERGY) - _beta_squared(energy) - density_effect)
+    result = np.zeros_like(energy)
+    for strength, resonance in zip(*oscillators, strict=True):
+        left = np.maximum(energy - resonance, 0.0)
+        least = np.hypot(momentum - np.sqrt(left * (left + 2 * REST_ENERGY)), REST_ENERGY) - REST_ENERGY
+        ratio = resonance * (least + 2 * REST_ENERGY) / (least * (resonance + 2 * REST_ENERGY))
+        distant = np.where(left > 0, resonance * (np.log(np.maximum(ratio, 1.0)) + transverse), 0.0)
+        # below zero where hard collisions of the free electron reach under the resonance
+        close = _close_moment(energy, np.minimum(resonance, largest), soft, 2, positron)
+        result += strength * (distant + close)
+    return result
 
 
 def _shape(energy: NDArray[np.float64], share: NDArray[np.float64], positron: bool) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from SynthDoseLib.physics import (
     get_material,
     mean_excitation_energy,
     positron_radiative_ratio,
+    resonances,
     stopping_powers,
 )
 
@@ -89,6 +90,21 @@ def test_positrons_stop_a_little_more_when_slow_and_a_little_less_when_fast():
 def test_a_conductor_has_a_density_effect_at_low_energy_and_an_insulator_has_none():
     assert stopping_powers(get_material("Al"), 0.05).density_effect > 0
     assert stopping_powers(get_material("water"), 0.05).density_effect == 0
+
+
+@pytest.mark.parametrize("name", ["water", "bone", "air", "titanium"])
+def test_resonances_share_out_all_electrons_and_have_the_mean_excitation_energy(name):
+    material = get_material(name)
+    strength, energy = resonances(material)
+    assert strength.sum() == pytest.approx(1, rel=1e-6)
+    assert 1e6 * np.exp(strength @ np.log(energy)) == pytest.approx(mean_excitation_energy(material), rel=1e-4)
+
+
+def test_the_inner_shell_of_oxygen_resonates_above_its_binding_energy():
+    # 2 of the 10 electrons of H2O at 543 eV; Sternheimer's factor is about 2 where I is 75 eV
+    strength, energy = resonances(get_material("water"))
+    assert strength[energy.argmax()] == pytest.approx(0.2, rel=0.01)
+    assert 543 < 1e6 * energy.max() < 3 * 543
 
 
 @pytest.mark.parametrize("energy", [1e-4, 50.0])

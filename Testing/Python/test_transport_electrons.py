@@ -20,7 +20,7 @@ from SynthDoseLib.core import Material
 from SynthDoseLib.physics import csda_range, elastic_moments, electrons_per_gram, get_material, stopping_powers
 from SynthDoseLib.transport.electrons import nearest_shape, sample_bhabha, sample_loss, sample_moller, transport_electron
 from SynthDoseLib.transport.electrons_deflection import SHAPE_POINTS, SHAPE_STEP, sampling_shapes
-from SynthDoseLib.transport.electrons_tables import HARD, MU, RANGE, REST_ENERGY, build_electron_tables
+from SynthDoseLib.transport.electrons_tables import HARD, MU, RANGE, REST_ENERGY, SPREAD, STEP, build_electron_tables
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
 from SynthDoseLib.transport.random import seed_history
 
@@ -245,6 +245,27 @@ def test_straggling_in_a_foil_has_the_variance_of_moller_collisions(energy_share
     bohr = np.trapezoid(spectrum, share * energy) * thickness
     squares = (loss[kept] - loss[kept].mean()) ** 2
     assert squares.mean() == pytest.approx(bohr, rel=0.03, abs=4 * squares.std() / math.sqrt(histories))
+
+
+@pytest.mark.parametrize(("symbol", "excitation_eV"), [("H", 19.2), ("He", 41.8)])
+@pytest.mark.parametrize("energy", [0.03, 0.05, 0.3])
+def test_bound_electrons_widen_the_soft_losses(symbol, excitation_eV, energy):
+    # One shell, one resonance R. Bethe: distant collisions add R^2 times their number, R (ln(2 m v^2 gamma^2 / R) - beta^2),
+    # and close ones begin at R. Distant ones are 1 to 14 % of the sum here.
+    gas = Material(symbol, 1e-4, {symbol: 1.0}, mean_excitation_eV=excitation_eV)
+    tables = build_electron_tables([gas], 0.5, energy_share=(0.001,) * 2, hard_share=0.1)
+    place = (math.log(energy) - tables.log_first) * tables.rows_per_log
+    rows = tables.rows[0]
+    per_path = np.interp(place, np.arange(rows.shape[0]), rows[:, SPREAD] ** 2 / 3 / rows[:, STEP])
+    cut, resonance = max(0.1 * energy, 0.002), 1e-6 * excitation_eV
+    gamma = 1 + energy / REST_ENERGY
+    beta2 = 1 - 1 / gamma**2
+    share = np.geomspace(resonance, cut, 4001) / energy
+    rest, a = share / (1 - share), ((gamma - 1) / gamma) ** 2
+    close = np.trapezoid(1 + rest**2 - rest + a * (share**2 + rest), share * energy)
+    distant = resonance * (math.log(2 * REST_ENERGY * beta2 * gamma**2 / resonance) - beta2)
+    expected = TWICE_R0_SQUARED * electrons_per_gram(gas) / beta2 * (close + distant)
+    assert per_path == pytest.approx(expected, rel=4e-3)
 
 
 def test_the_range_column_is_the_csda_range(water_tables):
