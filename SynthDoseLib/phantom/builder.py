@@ -12,8 +12,9 @@ from SynthDoseLib.core import ImageVolume, LabelMap, Material, Organ, SynthDoseE
 from SynthDoseLib.physics import get_material
 
 from .body import fill_air, find_body
-from .calibration import CalibrationRangeError, HUCalibration, schneider_calibration
+from .calibration import HUCalibration, schneider_calibration
 from .expectations import expectation_of
+from .metal import find_metal
 from .tissues import Override, OverrideValue, parse_override
 
 REST_OF_BODY = "rest_of_body"
@@ -62,7 +63,7 @@ def build_phantom(
         a density in g/cm3 (composition stays that of the CT), or both: ``{"material": "lung", "density_g_cm3": 0.3}``.
         ``"density_g_cm3": "ct"`` keeps the density of the CT with a given material.
     metal : str or Material, optional
-        What voxels above the calibration's highest knot inside the body are made of.
+        What metal inside the body is made of (voxels above the calibration's highest knot; see `find_metal`).
     body : ndarray of bool, (nk, nj, ni), optional
         Outline of the patient on the CT's grid; found by `find_body` if not given.
     density : str
@@ -85,7 +86,7 @@ def build_phantom(
         If the image is not a CT in Hounsfield units, has a single slice, holds numbers that are not finite, an override names
         no organ or material, or there is no body in it.
     CalibrationRangeError
-        If voxels of the body lie above the highest knot and no metal is named.
+        If there is metal in the body and none is named.
     """
     _require_one_of("density", density, DENSITIES)
     _require_one_of("contrast", contrast, CONTRASTS)
@@ -101,7 +102,7 @@ def build_phantom(
     inside = _body(ct, labels, body, notes)
     here = np.flatnonzero(inside.ravel())
     values = ct.values.ravel()[here]
-    metal_voxels = _check_range(ct, here, values, curve, metal_material, notes)
+    metal_voxels = find_metal(ct.grid, here, values, curve, metal_material, notes)
     values = np.minimum(values, curve.highest_hu)
 
     densities = curve.density(values)
@@ -115,9 +116,8 @@ def build_phantom(
         palette.append(metal_material)
         material[metal_voxels] = len(palette) - 1
     organ_of = labels.labels.ravel()[here]
-    untouched = metal_voxels if metal_material is not None else np.zeros(here.size, bool)
     reference = _reference_organs(labels, organ_of, values, parsed, density, contrast, notes)
-    _apply_reference(reference, labels, organ_of, densities, material, palette, air, untouched)
+    _apply_reference(reference, labels, organ_of, densities, material, palette, air, metal_voxels)
     _apply_overrides(parsed, labels, organ_of, densities, material, palette, air, notes)
     return assemble(here, densities, material, palette, organ_of, air, labels, notes)
 
@@ -290,41 +290,6 @@ def _body(ct: ImageVolume, labels: LabelMap, body: NDArray[np.bool_] | None, not
         if body is None:
             inside = fill_air(inside, ct.grid)  # pockets between the outline and the labels around it
     return inside
-
-
-def _check_range(
-    ct: ImageVolume,
-    here: NDArray[np.int64],
-    values: NDArray[np.float32],
-    curve: HUCalibration,
-    metal: Material | None,
-    notes: list[str],
-) -> NDArray[np.bool_]:
-    below = int((values < curve.lowest_hu).sum())
-    if below:
-        notes.append(
-            f"{below} voxels of the body are below the lowest knot of {curve.name} ({curve.lowest_hu:g} HU, down to "
-            f"{float(values.min()):g} HU) and were taken as air."
-        )
-    above = values > curve.highest_hu
-    count = int(above.sum())
-    if count == 0:
-        return above
-    highest = float(values.max())
-    if metal is None:
-        worst = int(here[values.argmax()])
-        kji = np.unravel_index(worst, ct.grid.shape)
-        ras = ct.grid.to_ras(kji[::-1]).round(0).astype(int).tolist()
-        raise CalibrationRangeError(
-            f"{count} voxels of the body ({count * ct.grid.voxel_volume_ml:.1f} ml) are above the highest knot of "
-            f"{curve.name}, {curve.highest_hu:g} HU: up to {highest:g} HU, at RAS {ras} mm. Name the metal they are made of "
-            '([phantom] metal_material = "titanium_grade5", "stainless_steel_316l", "gold" …) or add a knot to the calibration.'
-        )
-    notes.append(
-        f"{count} voxels ({count * ct.grid.voxel_volume_ml:.1f} ml) above {curve.highest_hu:g} HU (up to {highest:g} HU) are "
-        f"{metal.name} of {metal.density_g_cm3:g} g/cm3."
-    )
-    return above
 
 
 def _reference_organs(

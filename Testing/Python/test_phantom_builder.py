@@ -117,6 +117,26 @@ def test_metal_without_a_name_is_refused_with_count_place_and_remedy():
     assert any("18 voxels" in note and "titanium" in note for note in phantom.notes)
 
 
+def test_dense_bone_above_the_calibration_is_not_taken_for_metal():
+    ct, labels, *_ = patient()
+    values = np.array(ct.values)
+    values[10:12, 60:63, 100:103] = 1900
+    ct = ImageVolume(ct.grid, values, "CT", "HU")
+    phantom = build_phantom(ct, labels)
+    assert phantom.density_g_cm3[10, 61, 101] == pytest.approx(1.9642)  # the last knot: HU 1600
+    assert any(
+        note.startswith("18 voxels of the body") and "up to 1900 HU" in note and "dense bone" in note for note in phantom.notes
+    )
+    phantom = build_phantom(ct, labels, metal="titanium")  # the user knows better
+    assert phantom.density_g_cm3[10, 61, 101] == pytest.approx(4.54)
+    values = np.array(values)
+    values[10:12, 40:42, 100:102] = 3071
+    values[10:12, 42, 100:102] = 1700  # the blurred edge of the implant
+    phantom = build_phantom(ImageVolume(ct.grid, values, "CT", "HU"), labels, metal="titanium")
+    assert phantom.density_g_cm3[10, 40:43, 100] == pytest.approx([4.54] * 3)
+    assert phantom.density_g_cm3[10, 61, 101] == pytest.approx(1.9642)
+
+
 def test_metal_outside_the_body_does_not_matter():
     ct, labels, *_ = patient()
     values = np.array(ct.values)
