@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
+from enum import Enum
 from typing import Annotated, Any
 
 import qt
 import slicer
+import vtk
 from slicer import vtkMRMLPlotChartNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -23,7 +25,58 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
 
 from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
 
-SCHNEIDER, OWN = "Schneider 2000", "own table"
+EXPORTS = {
+    "exportCase": "case",
+    "exportGate": "gate",
+    "exportPenred": "penred",
+    "exportStl": "stl",
+    "exportVtp": "vtp",
+    "exportDicom": "dicom",
+}
+"""Formats of ``synthdose phantom --export``, by the parameter that asks for them."""
+
+MEDIAN_OF = ("female", 35.0, 163.3, 60.3)
+"""Sex, age in years, and their median height, cm, and weight, kg: the parameters' defaults, known without the growth charts."""
+
+
+class Curve(Enum):
+    """Where density and tissue of a CT number come from."""
+
+    SCHNEIDER = "Schneider 2000"
+    OWN = "own table"
+
+    def label(self) -> str:
+        return {"SCHNEIDER": _("Schneider et al. 2000"), "OWN": _("the table below")}[self.name]
+
+
+class Tissues(Enum):
+    """How tissues are assigned, with the words of the command line."""
+
+    BY_HU = "hu"
+    BY_ORGAN = "labels"
+
+    def label(self) -> str:
+        return {"BY_HU": _("from the CT number of each voxel"), "BY_ORGAN": _("one per organ (MR)")}[self.name]
+
+
+class Densities(Enum):
+    """Where the densities of labelled organs come from."""
+
+    OF_CT = "ct"
+    REFERENCE = "reference"
+
+    def label(self) -> str:
+        return {"OF_CT": _("from the CT number of each voxel"), "REFERENCE": _("reference value of the organ")}[self.name]
+
+
+class Contrast(Enum):
+    """What becomes of organs with contrast agent."""
+
+    KEEP = "keep"
+    OVERRIDE = "override"
+
+    def label(self) -> str:
+        return {"KEEP": _("keep what the CT says"), "OVERRIDE": _("reference tissue instead")}[self.name]
 
 
 class SynthDosePhantom(ScriptedLoadableModule):
@@ -51,28 +104,35 @@ class SynthDosePhantomParameterNode:
     image: vtkMRMLScalarVolumeNode
     modality: Annotated[str, Choice(["CT", "MR"])] = "CT"
     segmentation: vtkMRMLSegmentationNode
-    materials: Annotated[str, Choice(["hu", "labels"])] = "hu"
-    density: Annotated[str, Choice(["ct", "reference"])] = "ct"
-    contrast: Annotated[str, Choice(["keep", "override"])] = "keep"
+    materials: Tissues = Tissues.BY_HU
+    density: Densities = Densities.OF_CT
+    contrast: Contrast = Contrast.KEEP
     metalMaterial: str = ""
-    overrides: str = ""
+    tissueTable: vtkMRMLTableNode
     voxelMm: Annotated[float, WithinRange(0, 20)] = 0.0
-    calibration: Annotated[str, Choice([SCHNEIDER, OWN])] = SCHNEIDER
-    knots: str = ""
+    calibration: Curve = Curve.SCHNEIDER
+    calibrationTable: vtkMRMLTableNode
     sex: Annotated[str, Choice(["female", "male"])] = "female"
-    age: Annotated[float, WithinRange(0, 90)] = 35.0
-    heightCm: Annotated[float, WithinRange(0, 220)] = 0.0
-    weightKg: Annotated[float, WithinRange(0, 200)] = 0.0
+    age: Annotated[float, WithinRange(0, 100)] = 35.0
+    medianSize: bool = True
+    heightCm: Annotated[float, WithinRange(30, 220)] = 163.3
+    weightKg: Annotated[float, WithinRange(1, 200)] = 60.3
     compareWithPerson: bool = False
     personVoxelMm: Annotated[float, WithinRange(1, 8)] = 4.0
     personSeed: Annotated[int, WithinRange(1, 1_000_000)] = 1
-    exports: str = ""
+    exportCase: bool = False
+    exportGate: bool = False
+    exportPenred: bool = False
+    exportStl: bool = False
+    exportVtp: bool = False
+    exportDicom: bool = False
     outputFolder: pathlib.Path
     resultFolder: str = ""
     phantom: vtkMRMLScalarVolumeNode
     qualityTable: vtkMRMLTableNode
     curveChart: vtkMRMLPlotChartNode
     verdict: str = ""
+    failed: bool = False
 
 
 class SynthDosePhantomWidget(JobPanel):
@@ -82,12 +142,23 @@ class SynthDosePhantomWidget(JobPanel):
         return SynthDosePhantomLogic()
 
     def setup(self) -> None:
+        self._followed: Any = None
         JobPanel.setup(self)
         self.ui.qualityTableView.connect("clicked(QModelIndex)", self.onGoTo)
+        for slider in (self.ui.ageSlider, self.ui.heightSlider, self.ui.weightSlider):
+            slider.tracking = False  # medians are looked up when a slider is let go
+
+    def cleanup(self) -> None:
+        self.followCalibration(None)
+        JobPanel.cleanup(self)
 
     def buttons(self) -> dict[str, Any]:
         return {
+            "listOrgansButton": self.onListOrgans,
             "schneiderButton": self.onSchneider,
+            "loadCurveButton": self.onLoadCurve,
+            "addKnotButton": self.onAddKnot,
+            "removeKnotButton": self.onRemoveKnot,
             "curveButton": self.onCurve,
             "personButton": lambda: self.runTask("person"),
             "show3DButton": self.onShow3D,
@@ -97,17 +168,61 @@ class SynthDosePhantomWidget(JobPanel):
 
     def updateButtons(self, parameters: Any) -> None:
         p, ui = parameters, self.ui
-        ui.knotsEdit.enabled = p is not None and p.calibration == OWN
+        self.followCalibration(p.calibrationTable if p is not None else None)
+        if p is not None:
+            self.logic.keepMedianSize(p)
+        own = p is not None and p.calibration is Curve.OWN
+        for name in ("knotsView", "addKnotButton", "removeKnotButton"):
+            getattr(ui, name).enabled = own
+        ui.removeKnotButton.enabled = own and p.calibrationTable is not None
+        ui.curveLabel.text = self.logic.calibrationProblem(p) if own else ""
+        ui.heightSlider.enabled = ui.weightSlider.enabled = p is not None and not p.medianSize
+        ui.listOrgansButton.enabled = p is not None and p.segmentation is not None
         ui.personButton.enabled = p is not None and not self.logic.running
         ui.show3DButton.enabled = p is not None and p.phantom is not None
         ui.goToButton.enabled = p is not None and p.phantom is not None and p.qualityTable is not None
         ui.pageButton.enabled = p is not None and self.logic.page(p) is not None
         ui.verdictLabel.text = p.verdict if p is not None else ""
+        ui.verdictLabel.styleSheet = "color: #b00020" if p is not None and p.failed else ""
+        showTable(ui.knotsView, p.calibrationTable if p is not None else None)
+        showTable(ui.tissueView, p.tissueTable if p is not None else None)
         showTable(ui.qualityTableView, p.qualityTable if p is not None else None)
 
+    def followCalibration(self, table: Any) -> None:
+        """Check the knots whenever they are edited."""
+        if table is self._followed:
+            return
+        if self._followed is not None:
+            self.removeObserver(self._followed, vtk.vtkCommand.ModifiedEvent, self.updateGui)
+        self._followed = table
+        if table is not None:
+            self.addObserver(table, vtk.vtkCommand.ModifiedEvent, self.updateGui)
+
+    def onListOrgans(self) -> None:
+        self.attempt(lambda: self.logic.listOrgans(self._parameterNode), "SynthDosePhantom could not list the organs")
+
     def onSchneider(self) -> None:
-        self._parameterNode.calibration = OWN
-        self._parameterNode.knots = self.logic.schneiderKnots()
+        self.attempt(lambda: self.logic.startFromSchneider(self._parameterNode), "SynthDosePhantom could not fill the table")
+
+    def onLoadCurve(self) -> None:
+        title, kinds = _("Calibration of a scanner"), _("CSV file (*.csv)")
+        file = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds)
+        if file:
+            self.attempt(lambda: self.logic.loadKnots(self._parameterNode, file), "SynthDosePhantom could not read the table")
+
+    def onAddKnot(self) -> None:
+        self.attempt(
+            lambda: self.logic.addKnot(self._parameterNode, self.chosenKnot()), "SynthDosePhantom could not add a knot"
+        )
+
+    def onRemoveKnot(self) -> None:
+        from SynthDoseLib.mrml.phantom_tables import removeKnot
+
+        removeKnot(self._parameterNode.calibrationTable, self.chosenKnot())
+
+    def chosenKnot(self) -> int:
+        """Row of the calibration that the user has selected, -1 without."""
+        return int(self.ui.knotsView.currentIndex().row())
 
     def onCurve(self) -> None:
         self.attempt(lambda: self.logic.showCurve(self._parameterNode), "SynthDosePhantom could not draw the calibration")
@@ -116,9 +231,9 @@ class SynthDosePhantomWidget(JobPanel):
         self.attempt(lambda: self.logic.show3D(self._parameterNode), "SynthDosePhantom could not show surfaces")
 
     def onGoTo(self) -> None:
-        rows = self.ui.qualityTableView.selectionModel().selectedIndexes()
-        if rows:
-            self.logic.goTo(self._parameterNode, rows[0].row())
+        row = self.ui.qualityTableView.currentIndex().row()
+        if row >= 0:
+            self.logic.goTo(self._parameterNode, row)
 
     def onPage(self) -> None:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.page(self._parameterNode))))
@@ -132,6 +247,7 @@ class SynthDosePhantomLogic(JobLogic):
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
+        self._median = MEDIAN_OF
 
     def getParameterNode(self) -> SynthDosePhantomParameterNode:
         return SynthDosePhantomParameterNode(super().getParameterNode())
@@ -143,31 +259,82 @@ class SynthDosePhantomLogic(JobLogic):
             return _("Choose the image")
         if p.segmentation is None:
             return _("Choose the organs")
-        if p.modality != "CT" and p.materials == "hu":
-            return _("Tissues from HU need a CT; take one tissue per organ")
-        if p.calibration == OWN and not p.knots.strip():
-            return _("The table of the calibration is empty")
-        return ""
+        if p.materials is Tissues.BY_ORGAN:
+            return ""
+        if p.modality != "CT":
+            return _("Tissues from CT numbers need a CT; take one tissue per organ")
+        return self.calibrationProblem(p) if p.calibration is Curve.OWN else ""
 
-    def schneiderKnots(self) -> str:
-        """The knots of Schneider et al. as text."""
+    def keepMedianSize(self, parameters: SynthDosePhantomParameterNode) -> None:
+        """Let height and weight follow sex and age, if they are to be the medians."""
+        p = parameters
+        if not p.medianSize or (p.sex, p.age, p.heightCm, p.weightKg) == self._median:
+            return
+        from SynthDoseLib.phantom.people_growth import growth_value
+
+        height, weight = (round(growth_value(p.sex, p.age, quantity, 0.0), 1) for quantity in ("height", "weight"))
+        self._median = (p.sex, p.age, height, weight)  # first, as setting a parameter comes back here
+        with slicer.util.NodeModify(p.parameterNode):
+            p.heightCm, p.weightKg = height, weight
+
+    def listOrgans(self, parameters: SynthDosePhantomParameterNode) -> None:
+        """Add a row for every organ to the table of tissues."""
+        from SynthDoseLib.mrml import organsFromSegmentationNode
+        from SynthDoseLib.mrml.phantom_tables import tissueTable
+
+        names = [organ.name for organ in organsFromSegmentationNode(parameters.segmentation)]
+        parameters.tissueTable = tissueTable(slicer.mrmlScene, names, parameters.tissueTable)
+
+    def ownTable(self, parameters: SynthDosePhantomParameterNode) -> Any:
+        """The table of the user's own calibration, made and chosen if there is none."""
+        from SynthDoseLib.mrml.phantom_tables import calibrationTable
+
+        with slicer.util.NodeModify(parameters.parameterNode):
+            if parameters.calibrationTable is None:
+                parameters.calibrationTable = calibrationTable(slicer.mrmlScene)
+            parameters.calibration = Curve.OWN
+        return parameters.calibrationTable
+
+    def startFromSchneider(self, parameters: SynthDosePhantomParameterNode) -> None:
+        """Fill the table of the calibration with the knots of Schneider et al."""
+        from SynthDoseLib.mrml.phantom_tables import setKnots
         from SynthDoseLib.phantom.calibration import schneider_calibration
 
         curve = schneider_calibration()
-        return "\n".join(f"{hu:g}, {density:.5g}" for hu, density in zip(curve.hu, curve.density_g_cm3, strict=True))
+        setKnots(self.ownTable(parameters), curve.hu, curve.density_g_cm3)
+
+    def loadKnots(self, parameters: SynthDosePhantomParameterNode, file: str) -> None:
+        """Fill the table of the calibration from a CSV file."""
+        from SynthDoseLib.mrml.phantom_tables import readKnots
+
+        readKnots(self.ownTable(parameters), pathlib.Path(file))
+
+    def addKnot(self, parameters: SynthDosePhantomParameterNode, after: int) -> None:
+        """Add a knot to the table of the calibration."""
+        from SynthDoseLib.mrml.phantom_tables import addKnot
+
+        addKnot(self.ownTable(parameters), after)
+
+    def calibrationProblem(self, parameters: SynthDosePhantomParameterNode) -> str:
+        """What is wrong with the table of the calibration, "" if nothing."""
+        from SynthDoseLib.core import SynthDoseError
+
+        if parameters.calibrationTable is None or not parameters.calibrationTable.GetNumberOfRows():
+            return _("The table of the calibration is empty: start from Schneider, load a table, or add knots")
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self.calibrationOf(parameters, pathlib.Path(folder))
+            except SynthDoseError as error:
+                return str(error)
+        return ""
 
     def calibrationOf(self, parameters: SynthDosePhantomParameterNode, folder: pathlib.Path) -> Any:
-        """The calibration that the parameters stand for; `folder` receives the table of an own one."""
-        from SynthDoseLib.phantom.calibration import read_calibration, schneider_calibration
+        """The calibration of the table; `folder` receives it as a file."""
+        from SynthDoseLib.mrml.phantom_tables import knotsAsCsv
+        from SynthDoseLib.phantom.calibration import read_calibration
 
-        if parameters.calibration == SCHNEIDER:
-            return schneider_calibration()
-        lines = [line.strip() for line in parameters.knots.splitlines() if line.strip()]
-        columns = max(line.count(",") for line in lines) + 1
-        header = "hu,density_g_cm3,material"[: None if columns > 2 else len("hu,density_g_cm3")]
-        padded = [line + "," * (columns - 1 - line.count(",")) for line in lines]
         file = folder / "calibration.csv"
-        file.write_text("\n".join([header, *padded]) + "\n", encoding="utf-8")
+        file.write_text(knotsAsCsv(parameters.calibrationTable), encoding="utf-8")
         return read_calibration(file)
 
     def prepare(self, parameters: SynthDosePhantomParameterNode, folder: pathlib.Path) -> list[str]:
@@ -177,22 +344,19 @@ class SynthDosePhantomLogic(JobLogic):
     def _preparePerson(self, p: SynthDosePhantomParameterNode, folder: pathlib.Path) -> list[str]:
         folder.mkdir(parents=True)
         self._folder = folder / "people"
-        size = ["--height", f"{p.heightCm / 100:g}"] if p.heightCm > 0 else []
-        size += ["--weight", f"{p.weightKg:g}"] if p.weightKg > 0 else []
-        if not size:
-            size = ["--percentile", "50"]
+        size = ["--percentile", "50"] if p.medianSize else self._size(p)
         facts = ["--sex", p.sex, "--age", f"{p.age:g}", "--seed", str(p.personSeed), "--voxel", f"{p.personVoxelMm:g}"]
         return ["people", "--count", "1", *facts, *size, "--out", str(self._folder)]
 
-    def _preparePatient(self, p: SynthDosePhantomParameterNode, folder: pathlib.Path) -> list[str]:
-        import tempfile
+    def _size(self, p: SynthDosePhantomParameterNode) -> list[str]:
+        return ["--height", f"{p.heightCm / 100:g}", "--weight", f"{p.weightKg:g}"]
 
+    def _preparePatient(self, p: SynthDosePhantomParameterNode, folder: pathlib.Path) -> list[str]:
         from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
-        from SynthDoseLib.mrml.forms import namesFromText
+        from SynthDoseLib.mrml.phantom_tables import overridesOf
 
-        with tempfile.TemporaryDirectory() as trial:
-            self.calibrationOf(p, pathlib.Path(trial))
+        overrides = overridesOf(p.tissueTable)
         image = imageFromVolumeNode(p.image, modality=p.modality, unit="HU" if p.modality == "CT" else "")
         labels = labelMapFromSegmentationNode(p.segmentation, image.grid)
         folder.mkdir(parents=True)
@@ -200,27 +364,26 @@ class SynthDosePhantomLogic(JobLogic):
         write_segmentation(folder / "labels.seg.nrrd", labels)
         self._folder = folder / "phantom"
         arguments = ["phantom", str(folder / "image.nrrd"), str(folder / "labels.seg.nrrd"), "--modality", p.modality]
-        arguments += ["--materials", p.materials, "--density", p.density, "--contrast", p.contrast]
-        if p.calibration == OWN:
+        arguments += ["--materials", p.materials.value, "--density", p.density.value, "--contrast", p.contrast.value]
+        if p.calibration is Curve.OWN and p.materials is Tissues.BY_HU:
             self.calibrationOf(p, folder)
             arguments += ["--calibration", str(folder / "calibration.csv")]
         if p.metalMaterial.strip():
             arguments += ["--metal-material", p.metalMaterial.strip()]
-        for line in filter(str.strip, p.overrides.splitlines()):
-            arguments += ["--override", "=".join(part.strip() for part in line.split("=", 1))]
+        for entry in overrides:
+            arguments += ["--override", entry]
         if p.voxelMm > 0:
             arguments += ["--voxel", f"{p.voxelMm:g}"]
         if p.compareWithPerson:
-            arguments += ["--sex", p.sex, "--age", f"{p.age:g}"]
-            arguments += ["--height", f"{p.heightCm / 100:g}"] if p.heightCm > 0 else []
-            arguments += ["--weight", f"{p.weightKg:g}"] if p.weightKg > 0 else []
-        if exports := namesFromText(p.exports):
+            arguments += ["--sex", p.sex, "--age", f"{p.age:g}", *self._size(p)]
+        if exports := [name for parameter, name in EXPORTS.items() if getattr(p, parameter)]:
             arguments += ["--export", *exports]
         return [*arguments, "--out", str(self._folder)]
 
     def loadResults(self, parameters: SynthDosePhantomParameterNode) -> Sequence[str]:
         """Add the phantom and its verdict to the scene and show them; return notes for the user."""
         from SynthDoseLib.mrml import loadPhantom
+        from SynthDoseLib.mrml.phantom_tables import qualityTable, tissuesOfPhantom
 
         p, scene = parameters, slicer.mrmlScene
         folder, organs = self._folder, p.segmentation
@@ -232,12 +395,14 @@ class SynthDosePhantomLogic(JobLogic):
         title = scene.GenerateUniqueName(name)
         phantom = loadPhantom(folder, scene, title=title, organs=organs)
         found = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
-        table = self._qualityTable(found, f"{title} quality")
+        table = qualityTable(found.get("organs", ()), f"{title} quality", tissuesOfPhantom(phantom))
         with slicer.util.NodeModify(p.parameterNode):
             p.phantom, p.qualityTable, p.resultFolder = phantom, table, str(folder)
-            p.verdict = self._verdict(found)
+            p.verdict, p.failed = self._verdict(found), found.get("verdict") == "fail"
         slicer.util.setSliceViewerLayers(background=phantom, foreground=None)
         slicer.app.applicationLogic().FitSliceToAll()
+        if self.task == "person":
+            self.show3D(p)
         return found.get("notes", ())
 
     def _verdict(self, record: dict[str, Any]) -> str:
@@ -248,18 +413,6 @@ class SynthDosePhantomLogic(JobLogic):
         grave = [f for f in record["findings"] if f["severity"] == record["verdict"]]
         lines = [_("Verdict: {verdict}").format(verdict=record["verdict"])]
         return "\n".join([*lines, *(Finding(**finding).sentence() for finding in grave[:6])])
-
-    def _qualityTable(self, record: dict[str, Any], name: str) -> Any:
-        """One row per organ, the worst first."""
-        from SynthDoseLib.mrml.tables import tableNode
-
-        rows = sorted(record.get("organs", ()), key=lambda row: ["fail", "warning", "pass"].index(row.get("verdict", "pass")))
-        columns = {name: [row[name] for row in rows] for name in ("organ", "verdict") if all(name in row for row in rows)}
-        for column in ("volume_ml", "mass_g", "reference_mass_g", "density_g_cm3"):
-            values = [row.get(column) for row in rows]
-            if any(value is not None for value in values):
-                columns[column] = [math.nan if value is None else round(float(value), 3) for value in values]
-        return tableNode(columns, name)
 
     def page(self, parameters: SynthDosePhantomParameterNode) -> pathlib.Path | None:
         """The page with table and pictures of the last phantom, if it is still there."""
@@ -282,46 +435,35 @@ class SynthDosePhantomLogic(JobLogic):
     def show3D(self, parameters: SynthDosePhantomParameterNode) -> None:
         """Show the organs as closed surfaces in the 3D view."""
         from SynthDoseLib.mrml import organsOfPhantom
+        from SynthDoseLib.mrml.display import showSurfaces
 
         segmentation = organsOfPhantom(parameters.phantom)
         if segmentation is not None:
-            segmentation.CreateClosedSurfaceRepresentation()
-            segmentation.GetDisplayNode().SetVisibility3D(True)
-            segmentation.GetDisplayNode().SetOpacity3D(0.6)
+            showSurfaces(segmentation)
+            slicer.app.layoutManager().resetThreeDViews()
 
     def showCurve(self, parameters: SynthDosePhantomParameterNode) -> None:
-        """Draw HU against density in the plot view."""
-        import tempfile
-
-        import vtk
-
+        """Draw density against CT number in the plot view: the own table, which it follows, beside Schneider et al."""
         from SynthDoseLib.mrml import showTableAndChart
+        from SynthDoseLib.mrml.phantom_tables import calibrationChart, calibrationTable, setKnots
+        from SynthDoseLib.phantom.calibration import schneider_calibration
 
-        with tempfile.TemporaryDirectory() as folder:
-            curve = self.calibrationOf(parameters, pathlib.Path(folder))
-        scene = slicer.mrmlScene
-        if parameters.curveChart is None:
-            table = scene.AddNewNodeByClass("vtkMRMLTableNode", "HU calibration")
-            series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "HU calibration")
-            series.SetAndObserveTableNodeID(table.GetID())
-            series.SetPlotType(series.PlotTypeScatter)
-            series.SetXColumnName("hu")
-            series.SetYColumnName("density_g_cm3")
-            chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", "HU calibration")
-            chart.AddAndObservePlotSeriesNodeID(series.GetID())
-            chart.SetXAxisTitle("CT number / HU")
-            chart.SetYAxisTitle("density / (g/cm3)")
-            parameters.curveChart = chart
-        table = parameters.curveChart.GetNthPlotSeriesNode(0).GetTableNode()
-        table.RemoveAllColumns()
-        for name, values in (("hu", curve.hu), ("density_g_cm3", curve.density_g_cm3)):
-            array = vtk.vtkDoubleArray()
-            array.SetName(name)
-            for value in values:
-                array.InsertNextValue(float(value))
-            table.AddColumn(array)
+        p, scene = parameters, slicer.mrmlScene
+        own = [p.calibrationTable] if p.calibration is Curve.OWN and p.calibrationTable is not None else []
+        chart = p.curveChart
+        shown = (
+            [chart.GetNthPlotSeriesNode(n).GetTableNode() for n in range(chart.GetNumberOfPlotSeriesNodes())] if chart else []
+        )
+        if shown[:-1] != own:
+            curve = schneider_calibration()
+            published = shown[-1] if shown else calibrationTable(scene, Curve.SCHNEIDER.value)
+            if not shown:
+                setKnots(published, curve.hu, curve.density_g_cm3)
+                published.SetLocked(True)
+            names = [*(table.GetName() for table in own), Curve.SCHNEIDER.value]
+            p.curveChart = calibrationChart(scene, [*own, published], names)
         slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
-        showTableAndChart(slicer.app.applicationLogic(), chart=parameters.curveChart)
+        showTableAndChart(slicer.app.applicationLogic(), chart=p.curveChart)
 
 
 class SynthDosePhantomTest(ScriptedLoadableModuleTest):
@@ -331,14 +473,16 @@ class SynthDosePhantomTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
 
     def test_theCalibrationTableIsRead(self) -> None:
-        import tempfile
+        from SynthDoseLib.mrml.phantom_tables import setKnots
 
         logic = SynthDosePhantomLogic()
         parameters = logic.getParameterNode()
         assert logic.problem(parameters) == "Choose the image"
-        parameters.calibration, parameters.knots = OWN, "-1000, 0.001\n0, 1.0, water\n1000, 1.6"
+        setKnots(logic.ownTable(parameters), (-1000, 0, 1000), (0.001, 1.0, 1.6), ("", "water", ""))
         with tempfile.TemporaryDirectory() as folder:
             curve = logic.calibrationOf(parameters, pathlib.Path(folder))
         assert [float(x) for x in curve.hu] == [-1000.0, 0.0, 1000.0]
         assert [material.name for material in curve.materials] == ["water"]
-        assert logic.schneiderKnots().splitlines()[0].startswith("-1000, ")
+        logic.startFromSchneider(parameters)
+        assert float(parameters.calibrationTable.GetCellText(0, 0)) == -1000
+        assert logic.calibrationProblem(parameters) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,13 +118,14 @@ def _request(arguments: argparse.Namespace) -> PhantomRequest:
 def _overrides(entries: list[str]) -> dict[str, Any]:
     from .pipeline.plan import OverridePlan
 
-    result = {}
+    result: dict[str, Any] = {}
     for entry in entries:
         organ, _, value = entry.partition("=")
         if not organ or not value:
             raise SynthDoseError(f"--override takes ORGAN=MATERIAL or ORGAN=DENSITY; found '{entry}'.")
+        earlier = result.get(organ, OverridePlan())
         try:
-            result[organ] = OverridePlan(density_g_cm3=float(value))
+            result[organ] = dataclasses.replace(earlier, density_g_cm3=float(value))
         except ValueError:
-            result[organ] = OverridePlan(material=value)
+            result[organ] = dataclasses.replace(earlier, material=value)
     return result

@@ -9,6 +9,8 @@ import numpy as np
 import slicer
 from numpy.typing import NDArray
 
+from .anatomy import COVERING
+
 COLOUR_NODE_NAME = "SynthDose dose"
 
 _COLOUR_STOPS = (
@@ -87,6 +89,16 @@ def showDoseOverImage(scene: Any, dose: Any, image: Any = None, *, opacity: floa
         composite.SetBackgroundVolumeID((image or dose).GetID())
         composite.SetForegroundVolumeID(dose.GetID() if image is not None else None)
         composite.SetForegroundOpacity(opacity)
+
+
+def showSurfaces(segmentation: Any) -> None:
+    """Show the segments of a segmentation node in 3D views, those that cover others nearly transparent."""
+    segmentation.CreateClosedSurfaceRepresentation()
+    display = segmentation.GetDisplayNode()
+    for segmentID in segmentation.GetSegmentation().GetSegmentIDs():
+        name = segmentation.GetSegmentation().GetSegment(segmentID).GetName()
+        display.SetSegmentOpacity3D(segmentID, 0.08 if name in COVERING else 1.0)
+    display.SetVisibility3D(True)
 
 
 def jumpSlices(scene: Any, pointRas: Sequence[float]) -> None:

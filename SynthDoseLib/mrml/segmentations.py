@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from vtk.util import numpy_support
 
 from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid, resample
 from ..io.coding import snomed_of
+from .anatomy import codedType, standardised
 from .volumes import gridFromVolumeNode, matrixFromVtk, sceneOrDefault, vtkFromMatrix, worldMatrix
 
 _CONTEXT = "Segmentation category and type - DICOM master list"
@@ -25,8 +25,8 @@ def terminologyTag(organ: Organ) -> str:
     """Return Slicer's text form of an anatomical structure with the organ's SNOMED CT code, "" without a code."""
     if not organ.snomed_code:
         return ""
-    meaning = re.sub(r"[_~^|]", " ", organ.name).capitalize()
-    return f"{_CONTEXT}~{_CATEGORY}~SCT^{organ.snomed_code}^{meaning}~^^~{_REGION_CONTEXT}~^^~^^"
+    kind, side = codedType(organ)
+    return f"{_CONTEXT}~{_CATEGORY}~{kind}~{side}~{_REGION_CONTEXT}~^^~^^"
 
 
 def snomedCode(tag: str) -> str:
@@ -39,7 +39,8 @@ def snomedCode(tag: str) -> str:
 def segmentationNodeFromLabelMap(labels: LabelMap, name: str = "Organs", scene: Any = None) -> Any:
     """Add a label map to the scene as a segmentation: one segment per organ, all in one shared label map.
 
-    Segment IDs and names are the organ names; an empty organ becomes an empty segment.
+    Segment IDs and names are the organ names; an empty organ becomes an empty segment. Organs of known names get the standard
+    colour and code where they have none.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def segmentationNodeFromLabelMap(labels: LabelMap, name: str = "Organs", scene: 
     # Slicer keeps segments as 8-bit if it can; numpy views of read-only arrays are copied by deep=True
     values = labels.labels.astype(np.uint8 if largest < 256 else np.int16)
     image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(values.ravel(), deep=True))
-    for organ in labels.organs:
+    for organ in map(standardised, labels.organs):
         segment = slicer.vtkSegment()
         segment.SetName(organ.name)
         segment.SetColor(*organ.colour)

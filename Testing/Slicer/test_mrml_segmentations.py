@@ -172,3 +172,28 @@ def test_terminology_is_in_slicers_own_form(scene):
     assert snomedCode(expected.replace("10200004", "85756007")) == ""  # tissue: what Slicer gives when nothing is known
     assert snomedCode("") == ""
     assert terminologyTag(EMPTY) == ""
+
+
+def test_sides_and_colours_of_known_organs_are_the_standard_ones(scene, obliqueGrid):
+    import slicer
+    import vtk
+
+    entry = slicer.vtkSlicerTerminologyEntry()
+    entry.SetTerminologyContextName("Segmentation category and type - DICOM master list")
+    entry.SetRegionContextName("Anatomic codes - DICOM master list")
+    entry.GetCategoryObject().SetValueSchemeMeaning("123037004", "SCT", "Anatomical Structure")
+    entry.GetTypeObject().SetValueSchemeMeaning("64033007", "SCT", "Kidney")
+    entry.GetTypeModifierObject().SetValueSchemeMeaning("7771000", "SCT", "Left")  # DICOM PS3.16, CID 244
+    expected = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(entry)
+    own = (0.1, 0.2, 0.3)
+    organs = (Organ(1, "kidney_left"), Organ(2, "colon_wall"), Organ(3, "liver", colour=own), Organ(4, "GTV 1"))
+    values = np.arange(obliqueGrid.shape[0])[:, None, None] % 5 + np.zeros(obliqueGrid.shape)
+    node = segmentationNodeFromLabelMap(LabelMap(obliqueGrid, values.astype(np.uint16), organs), "Organs", scene)
+    segments = [node.GetSegmentation().GetSegment(organ.name) for organ in organs]
+    tag = vtk.reference("")
+    assert segments[0].GetTag(segments[0].GetTerminologyEntryTagName(), tag)
+    assert str(tag.get()) == expected
+    assert snomedCode(expected) == "64033007"
+    assert segments[1].GetColor() == pytest.approx((0.85, 0.74, 0.66))  # organs.csv: colon
+    assert segments[2].GetColor() == pytest.approx(own)
+    assert terminologyTag(organs[3]) == ""

@@ -80,6 +80,9 @@ class LayoutManager:
     def sliceViewNames(self) -> tuple[str, ...]:
         return tuple(self._core.sliceLogics)
 
+    def resetThreeDViews(self) -> None:
+        """Views are made by tests, who point their cameras themselves."""
+
     def sliceWidget(self, name: str) -> None:
         raise NotImplementedError("the harness has no slice widgets: work on slice nodes and composite nodes")
 
