@@ -72,10 +72,10 @@ def readKnots(table: Any, path: Path) -> None:
             f"{path.name} has the columns {', '.join(columns)}; a calibration has hu,density_g_cm3 and optionally material."
         )
     try:
-        numbers = [[float(text) for text in columns[name]] for name in CALIBRATION_COLUMNS[:2]]
+        hu, densities = ([float(text) for text in columns[name]] for name in CALIBRATION_COLUMNS[:2])
     except ValueError as error:
         raise SynthDoseError(f"{path.name}: CT numbers and densities have to be numbers: {error}.") from None
-    setKnots(table, *numbers, columns.get("material"))
+    setKnots(table, hu, densities, columns.get("material"))
 
 
 def addKnot(table: Any, after: int) -> int:
@@ -88,17 +88,18 @@ def addKnot(table: Any, after: int) -> int:
     """
     rows = table.GetNumberOfRows()
     after = after if 0 <= after < rows else rows - 1
-    knots = [tuple(float(table.GetCellText(row, column)) for column in (0, 1)) for row in range(rows)]
+    knots = [(float(table.GetCellText(row, 0)), float(table.GetCellText(row, 1))) for row in range(rows)]
     if not knots:
         new = (-1000.0, 0.00121)
     elif after == rows - 1:
         new = (knots[-1][0] + 100, knots[-1][1])
     else:
-        new = tuple((a + b) / 2 for a, b in zip(knots[after], knots[after + 1], strict=True))
+        (hu, density), (hu_next, density_next) = knots[after], knots[after + 1]
+        new = ((hu + hu_next) / 2, (density + density_next) / 2)
     names = [table.GetCellText(row, 2) for row in range(rows)]
     knots.insert(after + 1, new)
     names.insert(after + 1, "")
-    setKnots(table, *zip(*knots, strict=True), names)
+    setKnots(table, [hu for hu, _ in knots], [density for _, density in knots], names)
     return after + 1
 
 
