@@ -4,11 +4,10 @@ A kernel for each process. Symbols as in `tables`; directions and positions as i
 the stack with the energy they get; binding energy is given to the electron, but for followed fluorescence.
 
 Two estimators. Analog: a collision sets its electrons free. On the way (`score_flight`): where electrons are local (see
-`locality`) the collision kerma is scored by track length; elsewhere electrons are set free all along the track, several of a
-fraction of the weight for each that analog collisions would give on average, and the collision itself then sets none free;
-voxels thicker than a mean free path are left to the collisions, which tell more there than the way to them. The
-expected number of electrons per path, energy and direction is that of analog collisions, so that the second part is unbiased
-everywhere, and the first where electrons are local.
+`locality`) the collision kerma is scored by track length; elsewhere electrons are set free at even distances all along the flight, more than collisions would, of equal energy times
+weight, and the collision itself then sets none free; voxels thicker than a mean free path are left to the collisions, which
+tell more there than the way to them. The expected weight of electrons per path, energy and direction is that of analog
+collisions, so that the second part is unbiased everywhere, and the first where electrons are local.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ from .tables import (
 )
 
 OPAQUE = 1.0  # mean free paths
-MOST_ELECTRONS = 4.0  # set free along a track for one that collisions would
+FILLING, CROSSING, MOST_ELECTRONS = 0.6, 6.0, 12.0
+"""See `electrons_per_collision`: they decide about time and variance, not about the dose."""
 
 
 @njit
@@ -114,17 +114,16 @@ def push_quantum(energy, both, x, y, z, weight, i, j, k, voxel, tally, stack, co
 def set_photoelectron_free(
     energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, photons, electrons, tally, stack, count, state
 ):
-    """Photoelectron and Auger electrons of an event that `line` followed; return the energy times weight that they got."""
-    kinetic, quantum = energy, 0.0
+    """Photoelectron and Auger electrons of an event that `line` followed."""
+    kinetic = energy
     if line >= 0:
-        kinetic, quantum = energy - photons.line_edge[line], photons.line_energy[line]
-        deposit(tally, voxel, weight * (photons.line_edge[line] - quantum))
+        kinetic = energy - photons.line_edge[line]
+        deposit(tally, voxel, weight * (photons.line_edge[line] - photons.line_energy[line]))
     if kinetic > 0.0:
         set_free(
             kinetic, sample_photoelectron(kinetic, state), 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, material,
             geometry, electrons, tally, stack, count, state,
         )  # fmt: skip
-    return weight * (energy - quantum)
 
 
 @njit(inline="always")
@@ -144,41 +143,55 @@ def set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, ph
 def collide_in_passing(
     energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry, photons, electrons, tally, stack, count, state
 ):
-    """Set free what electrons a collision here would, while the photon flies on; return their energy times weight."""
+    """Set free what electrons a collision here would, while the photon flies on; return their energy times weight.
+
+    Collisions are drawn in proportion to the energy that they give to electrons, and weigh the less the more that is: each brings
+    what photons transfer on average.
+    """
     material = geometry.material[voxel]
     i, j, k = voxel_indices(geometry, voxel)
-    nearest = row + (1 if next_uniform(state) < fraction else 0)
-    choice = next_uniform(state)
-    if choice < photons.shares[nearest, material, 0]:
-        ratio, _ = sample_compton(energy, material, photons.incoherent, state)
-        kinetic = energy * (1.0 - ratio)
-        set_free(
-            kinetic, recoil_cosine(energy, kinetic), 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry,
-            electrons, tally, stack, count, state,
-        )  # fmt: skip
-        return weight * kinetic
-    if choice < photons.shares[nearest, material, 1]:
-        return 0.0
-    if choice < photons.shares[nearest, material, 2] or energy <= 2.0 * REST_ENERGY:
-        line = sample_line(material, row, photons, state)
-        return set_photoelectron_free(
-            energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, photons, electrons, tally, stack, count,
-            state,
-        )  # fmt: skip
-    set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, photons, tally, stack, count, state)
-    return weight * energy
+    steps = photons.steps[row, material]
+    weight *= (steps[TRANSFER] + fraction * steps[TRANSFER_SLOPE]) / (steps[TOTAL] + fraction * steps[TOTAL_SLOPE])
+    while True:
+        nearest = row + (1 if next_uniform(state) < fraction else 0)
+        choice = next_uniform(state)
+        if choice < photons.shares[nearest, material, 0]:
+            ratio, _ = sample_compton(energy, material, photons.incoherent, state)
+            kinetic = energy * (1.0 - ratio)
+            if next_uniform(state) * energy < kinetic:
+                set_free(
+                    kinetic, recoil_cosine(energy, kinetic), 0.0, 0.0, x, y, z, u, v, w, weight / kinetic, i, j, k, voxel,
+                    material, geometry, electrons, tally, stack, count, state,
+                )  # fmt: skip
+                return weight
+        elif choice < photons.shares[nearest, material, 1]:
+            continue
+        elif choice < photons.shares[nearest, material, 2] or energy <= 2.0 * REST_ENERGY:
+            line = sample_line(material, row, photons, state)
+            given = energy - (photons.line_energy[line] if line >= 0 else 0.0)
+            if next_uniform(state) * energy < given:
+                set_photoelectron_free(
+                    energy, line, x, y, z, u, v, w, weight / given, i, j, k, voxel, material, geometry, photons, electrons,
+                    tally, stack, count, state,
+                )  # fmt: skip
+                return weight
+        else:
+            kinetic = energy - 2.0 * REST_ENERGY
+            if next_uniform(state) * energy < kinetic:
+                weight /= kinetic
+                set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, photons, tally, stack, count, state)
+                return weight * energy
 
 
 @njit(inline="always")
-def electrons_per_collision(reach, density, geometry, waiting):
-    """How many electrons to set free along a track for one of a collision, so that it pays.
+def electrons_per_collision(mass_attenuation, reach, density, geometry):
+    """How many electrons to set free along a flight for one of a collision, so that it pays.
 
-    Those that end in their voxel cost little; of those that cross several, one is as good as the time it takes.
+    That would be one for each voxel on the way if electrons stayed in it and cost nothing; those that cross several cost the
+    more time the more they cross, and tell about all of these.
     """
-    voxel = density * min(geometry.dx, geometry.dy, geometry.dz)
-    if reach > 1.2 * voxel or waiting > STACK_SIZE // 2:
-        return 1.0
-    return MOST_ELECTRONS if reach < 0.6 * voxel else 2.0
+    size = density * min(geometry.dx, geometry.dy, geometry.dz)
+    return min(MOST_ELECTRONS, max(1.0, FILLING / (mass_attenuation * (size + CROSSING * reach))))
 
 
 @njit(forceinline=True)
@@ -188,14 +201,13 @@ def set_free_along(
 ):  # fmt: skip
     """Electrons on a stretch inside a voxel, `depth` mean free paths long, that begins `begin` cm behind x, y, z.
 
-    Collisions in passing are a Poisson process, `many` times as dense as collisions; `wanted` of its units are left to the
-    next, or, if that is 0, not drawn yet. Returns what is left after the stretch, and the energy times weight of the electrons.
+    They are set free at even distances, `many` to a mean free path, and the first of a flight after a random share `wanted` of
+    such a distance, so that each place is as likely as any. Returns what is left of it after the stretch, and the energy times
+    weight of the electrons.
     """
     if depth <= 0.0:
         return wanted, 0.0
     material = geometry.material[voxel]
-    if wanted <= 0.0:
-        wanted = -math.log(next_uniform(state))
     scored = 0.0
     mu = geometry.density[voxel] * (photons.steps[row, material, TOTAL] + fraction * photons.steps[row, material, TOTAL_SLOPE])
     done = 0.0
@@ -206,7 +218,7 @@ def set_free_along(
             energy, x + u * length, y + v * length, z + w * length, u, v, w, weight / many, voxel, row, fraction, geometry,
             photons, electrons, tally, stack, count, state,
         )  # fmt: skip
-        wanted = -math.log(next_uniform(state))
+        wanted = 1.0
     return wanted - many * (depth - done), scored
 
 
@@ -231,7 +243,9 @@ def score_flight(
     attenuation, transfer, needed, many = 0.0, 0.0, 255, 1.0
     travelled = np.int64(0)
     edge = min(geometry.dx, geometry.dy, geometry.dz) * STEPS_PER_CM
-    scored, mu, wanted = 0.0, 0.0, 0.0
+    scored, mu, wanted = 0.0, 0.0, next_uniform(state)
+    # decided before the flight, because even distances allow no choice on the way that depends on what was set free on it
+    crowded = count[0] > STACK_SIZE // 4
     while True:
         reached = min(next_i, next_j, next_k)
         density = np.float64(geometry.density[voxel])
@@ -243,7 +257,9 @@ def score_flight(
             transfer = photons.steps[row, m, TRANSFER] + fraction * photons.steps[row, m, TRANSFER_SLOPE]
             transfer *= weight / STEPS_PER_CM
             needed = np.int64(photons.range_class[row, m])
-            many = electrons_per_collision(photons.reach[row, m], density, geometry, count[0])
+            many = 1.0
+            if not crowded:
+                many = electrons_per_collision(attenuation * STEPS_PER_CM, photons.reach[row, m], density, geometry)
         length = np.float64(reached - travelled)
         mu = density * attenuation
         depth = mu * length

@@ -38,7 +38,7 @@ def doses(phantom, energy_MeV, estimator, histories, seed=3):
 
 @pytest.mark.parametrize(
     ("energy_MeV", "spacing_mm"),
-    [(0.03, 1.0), (0.03, 5.0), (0.14, 3.0), (0.364, 1.0), (0.364, 4.0), (0.662, 3.0), (1.25, 5.0), (6.0, 5.0)],
+    [(0.03, 1.0), (0.03, 5.0), (0.14, 3.0), (0.364, 1.0), (0.364, 4.0), (0.637, 4.0), (0.662, 3.0), (1.25, 5.0), (6.0, 5.0)],
 )
 def test_the_estimator_agrees_with_the_analog_referee(energy_MeV, spacing_mm):
     phantom = layers(spacing_mm)

@@ -238,8 +238,8 @@ def test_what_is_scored_on_the_way_is_the_energy_transfer_of_first_collisions(en
     transfer = energy_MeV * float(sections.photoelectric + sections.compton * (1 - weight @ ratio)) + pairs * of_pair
     mu = float(sections.total)
     crossed = 1 - math.exp(-mu * 10.5)
-    # a track ends with the exponential distribution cut at the far side: relative spread below 0.9 of the mean; the number of
-    # electrons on it is a Poisson one, each with at most the whole energy
+    # a track ends with the exponential distribution cut at the far side: relative spread below 0.9 of the mean; the
+    # electrons on it all bring the same energy; independent ones of the whole energy would spread more than they do
     spread = 0.9 + (0.0 if voxel_class else math.sqrt(energy_MeV * mu / transfer / crossed))
     assert abs(scored / count / (transfer * crossed / mu) - 1) < 4 * spread / math.sqrt(count)
     if voxel_class:
