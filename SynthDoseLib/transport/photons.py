@@ -4,10 +4,11 @@ A kernel for each process. Symbols as in `tables`; directions and positions as i
 the stack with the energy they get; binding energy is given to the electron, but for followed fluorescence.
 
 Two estimators. Analog: a collision sets its electrons free. On the way (`score_flight`): where electrons are local (see
-`locality`) the collision kerma is scored by track length; elsewhere electrons are set free at even distances all along the flight, more than collisions would, of equal energy times
-weight, and the collision itself then sets none free; voxels thicker than a mean free path are left to the collisions, which
-tell more there than the way to them. The expected weight of electrons per path, energy and direction is that of analog
-collisions, so that the second part is unbiased everywhere, and the first where electrons are local.
+`locality`) the collision kerma is scored by track length; elsewhere electrons are set free at even distances all along the
+flight, more of them than collisions would, of equal energy times weight, and the collision itself then sets none free; voxels
+thicker than a mean free path are left to the collisions, which tell more there than the way to them. The expected weight of
+electrons per path, energy and direction is that of analog collisions, so that the second part is unbiased everywhere, and the
+first where electrons are local.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ def collide_in_passing(
 ):
     """Set free what electrons a collision here would, while the photon flies on; return their energy times weight.
 
-    Collisions are drawn in proportion to the energy that they give to electrons, and weigh the less the more that is: each brings
-    what photons transfer on average.
+    Collisions are drawn in proportion to the energy that they give to electrons, and weigh the less the more that is: each
+    brings what photons transfer on average.
     """
     material = geometry.material[voxel]
     i, j, k = voxel_indices(geometry, voxel)
