@@ -41,6 +41,7 @@ from .tables import (
 )
 
 OPAQUE = 1.0  # mean free paths
+BY_COMPTON, BY_PAIR = -3, -2
 FILLING, CROSSING, MOST_ELECTRONS = 0.6, 6.0, 12.0
 """See `electrons_per_collision`: they decide about time and variance, not about the dose."""
 
@@ -112,19 +113,12 @@ def push_quantum(energy, both, x, y, z, weight, i, j, k, voxel, tally, stack, co
 
 
 @njit(inline="always")
-def set_photoelectron_free(
-    energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, photons, electrons, tally, stack, count, state
-):
-    """Photoelectron and Auger electrons of an event that `line` followed."""
-    kinetic = energy
-    if line >= 0:
-        kinetic = energy - photons.line_edge[line]
-        deposit(tally, voxel, weight * (photons.line_edge[line] - photons.line_energy[line]))
-    if kinetic > 0.0:
-        set_free(
-            kinetic, sample_photoelectron(kinetic, state), 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, material,
-            geometry, electrons, tally, stack, count, state,
-        )  # fmt: skip
+def photoelectron_energy(energy, line, weight, voxel, photons, tally):
+    """Kinetic energy of the photoelectron of an event that `line` followed; what its Auger electrons get stays here."""
+    if line < 0:
+        return energy
+    deposit(tally, voxel, weight * (photons.line_edge[line] - photons.line_energy[line]))
+    return energy - photons.line_edge[line]
 
 
 @njit(inline="always")
@@ -141,47 +135,55 @@ def set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, ph
 
 
 @njit(inline="always")
-def collide_in_passing(
-    energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry, photons, electrons, tally, stack, count, state
-):
-    """Set free what electrons a collision here would, while the photon flies on; return their energy times weight.
+def draw_transfer(energy, material, row, fraction, photons, state):
+    """Draw a collision in proportion to the energy that it gives to electrons.
 
-    Collisions are drawn in proportion to the energy that they give to electrons, and weigh the less the more that is: each
-    brings what photons transfer on average.
+    Returns that energy, and the number of the fluorescence line that followed a photoelectric event, -1 for none, or
+    BY_COMPTON or BY_PAIR.
     """
-    material = geometry.material[voxel]
-    i, j, k = voxel_indices(geometry, voxel)
-    steps = photons.steps[row, material]
-    weight *= (steps[TRANSFER] + fraction * steps[TRANSFER_SLOPE]) / (steps[TOTAL] + fraction * steps[TOTAL_SLOPE])
     while True:
         nearest = row + (1 if next_uniform(state) < fraction else 0)
         choice = next_uniform(state)
         if choice < photons.shares[nearest, material, 0]:
             ratio, _ = sample_compton(energy, material, photons.incoherent, state)
-            kinetic = energy * (1.0 - ratio)
-            if next_uniform(state) * energy < kinetic:
-                set_free(
-                    kinetic, recoil_cosine(energy, kinetic), 0.0, 0.0, x, y, z, u, v, w, weight / kinetic, i, j, k, voxel,
-                    material, geometry, electrons, tally, stack, count, state,
-                )  # fmt: skip
-                return weight
+            process, given = BY_COMPTON, energy * (1.0 - ratio)
         elif choice < photons.shares[nearest, material, 1]:
             continue
         elif choice < photons.shares[nearest, material, 2] or energy <= 2.0 * REST_ENERGY:
-            line = sample_line(material, row, photons, state)
-            given = energy - (photons.line_energy[line] if line >= 0 else 0.0)
-            if next_uniform(state) * energy < given:
-                set_photoelectron_free(
-                    energy, line, x, y, z, u, v, w, weight / given, i, j, k, voxel, material, geometry, photons, electrons,
-                    tally, stack, count, state,
-                )  # fmt: skip
-                return weight
+            process = sample_line(material, row, photons, state)
+            given = energy - (photons.line_energy[process] if process >= 0 else 0.0)
         else:
-            kinetic = energy - 2.0 * REST_ENERGY
-            if next_uniform(state) * energy < kinetic:
-                weight /= kinetic
-                set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, photons, tally, stack, count, state)
-                return weight * energy
+            process, given = BY_PAIR, energy - 2.0 * REST_ENERGY
+        if next_uniform(state) * energy < given:
+            return given, process
+
+
+@njit(inline="always")
+def collide_in_passing(
+    energy, x, y, z, u, v, w, brought, voxel, row, fraction, geometry, photons, electrons, tally, stack, count, state
+):
+    """Set free what electrons a collision here would, while the photon flies on; return their energy times weight.
+
+    Collisions weigh the less the more energy they give to electrons, and are drawn in proportion to it (`draw_transfer`): all
+    give the same energy times weight, `brought`. That of a pair has its rest energy besides.
+    """
+    material = geometry.material[voxel]
+    given, process = draw_transfer(energy, material, row, fraction, photons, state)
+    weight = brought / given
+    i, j, k = voxel_indices(geometry, voxel)
+    if process == BY_PAIR:
+        set_pair_free(energy, x, y, z, u, v, w, weight, i, j, k, voxel, material, photons, tally, stack, count, state)
+        return weight * energy
+    if process == BY_COMPTON:
+        kinetic, cosine = given, recoil_cosine(energy, given)
+    else:
+        kinetic = photoelectron_energy(energy, process, weight, voxel, photons, tally)
+        cosine = sample_photoelectron(kinetic, state) if kinetic > 0.0 else 1.0
+    set_free(
+        kinetic, cosine, 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, material, geometry, electrons, tally, stack, count,
+        state,
+    )  # fmt: skip
+    return brought
 
 
 @njit(inline="always")
@@ -195,34 +197,6 @@ def electrons_per_collision(mass_attenuation, reach, density, geometry):
     return min(MOST_ELECTRONS, max(1.0, FILLING / (mass_attenuation * (size + CROSSING * reach))))
 
 
-@njit(forceinline=True)
-def set_free_along(
-    depth, wanted, many, begin, energy, x, y, z, u, v, w, weight, voxel, row, fraction, geometry, photons, electrons, tally,
-    stack, count, state,
-):  # fmt: skip
-    """Electrons on a stretch inside a voxel, `depth` mean free paths long, that begins `begin` cm behind x, y, z.
-
-    They are set free at even distances, `many` to a mean free path, and the first of a flight after a random share `wanted` of
-    such a distance, so that each place is as likely as any. Returns what is left of it after the stretch, and the energy times
-    weight of the electrons.
-    """
-    if depth <= 0.0:
-        return wanted, 0.0
-    material = geometry.material[voxel]
-    scored = 0.0
-    mu = geometry.density[voxel] * (photons.steps[row, material, TOTAL] + fraction * photons.steps[row, material, TOTAL_SLOPE])
-    done = 0.0
-    while wanted < many * (depth - done):
-        done += wanted / many
-        length = begin + done / mu
-        scored += collide_in_passing(
-            energy, x + u * length, y + v * length, z + w * length, u, v, w, weight / many, voxel, row, fraction, geometry,
-            photons, electrons, tally, stack, count, state,
-        )  # fmt: skip
-        wanted = 1.0
-    return wanted - many * (depth - done), scored
-
-
 @njit(inline="always")
 def score_flight(
     energy, x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, electrons, voxel_class, tally, stack,
@@ -231,7 +205,8 @@ def score_flight(
     """As `fly`, and score on the way; return also the energy scored or given to electrons that were set free.
 
     Where electrons are local, the energy that the photon transfers on average along its track (track-length estimator of the
-    collision kerma); elsewhere see `set_free_along`.
+    collision kerma). Elsewhere electrons are set free at even distances, `many` to a mean free path, the first of a flight
+    after a random share `wanted` of such a distance, so that each place is as likely as any.
     """
     pace_i, next_i, exit_i, turn_i = faces_ahead(x, u, i, geometry.dx, geometry.ni)
     pace_j, next_j, exit_j, turn_j = faces_ahead(y, v, j, geometry.dy, geometry.nj)
@@ -276,11 +251,15 @@ def score_flight(
         elif many * stretch < wanted:
             wanted -= many * stretch
         else:
-            wanted, given = set_free_along(
-                stretch, wanted, many, travelled / STEPS_PER_CM, energy, x, y, z, u, v, w, weight, voxel, row, fraction,
-                geometry, photons, electrons, tally, stack, count, state,
-            )  # fmt: skip
-            scored += given
+            wanted /= many
+            while wanted < stretch:
+                length = (travelled + wanted / mu) / STEPS_PER_CM
+                scored += collide_in_passing(
+                    energy, x + u * length, y + v * length, z + w * length, u, v, w, transfer / (attenuation * many), voxel,
+                    row, fraction, geometry, photons, electrons, tally, stack, count, state,
+                )  # fmt: skip
+                wanted += 1.0 / many
+            wanted = (wanted - stretch) * many
         if depth >= paths:
             break
         if reached >= leaves:
@@ -401,10 +380,12 @@ def transport_photon(
                 push_quantum(quantum, False, x, y, z, weight, i, j, k, voxel, tally, stack, count, state)
             if scored_before:
                 return 0.0, excess + weight * (energy - quantum)
-            set_photoelectron_free(
-                energy, line, x, y, z, u, v, w, weight, i, j, k, voxel, m, geometry, photons, electrons, tally, stack, count,
-                state,
-            )  # fmt: skip
+            kinetic = photoelectron_energy(energy, line, weight, voxel, photons, tally)
+            if kinetic > 0.0:
+                set_free(
+                    kinetic, sample_photoelectron(kinetic, state), 0.0, 0.0, x, y, z, u, v, w, weight, i, j, k, voxel, m,
+                    geometry, electrons, tally, stack, count, state,
+                )  # fmt: skip
             return 0.0, excess
         elif scored_before and photons.range_class[row, m] <= voxel_class[voxel]:
             push_quantum(REST_ENERGY, True, x, y, z, weight, i, j, k, voxel, tally, stack, count, state)
