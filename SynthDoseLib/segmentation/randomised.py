@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .noise import blur, smooth_noise
+from .organ_detail import add_organ_detail
+
 if TYPE_CHECKING:
     import torch
 
@@ -120,6 +123,8 @@ class RandomScan:
         field of view that cuts the patient.
     couch, arms : float
         Chance of a couch under the patient, and of arms beside it; CT only.
+    detail : float
+        Chance of what an organ of one tissue lacks; see `add_organ_detail`.
     """
 
     modality: str = "CT"
@@ -130,6 +135,7 @@ class RandomScan:
     cut: float = 0.08
     couch: float = 0.7
     arms: float = 0.1
+    detail: float = 0.0
 
 
 def random_scan(
@@ -189,17 +195,6 @@ def random_scan(
     return _field_of_view(image, classes.clone(), outside, settings, random)
 
 
-def smooth_noise(shape: Sequence[int], every: float, random: np.random.Generator) -> torch.Tensor:
-    """Noise of mean 0 and standard deviation about 1 that varies over `every` voxels."""
-    import torch
-    import torch.nn.functional as functional
-
-    nodes = tuple(max(2, round(n / every) + 1) for n in shape)
-    lattice = torch.from_numpy(random.standard_normal((1, 1, *nodes), dtype=np.float32))
-    # between the nodes an axis leaves two thirds of the variance on average: (2/3)^(3/2) of the standard deviation is left
-    return 1.84 * functional.interpolate(lattice, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]
-
-
 def _table(values: Sequence[float] | NDArray[np.float64]) -> torch.Tensor:
     import torch
 
@@ -234,6 +229,8 @@ def _ct(
     index = tissues.long()
     image = _table(hu)[index]
     image += _table(amplitude * share)[index] * coarse + _table(amplitude * (1 - share))[index] * fine
+    if random.random() < settings.detail:
+        add_organ_detail(image, tissues, place, hu, (-20.0, 130.0), random)
     _fill_bowel(image, index, place, coarse, random, gas=-950.0, bright=float(random.uniform(150, 450)))
     shifted = fine.roll((9, 4, 13), (0, 1, 2))
     if "muscle" in place and "fat" in place:
@@ -278,6 +275,8 @@ def _mr(
     index = tissues.long()
     image = _table(bright)[index]
     image += _table(amplitude * share)[index] * coarse + _table(amplitude * (1 - share))[index] * fine
+    if random.random() < settings.detail:
+        add_organ_detail(image, tissues, place, bright, (0.05, 1.1), random)
     _fill_bowel(image, index, place, coarse, random, gas=0.02, bright=float(random.uniform(0.1, 1.1)))
     if "muscle" in place and "fat" in place:
         image[(index == place["fat"]) & (fine > random.uniform(1.3, 3.5))] = float(bright[place["muscle"]])
@@ -318,21 +317,6 @@ def _resolve(image: torch.Tensor, thick_slices: float, random: np.random.Generat
         averaged = functional.interpolate(image[None, None], size=(*image.shape[:2], fewer), mode="area")
         image = functional.interpolate(averaged, size=tuple(image.shape), mode="trilinear", align_corners=False)[0, 0]
     return image
-
-
-def blur(image: torch.Tensor, sigma_voxels: Sequence[float]) -> torch.Tensor:
-    """Gaussian blur of up to a voxel, border values repeated."""
-    import torch
-    import torch.nn.functional as functional
-
-    result = functional.pad(image[None, None], (2,) * 6, mode="replicate")
-    offset = torch.arange(-2, 3, dtype=torch.float32)
-    for axis, sigma in enumerate(sigma_voxels):
-        kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + axis] = 5
-        result = functional.conv3d(result, (kernel / kernel.sum()).reshape(shape))
-    return result[0, 0]
 
 
 def _streaks(shape: Sequence[int], random: np.random.Generator) -> torch.Tensor:
