@@ -151,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     segment.add_argument(
         "--bundle", help="MONAI bundle: a folder, an archive, a name shipped, or a Model Zoo name; without it: tissues by HU"
     )
+    segment.add_argument("--ensemble", nargs="+", default=(), metavar="BUNDLE", help="more bundles of these organs, averaged")
     segment.add_argument("--modality", default="", help="CT or MR, for formats that do not say")
     segment.add_argument("--hu-offset", type=float, default=0.0, help="added to every value, e.g. -1000 for maps of HU + 1000")
     segment.add_argument("--download", action="store_true", help="fetch the bundle from the Model Zoo if it is not here")
@@ -342,6 +343,7 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
 
     plan = SegmentationPlan(
         bundle=arguments.bundle or "",
+        ensemble=tuple(arguments.ensemble),
         download=arguments.download,
         trusted=arguments.trust_bundle,
         overrides=settings_of(arguments.set),

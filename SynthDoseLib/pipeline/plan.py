@@ -47,7 +47,8 @@ class BoxPlan:
 
 @dataclass(frozen=True)
 class SegmentationPlan:
-    """``[segmentation]``: exactly one of `path`, `bundle` and `method`; `uncertainty` is a number of inferences."""
+    """``[segmentation]``: exactly one of `path`, `bundle` and `method`; `uncertainty` is a number of inferences, `ensemble`
+    further bundles of the same organs."""
 
     path: Path | None = None
     labels: str = ""
@@ -55,6 +56,7 @@ class SegmentationPlan:
     spacing_mm: tuple[float, float, float] | None = None
     orientation: str = ""
     bundle: str = ""
+    ensemble: tuple[str, ...] = ()
     download: bool = False
     trusted: bool = False
     overrides: Mapping[str, bool | int | float | str] = field(default_factory=dict)
@@ -248,6 +250,8 @@ def _with_base(plan: RunPlan, base: Path) -> RunPlan:
         segmentation = dataclasses.replace(segmentation, labels=str(base / segmentation.labels))
     if segmentation.bundle and (base / segmentation.bundle).exists():
         segmentation = dataclasses.replace(segmentation, bundle=str(base / segmentation.bundle))
+    members = tuple(str(base / member) if (base / member).exists() else member for member in segmentation.ensemble)
+    segmentation = dataclasses.replace(segmentation, ensemble=members)
     if phantom.calibration.endswith(".csv"):
         phantom = dataclasses.replace(phantom, calibration=str(base / phantom.calibration))
     return dataclasses.replace(
@@ -280,7 +284,7 @@ def check_segmentation(segmentation: SegmentationPlan) -> None:
     if segmentation.method:
         _one_of("[segmentation] method", segmentation.method, ("tissue",))
     if not segmentation.bundle:
-        for key in ("trusted", "overrides", "uncertainty", "memory_GB", "download"):
+        for key in ("ensemble", "trusted", "overrides", "uncertainty", "memory_GB", "download"):
             if getattr(segmentation, key):
                 raise SynthDoseError(f"[segmentation] {key} needs a bundle; found {given[0]}.")
     if segmentation.uncertainty and not 2 <= segmentation.uncertainty <= 100:

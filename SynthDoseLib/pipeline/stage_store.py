@@ -51,7 +51,7 @@ class StageStore:
 
         Only bundles are kept: the other ways are as quick as the reading, and an uncertainty is not kept.
         """
-        if not plan.bundle or plan.uncertainty:
+        if not plan.bundle or plan.uncertainty or plan.ensemble:
             return find()
         entry = self.entry("organs", _organs_key(plan, image))
         with contextlib.suppress(OSError, KeyError, ValueError, TypeError):

@@ -99,6 +99,7 @@ def find_organs(
             trusted=plan.trusted,
             clean=plan.clean,
             samples=plan.uncertainty,
+            ensemble=plan.ensemble,
         )
         found = segment_image(image, plan.bundle, options, progress=progress)
     else:

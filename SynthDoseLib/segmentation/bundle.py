@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..core import (
     ImageVolume,
@@ -29,14 +29,16 @@ from ..core import (
 from . import memory
 from .bundle_folder import Bundle, read_bundle, require_component
 from .cleaning import clean_labels
-from .components import INFERERS, POSTPROCESSING, short_name, transform_components
+from .components import INFERERS, short_name
+from .ensemble import channel_order
 from .expressions import Component
 from .network import check_classes, load_network
+from .postprocessing import Ending, keep_largest_parts, read_ending
 from .preparation import Motion, check_image, prepare, spacing_notes
 from .probabilities import BLOCK_BYTES, ProbabilityMap, sampled
 from .tables import match_organs, organ_group, organ_groups
 from .uncertainty import OrganVolume, motions, organ_volumes
-from .windows import Counter, buffer_shape, scratch, slide, window_count
+from .windows import Counter, Scratch, Slab, buffer_shape, scratch, slide, window_count
 from .zoo import obtain_bundle
 
 INTERPOLATED_BLOCKS = 3  # that exist at once: coordinates, probabilities, and what was interpolated
@@ -69,6 +71,8 @@ class BundleOptions:
         Inferences of a changed image, for the uncertainty; 0: none.
     seed : int
         Of the changes.
+    ensemble : tuple of str
+        Further bundles of the same organs, found like the first; the mean of all probabilities decides.
     """
 
     organs: tuple[str, ...] = ()
@@ -81,6 +85,7 @@ class BundleOptions:
     clean: bool = True
     samples: int = 0
     seed: int = 1
+    ensemble: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.samples and not 2 <= self.samples <= 100:
@@ -105,14 +110,6 @@ class SegmentedImage:
     labels: LabelMap
     entropy: NDArray[np.float32] | None = None
     volumes: tuple[OrganVolume, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """What the postprocessing asks for."""
-
-    probabilities_first: bool  # probabilities go back to the image's grid, then the largest wins; otherwise labels go back
-    one_piece: tuple[int, ...] = ()  # channels of which only the largest connected part is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +158,7 @@ def segment_with_bundle(
 def segment_image(
     image: ImageVolume, bundle: str | os.PathLike[str], options: BundleOptions | None = None, *, progress: Progress = silent
 ) -> SegmentedImage:
-    """Segment an image with a MONAI bundle, with an uncertainty if `BundleOptions.samples` says so.
+    """Segment an image with one MONAI bundle or several, with an uncertainty if `BundleOptions` asks for several inferences.
 
     The configuration's preprocessing, network and inferer are built from MONAI's own classes; the image is loaded and the
     result written by SynthDose, so the bundle's file handling, handlers and evaluator are not used. Code in a bundle is
@@ -182,7 +179,8 @@ def segment_image(
     -------
     SegmentedImage
         On the grid of `image`, canonical names where the organ is known. Notes say which bundle, weights, window, device and
-        memory were used, and what is doubtful.
+        memory were used, and what is doubtful. Entropy and volume intervals are those of all inferences: of changed images,
+        of several bundles, or both. Of a bundle whose organs may overlap, a voxel in several gets the smallest of them.
 
     Raises
     ------
@@ -196,9 +194,9 @@ def segment_image(
     """
     options = options or BundleOptions()
     progress(ProgressReport("segment", 0.0, None, "reading the bundle"))
-    found = obtain_bundle(bundle, progress=progress) if options.download else bundle
-    description = read_bundle(found, options.overrides)
-    doubts = check_image(image, description)
+    members = _members((bundle, *options.ensemble), options, progress)
+    description = members[0]
+    doubts = tuple(dict.fromkeys(doubt for member in members for doubt in check_image(image, member)))
     wanted = _wanted(description, options.organs)
     try:
         import monai
@@ -206,28 +204,20 @@ def segment_image(
     except ImportError as error:
         missing = (error.name or "monai").split(".")[0]
         raise MissingPackageError(missing, "Running a MONAI bundle", 'pip install "synthdose[segmentation]"') from None
-    place = _device(options.device)
-    limit = options.max_memory_bytes or memory.free_bytes(torch.device("cpu"))
-    half = options.mixed_precision if options.mixed_precision is not None else place.type == "cuda"
-    network = load_network(description, place, limit, trusted=options.trusted)
-    runner = _Runner(description, network, place, limit, half)
-    ending = _ending(description)
+    ending = read_ending(description)
     progress(ProgressReport("segment", 0.0, None, "preparing the image"))
     with ExitStack() as files, torch.inference_mode():
-        result, volumes, window, kept = _inferences(runner, image, ending, options, files, progress)
+        result, volumes, runs = _inferences(members, image, ending, options, files, progress)
         progress(ProgressReport("segment", 0.98, None, "back to the image's grid"))
         labels = _on_image(result, image.grid, ending)
-        entropy = sampled(result.entropy(), result.grid, image.grid) if options.samples else None
-    _keep_largest_parts(labels, ending.one_piece)
+        entropy = sampled(result.entropy(), result.grid, image.grid) if len(volumes) > 1 else None
+    keep_largest_parts(labels, ending.one_piece)
     keep = np.zeros(len(description.organs) + 1, np.uint16)
     keep[[organ.index for organ in wanted]] = [organ.index for organ in wanted]
-    spacing = " x ".join(f"{s:.3g}" for s in result.grid.spacing_mm)
     notes = (
         *image.notes,
-        f"Organs by the MONAI bundle {description.name} {description.version}".rstrip()
-        + f" (weights sha256 {sha256_of(description.weights)[:12]}) at {spacing} mm with windows of "
-        f"{' x '.join(str(n) for n in window.roi)} voxels on {place.type}{' in half precision' if half else ''}, "
-        f"MONAI {monai.__version__}, PyTorch {torch.__version__}; {kept}.",
+        *(f"{run}, MONAI {monai.__version__}, PyTorch {torch.__version__}." for run in runs),
+        *(_overlap_note(description, result) if ending.threshold is not None else ()),
         *doubts,
         *spacing_notes(image, description, result.grid),
         *(["The bundle was taken as trusted: its files may run code."] if options.trusted else []),
@@ -236,42 +226,87 @@ def segment_image(
     if options.clean:
         segmented = clean_labels(segmented, image)
     progress(ProgressReport("segment", 1.0, 0.0, "segmented"))
-    return SegmentedImage(segmented, entropy, organ_volumes(segmented, volumes) if options.samples else ())
+    return SegmentedImage(segmented, entropy, organ_volumes(segmented, volumes) if len(volumes) > 1 else ())
+
+
+def _members(bundles: Sequence[str | os.PathLike[str]], options: BundleOptions, progress: Progress) -> tuple[Bundle, ...]:
+    """Read all bundles of an ensemble; overrides are for the first."""
+    found = [obtain_bundle(bundle, progress=progress) if options.download else bundle for bundle in bundles]
+    members = [read_bundle(bundle, options.overrides if number == 0 else None) for number, bundle in enumerate(found)]
+    for member in members[1:]:
+        channel_order(members[0], member)
+    return tuple(members)
 
 
 def _inferences(
-    runner: _Runner, image: ImageVolume, ending: _Ending, options: BundleOptions, files: ExitStack, progress: Progress
-) -> tuple[ProbabilityMap, NDArray[np.float64], memory.Window, str]:
-    """Mean probabilities of all inferences, volume in ml per inference and channel, the window, and a word on memory."""
+    members: Sequence[Bundle],
+    image: ImageVolume,
+    ending: Ending,
+    options: BundleOptions,
+    files: ExitStack,
+    progress: Progress,
+) -> tuple[ProbabilityMap, NDArray[np.float64], list[str]]:
+    """Mean probabilities of all inferences, volume in ml per inference and channel, and what was done, per bundle."""
+    import torch
+
     changes: list[Motion | None] = [None, *motions(image, options.samples, options.seed)]
-    keep = ending.probabilities_first or len(changes) > 1
-    prepared, grid = prepare(image, runner.bundle, runner.limit)
-    voxels = math.prod(prepared.shape)
-    # beside the sums: the prepared image, labels on both grids, and what is interpolated at once
-    rest = runner.limit - 6 * voxels - 8 * image.grid.size - INTERPOLATED_BLOCKS * BLOCK_BYTES
-    window = _window(runner, prepared, max(runner.limit // 4, rest // 2))
-    on_card = runner.place.type == "cuda"
-    room = max(0, rest - (0 if on_card else window.memory_bytes))
-    space = files.enter_context(scratch(room))
-    counter = Counter(window_count(prepared.shape[2:], window) * len(changes), progress)
-    mean = ProbabilityMap(grid, window.channels, space, keep=keep)
-    volumes = []
-    for number, change in enumerate(changes, start=1):
-        if change is not None:
-            prepared, grid = prepare(image, runner.bundle, runner.limit, change)
-        with scratch(max(0, room - space.in_memory)) as own:
-            here = mean if change is None else ProbabilityMap(grid, window.channels, own, keep=True)
-            for slab in slide(_counted(runner, counter), prepared, window, own, runner.place):
-                here.put(slab)
-            volumes.append(label_counts(here.labels)[: window.channels] * grid.voxel_volume_ml)
-            if here is not mean:
-                mean.average(here, number)
-            used, filed = space.in_memory + own.in_memory, space.on_disk + own.on_disk
-    shape = " x ".join(str(n) for n in buffer_shape(prepared.shape[2:], window))
-    kept = f"{used / 2**20:.0f} MiB for sums of {shape} voxels and probabilities" + (
-        f", {filed / 2**20:.0f} MiB of them in temporary files" if filed else ""
+    number = len(members) * len(changes)
+    keep = ending.probabilities_first or number > 1 or ending.threshold is not None
+    place = _device(options.device)
+    limit = options.max_memory_bytes or memory.free_bytes(torch.device("cpu"))
+    half = options.mixed_precision if options.mixed_precision is not None else place.type == "cuda"
+    mean: ProbabilityMap | None = None
+    counter: Counter | None = None
+    space: Scratch | None = None
+    volumes: list[NDArray[Any]] = []
+    runs = []
+    for member in members:
+        runner = _Runner(member, load_network(member, place, limit, trusted=options.trusted), place, limit, half)
+        order = channel_order(members[0], member)
+        prepared, grid = prepare(image, member, limit)
+        voxels = math.prod(prepared.shape)
+        # beside the sums: the prepared image, labels on both grids, and what is interpolated at once
+        rest = limit - 6 * voxels - 8 * image.grid.size - INTERPOLATED_BLOCKS * BLOCK_BYTES
+        window = _window(runner, prepared, max(limit // 4, rest // 2))
+        room = max(0, rest - (0 if place.type == "cuda" else window.memory_bytes))
+        space = space or files.enter_context(scratch(room))
+        counter = counter or Counter(window_count(prepared.shape[2:], window) * number, progress)
+        empty = partial(ProbabilityMap, channels=len(member.organs) + 1, keep=keep, threshold=ending.threshold)
+        for change in changes:
+            if change is not None:
+                prepared, grid = prepare(image, member, limit, change)
+            first = mean is None
+            mean = mean or empty(grid, space=space)
+            with scratch(max(0, room - space.in_memory)) as own:
+                here = mean if first else empty(grid, space=own)
+                for slab in slide(_counted(runner, counter), prepared, window, own, place):
+                    here.put(slab if order is None else Slab(slab.place, slab.logits[order]))
+                here.settle()
+                volumes.append(label_counts(here.labels)[: here.channels] * grid.voxel_volume_ml)
+                if not first:
+                    mean.average(here, len(volumes))
+                used, filed = space.in_memory + own.in_memory, space.on_disk + own.on_disk
+        runs.append(_run_words(runner, window, grid, buffer_shape(prepared.shape[2:], window), used, filed))
+    assert mean is not None
+    return mean, np.array(volumes), runs
+
+
+def _run_words(runner: _Runner, window: memory.Window, grid: VoxelGrid, sums: Sequence[int], used: int, filed: int) -> str:
+    """What was run and what it took, for the notes."""
+    bundle = runner.bundle
+    spacing, roi, shape = (" x ".join(f"{n:.3g}" for n in numbers) for numbers in (grid.spacing_mm, window.roi, sums))
+    files = f", {filed / 2**20:.0f} MiB of them in temporary files" if filed else ""
+    return (
+        f"Organs by the MONAI bundle {bundle.name} {bundle.version}".rstrip()
+        + f" (weights sha256 {sha256_of(bundle.weights)[:12]}) at {spacing} mm with windows of {roi} voxels on "
+        f"{runner.place.type}{' in half precision' if runner.mixed_precision else ''}; {used / 2**20:.0f} MiB for sums of "
+        f"{shape} voxels and probabilities{files}"
     )
-    return mean, np.array(volumes), window, kept
+
+
+def _overlap_note(bundle: Bundle, result: ProbabilityMap) -> list[str]:
+    names = ", ".join(bundle.organs[organ - 1].name for organ in result.order)
+    return [f"Organs of this bundle may overlap; a voxel in several was given to the smallest of them (by size: {names})."]
 
 
 def _counted(runner: _Runner, counter: Counter) -> Any:
@@ -283,7 +318,7 @@ def _counted(runner: _Runner, counter: Counter) -> Any:
     return predict
 
 
-def _on_image(result: ProbabilityMap, target: VoxelGrid, ending: _Ending) -> NDArray[np.uint16]:
+def _on_image(result: ProbabilityMap, target: VoxelGrid, ending: Ending) -> NDArray[np.uint16]:
     if ending.probabilities_first:
         return result.labels_on(target)
     back = resample(np.ascontiguousarray(result.labels.transpose(2, 1, 0)), result.grid, target, linear=False)
@@ -323,52 +358,6 @@ def _device(name: str) -> Any:
         return torch.device(name)
     except RuntimeError:
         raise SynthDoseError(f"'{name}' is not a device for segmentation. Allowed: auto, cpu, cuda, cuda:0 …") from None
-
-
-def _ending(bundle: Bundle) -> _Ending:
-    if "postprocessing" not in bundle.reader:
-        return _Ending(probabilities_first=False)
-    steps = transform_components(bundle.reader.get("postprocessing"), "postprocessing")
-    names = [short_name(step, POSTPROCESSING, "postprocessing") for step in steps]
-    for name, step in zip(names, steps, strict=True):
-        if name == "Activationsd" and step.arguments.get("sigmoid"):
-            raise SynthDoseError(
-                f"The bundle {bundle.name} gives overlapping organs (sigmoid); SynthDose runs bundles whose channels exclude "
-                "each other (softmax, argmax)."
-            )
-    if "AsDiscreted" not in names or not steps[names.index("AsDiscreted")].arguments.get("argmax"):
-        raise SynthDoseError(f"The postprocessing of the bundle {bundle.name} has no AsDiscreted with argmax.")
-    inverse = names.index("Invertd") if "Invertd" in names else len(names)
-    nearest = inverse < len(names) and steps[inverse].arguments.get("nearest_interp", True)
-    one_piece = []
-    for name, step in zip(names, steps, strict=True):
-        if name == "KeepLargestConnectedComponentd":
-            one_piece += _channels_in_one_piece(step, len(bundle.organs))
-    return _Ending(inverse < names.index("AsDiscreted") and not nearest, tuple(one_piece))
-
-
-def _channels_in_one_piece(step: Component, channels: int) -> list[int]:
-    arguments = step.arguments
-    applied = arguments.get("applied_labels") or list(range(1, channels + 1))
-    applied = [applied] if isinstance(applied, int) else applied
-    plain = arguments.get("independent", True) and arguments.get("num_components", 1) == 1
-    if not plain or not all(isinstance(n, int) and 0 < n <= channels for n in applied):
-        raise SynthDoseError(f"The bundle's {step.target} is used in a way that SynthDose does not run: {dict(arguments)}.")
-    return list(applied)
-
-
-def _keep_largest_parts(labels: NDArray[np.uint16], channels: Sequence[int]) -> None:
-    """Turn all but the largest connected part of each channel into background, in place."""
-    boxes = ndimage.find_objects(labels, max_label=max(channels, default=0))
-    for channel in channels:
-        box = boxes[channel - 1]
-        if box is None:
-            continue
-        inner = labels[box]
-        parts, number = ndimage.label(inner == channel, structure=np.ones((3, 3, 3)))
-        if number > 1:
-            largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-            inner[(parts > 0) & (parts != largest)] = 0
 
 
 def _window(runner: _Runner, prepared: Any, room: int) -> memory.Window:

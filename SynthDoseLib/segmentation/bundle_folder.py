@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, sha256_of
 from .archive import is_archive, unpacked_bundle
 from .expressions import Component, ConfigurationReader, DevicePlace
+from .postprocessing import gives_regions
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_CONFIGURATION_BYTES = 5_000_000
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 SCRIPT_SUFFIX = ".ts"
+BACKGROUND = ("background", "nothing", "air", "unlabeled", "unlabelled")
 _WRAPPERS = ("model", "state_dict", "network", "net")
 _TRUST = "Where you know and trust its author, say so: --trust-bundle, in a plan [segmentation] trusted = true."
 
@@ -36,13 +38,17 @@ class Bundle:
     modality : str
         DICOM modality the network was trained on ("CT", "MR"; several as "CT/MR"), "" if the metadata do not say.
     organs : tuple of Organ
-        By channel of the output; channel 0 is background and not listed.
+        In the order of the output's channels, without the background; the index is the label that the organ gets.
     reader : ConfigurationReader
         Of ``configs/inference.json``.
     weights : Path
         Weights file.
     weights_sha256 : str
         What the metadata say its SHA-256 is; "" if they do not.
+    regions : bool
+        Whether the organs may overlap (sigmoid), and a voxel may be in several of them.
+    background : bool
+        Whether channel 0 of the output is the background; False for regions whose channel 0 is an organ.
     """
 
     folder: Path
@@ -54,6 +60,13 @@ class Bundle:
     reader: ConfigurationReader
     weights: Path
     weights_sha256: str = ""
+    regions: bool = False
+    background: bool = True
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output."""
+        return len(self.organs) + self.background
 
 
 def shipped_bundles() -> tuple[str, ...]:
@@ -127,16 +140,21 @@ def read_bundle(bundle: str | os.PathLike[str], overrides: Mapping[str, Any] | N
     formats = metadata.get("network_data_format")
     formats = formats if isinstance(formats, dict) else {}
     licence = metadata.get("license") or metadata.get("licence") or ""
+    channels = _channels(formats, folder)
+    regions = gives_regions(reader)
+    background = not regions or channels[0].strip().lower() in BACKGROUND
     return Bundle(
         folder=folder,
         name=str(metadata.get("name") or folder.resolve().name),
         version=str(metadata.get("version") or ""),
         licence=str(licence),
         modality=_modality(formats),
-        organs=_channels(formats, folder),
+        organs=organ_table(channels[int(background) :]),
         reader=reader,
         weights=_weights_path(folder, reader),
         weights_sha256=str(metadata.get("weights_sha256") or ""),
+        regions=regions,
+        background=background,
     )
 
 
@@ -273,7 +291,8 @@ def _modality(formats: Mapping[str, Any]) -> str:
     return "" if modality == "N/A" else "/".join(dict.fromkeys(names.get(word, word) for word in re.findall(r"\w+", modality)))
 
 
-def _channels(formats: Mapping[str, Any], folder: Path) -> tuple[Organ, ...]:
+def _channels(formats: Mapping[str, Any], folder: Path) -> list[str]:
+    """Names of the output's channels, the background's too."""
     outputs = formats.get("outputs")
     prediction: Any = next(iter(outputs.values()), {}) if isinstance(outputs, dict) else {}
     names = prediction.get("channel_def") if isinstance(prediction, dict) else None
@@ -290,7 +309,7 @@ def _channels(formats: Mapping[str, Any], folder: Path) -> tuple[Organ, ...]:
         raise SynthDoseError(f"The bundle {folder} names {len(channels)} output channels, but not from 0 without gaps.")
     if len(set(channels.values())) != len(channels):
         raise SynthDoseError(f"The bundle {folder} gives two output channels the same name.")
-    return organ_table(channels[index] for index in range(1, len(channels)))
+    return [channels[index] for index in range(len(channels))]
 
 
 def _weights_path(folder: Path, reader: ConfigurationReader) -> Path:

@@ -67,7 +67,7 @@ def _check_definition(component: Component, bundle: Bundle) -> None:
 
 def check_classes(bundle: Bundle, outputs: object) -> None:
     """Raise `SynthDoseError` unless a network's output channels are as many as the metadata name; None is not known."""
-    named = len(bundle.organs) + 1
+    named = bundle.outputs
     if outputs is not None and outputs != named:
         raise SynthDoseError(
             f"The bundle {bundle.name} contradicts itself: its network has {outputs} output channels, "

@@ -79,7 +79,7 @@ def _vessels(image: torch.Tensor, inside: torch.Tensor, blood: float, random: np
 
 def _pelvis(image: torch.Tensor, inside: torch.Tensor, values: Sequence[float], random: np.random.Generator) -> None:
     """Fat and urine in the middle of a kidney, and pyramids of another brightness than the cortex."""
-    depth = blur(inside.float(), (1.2, 1.2, 1.2))
+    depth = blur(inside.float(), (1.2, 1.2, 1.2))  # borders go on: a kidney that the window cuts has no cortex there
     core = inside & (depth > _DEEP)
     pattern = smooth_noise(inside.shape, 2.5, random)
     image[core & (pattern > float(random.uniform(-0.5, 1.5)))] *= float(random.uniform(0.4, 1.1))

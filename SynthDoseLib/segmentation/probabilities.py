@@ -1,4 +1,8 @@
-"""Class probabilities on a network's grid: kept compactly, and brought to the image's own grid slice by slice."""
+"""Class probabilities on a network's grid: kept compactly, and brought to the image's own grid slice by slice.
+
+Where organs may overlap (a sigmoid per channel), a voxel belongs to every organ whose probability reaches a threshold, and of
+those it gets the smallest: a tumour in a liver, a core in a tumour. Sizes are those that the first inference finds.
+"""
 
 from __future__ import annotations
 
@@ -26,32 +30,64 @@ class ProbabilityMap:
     space : Scratch
     keep : bool
         Whether the probabilities are kept; otherwise only the most probable class of each voxel.
+    threshold : float, optional
+        Probability from which on a voxel belongs to an organ, if organs may overlap; then `keep` has to be true.
 
     Attributes
     ----------
     labels : ndarray of uint16, (ni, nj, nk)
-        Most probable class of what was put in.
+        Class of what was put in; of organs that may overlap from `settle` on.
+    order : tuple of int
+        Organs that may overlap from the largest to the smallest; empty before `settle`, and if classes exclude each other.
     """
 
-    def __init__(self, grid: VoxelGrid, channels: int, space: Scratch, *, keep: bool) -> None:
+    def __init__(self, grid: VoxelGrid, channels: int, space: Scratch, *, keep: bool, threshold: float | None = None) -> None:
+        assert keep or threshold is None
         self.grid = grid
         self.shape = (grid.shape[2], grid.shape[1], grid.shape[0])
         self.channels = channels
+        self.threshold = threshold
+        self.order: tuple[int, ...] = ()
         self.labels = np.zeros(self.shape, np.uint16)
         # half precision: 0.0005 of a probability decides only ties
         size = (channels, *self.shape)
         self.values = space.zeros(size, np.float16, "The probabilities of all classes") if keep else None
 
     def put(self, slab: Slab) -> None:
-        """Take over the logits of a slab."""
+        """Take over the logits of a slab; where organs may overlap, channel 0 is not used, as nothing is what no organ is."""
         import torch
 
         if self.values is None:
             self.labels[slab.place] = torch.argmax(slab.logits, dim=0).numpy()
             return
+        if self.threshold is not None:
+            shares = torch.sigmoid(slab.logits[-(self.channels - 1) :])
+            self.values[(slice(1, None), *slab.place)] = shares.half().numpy()
+            return
         probabilities = torch.softmax(slab.logits, dim=0)
         self.values[(slice(None), *slab.place)] = probabilities.half().numpy()  # numpy rounds slowly
         self.labels[slab.place] = torch.argmax(probabilities, dim=0).numpy()
+
+    def settle(self) -> None:
+        """Give voxels in several organs to the smallest of these, when all slabs are in."""
+        if self.threshold is None:
+            return
+        assert self.values is not None
+        sizes = np.zeros(self.channels, np.int64)
+        for place in _slabs(self.shape, self.channels):
+            sizes += (self.values[(slice(None), *place)] >= self.threshold).sum(axis=(1, 2, 3))
+        self.order = tuple(int(c) for c in 1 + np.argsort(-sizes[1:], kind="stable"))
+        for place in _slabs(self.shape, self.channels):
+            self.labels[place] = self._classes(self.values[(slice(None), *place)])
+
+    def _classes(self, probabilities: NDArray[np.floating]) -> NDArray[np.integer]:
+        """Class of each voxel from its probabilities (channels, ...)."""
+        if self.threshold is None:
+            return np.asarray(probabilities.argmax(axis=0))
+        result = np.zeros(probabilities.shape[1:], np.uint16)
+        for organ in self.order:  # the smaller ones are written over the larger
+            result[probabilities[organ] >= self.threshold] = organ
+        return result
 
     def average(self, other: ProbabilityMap, number: int) -> None:
         """Turn the mean of `number` - 1 inferences into that of `number`: `other`, on a grid of its own, joins it."""
@@ -65,22 +101,27 @@ class ProbabilityMap:
             # where the other one has not looked, the mean stays as it was
             mean += np.where(inside, (found - mean) / number, 0.0)
             self.values[(slice(None), *place)] = mean
-            self.labels[place] = mean.argmax(axis=0)
+            self.labels[place] = self._classes(mean)
 
     def entropy(self) -> NDArray[np.float32]:
-        """Entropy of the class probabilities per voxel (ni, nj, nk), nats: 0 if one class is certain."""
+        """Entropy of the class probabilities per voxel (ni, nj, nk), nats: 0 if one class is certain.
+
+        Where organs may overlap, each of them is a question of its own, and their entropies are added up.
+        """
         assert self.values is not None
         result = np.zeros(self.shape, np.float32)
         for place in _slabs(self.shape, self.channels):
             p = self.values[(slice(None), *place)].astype(np.float32)
+            if self.threshold is not None:
+                p = np.concatenate([p[1:], 1 - p[1:]])
             result[place] = -(p * np.log(np.maximum(p, 1e-12))).sum(axis=0)
         return result
 
     def labels_on(self, target: VoxelGrid) -> NDArray[np.uint16]:
-        """Most probable class (nk, nj, ni) at the voxels of `target`, of trilinearly interpolated probabilities; 0 outside.
+        """Class (nk, nj, ni) at the voxels of `target`, of trilinearly interpolated probabilities; 0 outside.
 
-        Where the eight neighbours agree on a class, it has the largest interpolated probability too, so that only the
-        voxels near a boundary are interpolated.
+        Where the eight neighbours agree on a class, the interpolated probabilities give it too, so that only the voxels near
+        a boundary are interpolated.
         """
         assert self.values is not None
         result = np.zeros(target.shape, np.uint16)
@@ -91,7 +132,7 @@ class ProbabilityMap:
             open_ = inside & (found < 0)
             at = points.reshape(3, -1)
             for part in _parts(np.flatnonzero(open_), self.channels):
-                found.reshape(-1)[part] = _interpolated(self.values, at[:, part]).argmax(axis=0)
+                found.reshape(-1)[part] = self._classes(_interpolated(self.values, at[:, part]))
             found[~inside] = 0
             result[place[2]] = found.astype(np.uint16).transpose(2, 1, 0)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -156,25 +157,30 @@ THRESHOLDS = {
 
 def write_thresholds(folder: Path) -> Path:
     """A bundle whose channels are: nothing, "liver" above 0 HU, "bone" above 500 HU - built from weights, not trained."""
+    return write_linear(folder, ["background", "Liver", "bone"], slopes=(0.0, 8.0, 24.0), offsets=(0.0, 0.0, -8.0))
+
+
+def write_linear(folder: Path, names, slopes, offsets, steps=None) -> Path:
+    """A bundle whose logits are slope times x plus offset, x the CT number over 1000 HU; `steps` replace its postprocessing."""
     import torch
     from monai.networks.nets import UNet
 
-    network = UNet(**{k: v for k, v in THRESHOLDS["network_def"].items() if k != "_target_"})
-    # with unit slopes the network is linear; fit its last layer so that the logits are 0, 8 x, 24 x - 8
+    inference = copy.deepcopy(THRESHOLDS)
+    inference["network_def"]["out_channels"] = len(slopes)
+    if steps is not None:
+        inference["postprocessing"]["transforms"] = steps
+    network = UNet(**{k: v for k, v in inference["network_def"].items() if k != "_target_"})
+    # with unit slopes of the activations the network is linear: the first layer hands the image on, the last one weighs it
     state = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
-    network.load_state_dict(state)
-    names = list(state)
-    weights = [name for name in names if name.endswith("weight")]
+    weights = [name for name in state if name.endswith("weight")]
     state[weights[0]][0] = 1.0  # first convolution passes the image on in channel 0
     last = weights[-1]
-    bias = last.replace("weight", "bias")
-    shape = state[last].shape  # (in, out, 1, 1, 1) of a transposed convolution
+    transposed = state[last].shape[1] == len(slopes)  # (in, out, 1, 1, 1) of a transposed convolution
     skip = 0  # the skip connection comes first in the concatenation
-    for channel, slope in enumerate((0.0, 8.0, 24.0)):
-        index = (skip, channel) if shape[1] == 3 else (channel, skip)
-        state[last][index] = slope
-    state[bias][2] = -8.0
-    return write(folder, THRESHOLDS, metadata(["background", "Liver", "bone"]), state)
+    for channel, (slope, offset) in enumerate(zip(slopes, offsets, strict=True)):
+        state[last][(skip, channel) if transposed else (channel, skip)] = slope
+        state[last.replace("weight", "bias")][channel] = offset
+    return write(folder, inference, metadata(names), state)
 
 
 def ball(shape=(40, 44, 48), spacing=(3.0, 2.0, 2.5), directions=None, radius_mm=30.0):

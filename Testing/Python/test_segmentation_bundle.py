@@ -160,7 +160,7 @@ TRANSFORMS = ("preprocessing", "transforms", 0)
         (changed(("network_def", "channels"), [4, 4]), "do not fit the network"),
         (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "../../x.pt"}), "outside its own folder"),
         (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "C:\\x.pt"}), "outside its own folder"),
-        (changed(("postprocessing", "transforms", 0), {"_target_": "Activationsd", "sigmoid": True}), "overlapping"),
+        (changed(("postprocessing", "transforms"), [{"_target_": "Activationsd", "softmax": True}]), "neither AsDiscreted"),
     ],
 )
 def test_configurations_with_code_or_contradictions_are_refused(tmp_path, thresholds, inference, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SynthDoseLib.core import LabelMap, Organ, SynthDoseError, VoxelGrid
 from SynthDoseLib.segmentation.recipe import read_recipe
@@ -14,12 +15,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
 
 from SynthDoseLib.segmentation.deformation import Deformation, linear_at, nearest_at, random_places  # noqa: E402
+from SynthDoseLib.segmentation.noise import smooth_noise  # noqa: E402
+from SynthDoseLib.segmentation.organ_detail import add_organ_detail  # noqa: E402
 from SynthDoseLib.segmentation.randomised import (  # noqa: E402
     LOOKS,
     RandomScan,
     add_arms,
     random_scan,
-    smooth_noise,
 )
 
 NAMES = ("air", "fat", "muscle", "liver", "cortical", "spongiosa", "lung")
@@ -126,6 +128,35 @@ def body_labels(**extra: int) -> LabelMap:
     return LabelMap(VoxelGrid.from_spacing(labels.shape, (3.0, 3.0, 3.0)), labels, organs)
 
 
+def test_vessels_pelvis_and_lesions_stay_in_their_organs():
+    """Blood of 150, urine of 400 and lesions of 70 to 90 in organs of 50 to 60; nothing else changes."""
+    names = ("air", "fat", "liver", "kidney", "blood", "urine", "spleen")
+    place = {name: number for number, name in enumerate(names)}
+    values = np.array([-1000.0, -100, 60, 50, 150, 400, 55])
+    tissues = np.ones((40, 36, 30), np.uint8)
+    tissues[2:22, 4:30, 4:26], tissues[26:38, 22:32, 4:20] = 2, 6
+    i, j, k = np.ogrid[:40, :36, :30]
+    tissues[((i - 30) / 6.3) ** 2 + ((j - 12) / 6.3) ** 2 + ((k - 14) / 10.3) ** 2 < 1] = 3
+    deep = ndimage.binary_erosion(tissues == 3)
+    tissue = torch.from_numpy(tissues)
+    seen = {"blood": 0, "urine": 0, "lesion": 0}
+    for seed in range(12):
+        image = torch.from_numpy(values.astype(np.float32))[tissue.long()]
+        add_organ_detail(image, tissue, place, values, (70.0, 90.0), np.random.default_rng(seed))
+        found = image.numpy()
+        np.testing.assert_array_equal(found[tissues == 1], -100)
+        lesion = (found >= 70) & (found <= 90)
+        liver, kidney, spleen = (tissues == n for n in (2, 3, 6))
+        assert np.isin(found[liver & ~lesion], (60, 150)).all()
+        assert (found[spleen & ~lesion] == 55).all()
+        assert (found[kidney & ~deep & ~lesion] == 50).all()
+        seen["blood"] += int((found[liver] == 150).sum())
+        seen["urine"] += int((found[deep] == 400).sum())
+        seen["lesion"] += int(lesion.sum())
+        assert (found[liver] == 60).mean() > 0.5
+    assert min(seen.values()) > 0
+
+
 def test_labels_become_tissues_with_a_shell_of_bone_and_gas_where_nothing_is_named():
     tissues, names = tissues_of(body_labels())
     seen = np.array(names)[tissues]
@@ -155,6 +186,6 @@ def test_a_chain_without_a_scanner_cannot_use_labels_alone():
         WindowSource([case], read_recipe("torso_ct", changes)).window(0, 0)
     image, classes = WindowSource([case], read_recipe("torso_ct")).window(0, 0)
     assert image.shape == (1, 1, 96, 80, 80)
-    assert float(image.min()) >= 0
+    assert float(image.min()) == -1  # the recipe's window of 800 HU, 0 HU in the middle
     assert float(image.max()) <= 1
     assert set(classes.unique().tolist()) <= {0, 10, 15}
