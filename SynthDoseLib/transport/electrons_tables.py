@@ -113,10 +113,10 @@ def build_electron_tables(
     first_moment: tuple[float, float] = (0.2, 0.06),
     energy_share: tuple[float, float] = (0.2, 0.12),
     hard_share: float = 0.08,
-    hard_least_MeV: float = 0.002,
+    hard_least_MeV: float = 0.001,
     hard_most_MeV: float = 0.2,
     photon_cut_MeV: float = 0.010,
-    absorption_MeV: float = 0.002,
+    absorption_MeV: float = 0.001,
     stop_share: float = 0.0005,
     mean_excitation_eV: Sequence[float] | None = None,
 ) -> ElectronTables:

@@ -14,6 +14,8 @@ from .tables import ROWS, TOTAL, TOTAL_SLOPE
 _LAST_ROW = ROWS - 2
 STEPS_PER_CM = float(2**36)
 """Flights through voxels are measured in whole steps of 1.5e-11 cm."""
+_FARTHEST = float(2**49)
+"""Steps, 82 m: faces further along the flight are taken for that far, so that whole numbers hold the way through any grid."""
 
 
 @njit(inline="always")
@@ -40,11 +42,11 @@ def faces_ahead(position, direction, index, size, voxels):
     A flight along the faces meets none: its direction is taken for one by 1e-6, which puts them out of reach.
     """
     slope = STEPS_PER_CM / (direction if abs(direction) > 1e-6 else 1e-6)
-    pace = np.int64(size * abs(slope))
+    pace = np.int64(min(size * abs(slope), _FARTHEST))
     if slope > 0.0:
-        face = np.int64(max(0.0, ((index + 1) * size - position) * slope))
+        face = np.int64(min(max(0.0, ((index + 1) * size - position) * slope), _FARTHEST))
         return pace, face, face + (voxels - 1 - index) * pace, 1
-    face = np.int64(max(0.0, (index * size - position) * slope))
+    face = np.int64(min(max(0.0, (index * size - position) * slope), _FARTHEST))
     return pace, face, face + index * pace, -1
 
 

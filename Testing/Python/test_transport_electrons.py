@@ -257,7 +257,7 @@ def test_bound_electrons_widen_the_soft_losses(symbol, excitation_eV, energy):
     place = (math.log(energy) - tables.log_first) * tables.rows_per_log
     rows = tables.rows[0]
     per_path = np.interp(place, np.arange(rows.shape[0]), rows[:, SPREAD] ** 2 / 3 / rows[:, STEP])
-    cut, resonance = max(0.1 * energy, 0.002), 1e-6 * excitation_eV
+    cut, resonance = 0.1 * energy, 1e-6 * excitation_eV
     gamma = 1 + energy / REST_ENERGY
     beta2 = 1 - 1 / gamma**2
     share = np.geomspace(resonance, cut, 4001) / energy

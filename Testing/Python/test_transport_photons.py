@@ -204,6 +204,17 @@ def test_a_pair_shares_its_energy_without_preference(energy_MeV):
     assert abs(share.mean() - 0.5) < 4 * share.std() / math.sqrt(SAMPLES)
 
 
+@pytest.mark.parametrize("wide_mm", [300.0, 2_000.0, 40_000.0])
+def test_a_flight_along_an_axis_is_attenuated_alike_however_wide_the_grid_is(wide_mm):
+    # a beam onto a patient of two metres, or onto wide slabs: the faces beside it are never reached
+    grid = VoxelGrid.from_spacing((20, 1, 3), (wide_mm / 3, wide_mm, 5.0))
+    nothing = LabelMap(grid, np.zeros(grid.shape, np.uint16), ())
+    slabs = VoxelPhantom(grid, np.zeros(grid.shape, np.uint8), np.ones(grid.shape, np.float32), (WATER,), nothing)
+    depth = flights(0.1, 20_000, build_geometry(slabs), TABLES)
+    inside = 1 - math.exp(-10.0 * float(photon_cross_sections(WATER, 0.1).total))
+    assert (depth >= 0).mean() == pytest.approx(inside, abs=4 * math.sqrt(inside * (1 - inside) / 20_000))
+
+
 def test_uncollided_photons_follow_beer_lambert_through_a_denser_medium():
     energy_MeV, density = 0.5, 1.7
     phantom = water_cube(21, 5.0, density)
