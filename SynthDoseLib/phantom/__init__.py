@@ -21,15 +21,11 @@ from .people_tissues import PersonTissue, person_tissues
 from .quality import OrganQuality, PhantomQuality, assess_phantom, person_of
 from .quality_values import Finding
 from .regrid import regrid_phantom
-from .stylised import FIELDS_OF_VIEW, StylisedAdult, stylised_adult
-from .stylised_reference import TISSUES, Tissue, reference_masses
 from .synthetic import RegionActivity, SyntheticPatient, synthetic_patient
 
 __all__ = [
-    "FIELDS_OF_VIEW",
     "ORGAN_GROUPS",
     "REST_OF_BODY",
-    "TISSUES",
     "CalibrationRangeError",
     "Finding",
     "HUCalibration",
@@ -41,11 +37,9 @@ __all__ = [
     "PersonTissue",
     "PhantomQuality",
     "RegionActivity",
-    "StylisedAdult",
     "StylisedPerson",
     "SyntheticPatient",
     "TargetMass",
-    "Tissue",
     "add_box",
     "assess_phantom",
     "assign_tissues",
@@ -65,13 +59,11 @@ __all__ = [
     "read_calibration",
     "reference_height_cm",
     "reference_mass",
-    "reference_masses",
     "regrid_phantom",
     "require_possible",
     "sample_person",
     "sample_plan",
     "schneider_calibration",
-    "stylised_adult",
     "stylised_person",
     "synthetic_patient",
     "write_gate",

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 
-from SynthDoseLib.core import Material, SynthDoseError, resource_path
+from SynthDoseLib.core import Material, SynthDoseError
 from SynthDoseLib.physics import get_material
 
-from .people_reference import reference_height_cm, reference_mass
-from .stylised_reference import SEXES, require_sex
+from .people_reference import SEXES, anatomy_rows, mass_factor, reference_height_cm, reference_mass, require_sex
 
 ADULT_AGE_Y = 20.0  # from here on the reference person does not change
 MEMBERS = {
@@ -121,11 +116,7 @@ def organ_expectations() -> tuple[OrganExpectation, ...]:
     SynthDoseError
         If the table is not the one its sidecar describes.
     """
-    content = resource_path("anatomy", "organ_expectations.csv").read_bytes().replace(b"\r\n", b"\n")
-    sidecar = json.loads(resource_path("anatomy", "organ_expectations.json").read_text(encoding="utf-8"))
-    if hashlib.sha256(content).hexdigest() != sidecar["sha256"]:
-        raise SynthDoseError("Resources/anatomy/organ_expectations.csv was changed or damaged. Install SynthDose again.")
-    return tuple(_parse(row) for row in csv.DictReader(io.StringIO(content.decode("utf-8"))))
+    return tuple(_parse(row) for row in anatomy_rows("organ_expectations"))
 
 
 def _parse(row: dict[str, str]) -> OrganExpectation:
@@ -182,8 +173,8 @@ def expected_mass_g(organ: str, person: PatientFacts) -> MassRange | None:
     ----------
     organ : str
     person : PatientFacts
-        Without a sex the limits span both, without an age it is an adult; with a height, masses go with the square of its
-        ratio to the reference person's.
+        Without a sex the limits span both, without an age it is an adult; height and weight scale the mass by `mass_factor`,
+        as they do that of a stylised person.
 
     Returns
     -------
@@ -203,12 +194,18 @@ def expected_mass_g(organ: str, person: PatientFacts) -> MassRange | None:
     age_y = ADULT_AGE_Y if person.age_y is None else min(person.age_y, ADULT_AGE_Y)
     found = []
     for sex in (person.sex,) if person.sex else SEXES:
+        height = 1.0 if person.height_m is None else 100 * person.height_m / reference_height_cm(sex, age_y)
+        weight = None if person.weight_kg is None else 1000 * person.weight_kg / reference_mass("total_body", sex, age_y).mass_g
+        build = height**2 if weight is None else weight
         try:
-            mass = sum(share * reference_mass(name, sex, age_y).mass_g for name, share in expected.reference)
+            found.append(
+                sum(
+                    share * reference_mass(name, sex, age_y).mass_g * mass_factor(name, height, build)
+                    for name, share in expected.reference
+                )
+            )
         except SynthDoseError:
             continue  # an organ that this sex does not have
-        stature = 1.0 if person.height_m is None else (100 * person.height_m / reference_height_cm(sex, age_y)) ** 2
-        found.append(mass * stature)
     if not found:
         return None
     return MassRange(min(found) * expected.mass_low, sum(found) / len(found), max(found) * expected.mass_high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,12 @@ from .people_reference import (
     organ_targets,
     reference_height_cm,
     reference_mass,
+    require_sex,
 )
 from .people_skeleton import place_bones, place_cartilage
 from .people_tissues import BONE_REGIONS, PersonTissue, person_tissues
 
+TissueChange = Callable[[tuple[PersonTissue, ...]], tuple[PersonTissue, ...]]
 ARM_POSES = ("down", "up")
 # shares of the height by age: leg to the crotch, knee, neck, head (vertex to chin)
 _LEG = (0.330, 0.375, 0.425, 0.455, 0.472, 0.4727)
@@ -47,6 +49,7 @@ def stylised_person(
     *,
     spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
     margin_mm: float = 15.0,
+    adapt_tissues: TissueChange | None = None,
 ) -> StylisedPerson:
     """Build a person whose organ masses are those of the tables for the age and sex, at the height and weight asked.
 
@@ -57,6 +60,8 @@ def stylised_person(
         Voxel size along i, j, k, from 0.5 to 8 mm.
     margin_mm : float
         Air around the body, mm.
+    adapt_tissues : callable, optional
+        Changes densities or CT numbers of the tissues before anything is painted; names and order have to stay.
 
     Returns
     -------
@@ -77,15 +82,14 @@ def stylised_person(
     maker = _Maker(plan)
     if len(spacing_mm) != 3 or not all(0.5 <= s <= 8.0 for s in spacing_mm):
         raise SynthDoseError(f"spacing_mm has to be three sizes from 0.5 to 8 mm; found {spacing_mm}.")
-    return maker.build(spacing_mm, margin_mm)
+    return maker.build(spacing_mm, margin_mm, adapt_tissues)
 
 
 class _Maker:
     """One person under construction: sizes first, then the canvas."""
 
     def __init__(self, plan: PersonPlan) -> None:
-        if plan.sex not in SEXES:
-            raise SynthDoseError(f"'{plan.sex}' is not a sex of a stylised person. Allowed: {' or '.join(SEXES)}.")
+        require_sex(plan.sex)
         if not 0 <= plan.age_y <= 100:
             raise SynthDoseError(f"age_y has to be from 0 to 100 years; found {plan.age_y}.")
         if plan.arms not in ARM_POSES:
@@ -260,11 +264,15 @@ class _Maker:
         shape = (int(count[2]), int(count[1]), int(count[0]))
         return VoxelGrid.from_spacing(shape, (spacing[0], spacing[1], spacing[2]), origin, directions)
 
-    def build(self, spacing_mm: tuple[float, float, float], margin_mm: float) -> StylisedPerson:
+    def build(
+        self, spacing_mm: tuple[float, float, float], margin_mm: float, adapt_tissues: TissueChange | None
+    ) -> StylisedPerson:
         """Paint everything, from the inside outwards."""
         plan = self.plan
         lung = between_ages(LUNG_DENSITY, plan.age_y) * float(np.exp(-0.75 * (plan.breath - 0.35)))
         tissues = person_tissues(plan.sex, plan.age_y, lung_density_g_cm3=lung)
+        if adapt_tissues is not None:
+            tissues = adapt_tissues(tissues)
         grid = self.grid(spacing_mm, margin_mm)
         nk, nj, ni = grid.shape
         origin, step = grid.ijk_to_ras[:3, 3], grid.ijk_to_ras[:3, :3].diagonal()
@@ -301,7 +309,7 @@ class _Maker:
         weight_g = self.weight_kg * 1000
         skin_g, muscle_g = self.targets["skin"].mass_g, self.targets["skeletal_muscle"].mass_g
         label = canvas.names.index("skeletal_muscle") + 1
-        already_g = float(np.count_nonzero(canvas.labels == label)) * 1.05 * canvas.voxel_volume_ml
+        already_g = float(np.count_nonzero(canvas.labels == label)) * canvas.tissue_table["muscle"][1] * canvas.voxel_volume_ml
         rest_g = weight_g - inner_g - skin_g
         muscle_g = min(muscle_g - already_g, rest_g - 0.03 * weight_g)
         if muscle_g < 0.5 * self.targets["skeletal_muscle"].mass_g:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .people_canvas import Floats
 from .people_chest import Placement
-from .people_shapes import Tubes, box_around, ellipsoid, mirror_box, mirrored
+from .people_shapes import Tubes, box_around, ellipsoid, mirror_box, mirrored, tube
 from .people_skeleton import spine_y
 
 Mask = NDArray[np.bool_]
@@ -64,7 +64,9 @@ def _kidney(p: Placement, name: str, centre: tuple[float, float, float], side: i
     def room(x: Floats, y: Floats, z: Floats) -> Mask:
         return abdominal_room(p, x, y, z)
 
-    p.canvas.claim(box_around(tuple(middle), 84), kidney, p.solid(name, "kidney", share=0.5, of="kidneys"), within=room)
+    p.canvas.claim(
+        box_around(tuple(middle), 84), kidney, p.solid(name, "kidney", share=0.5, of="kidneys"), within=room, one_piece=True
+    )
 
 
 def _place_upper_abdomen(p: Placement) -> None:
@@ -81,10 +83,17 @@ def _place_upper_abdomen(p: Placement) -> None:
         ("adrenal_gland_left", (-40.0, 2.0, 130.0 + follow[-1]), -0.5),
     ):
         shape, box = p.ellipsoid(name, centre, (4.0, 12, 19), (lean, -0.2, 1.0))
-        canvas.claim(box, shape, p.solid(name, "adrenal", share=0.5, of="adrenal_glands"), within=room)
+        canvas.claim(box, shape, p.solid(name, "adrenal", share=0.5, of="adrenal_glands"), within=room, one_piece=True)
     sunk = p.sunk_mm(1)
     shape, box = p.ellipsoid("gallbladder", (58, 80, 78 + 0.7 * sunk), (16, 16, 36), (-0.25, -0.65, 0.72))
-    canvas.claim(box, shape, p.hollow("gallbladder", "bile", "gallbladder_wall"), within=room, shell=True)
+    layers = p.hollow("gallbladder", "bile", "gallbladder_wall")
+    canvas.claim(box, shape, layers, within=room, shell=True, one_piece=True)
+
+    # a thin tube among large organs: it takes its room before they do
+    line = [(20, 70, 82), (46, 62, 84), (56, 50, 60), (48, 42, 36), (20, 44, 30), (-12, 48, 38), (-26, 58, 52)]
+    duodenum = tube(line, 11.5)
+    layers = p.hollow("duodenum", "gut_contents", "small_bowel_wall")
+    canvas.claim(duodenum.box(2.4), duodenum, layers, within=room, one_piece=True)
 
     left = p.sunk_mm(-1)
     shift, size = p.jitter("spleen")
@@ -95,18 +104,18 @@ def _place_upper_abdomen(p: Placement) -> None:
     def spleen(x: Floats, y: Floats, z: Floats) -> Floats:
         return np.maximum(bulk(x, y, z), 1.75 - hollow(x, y, z))
 
-    canvas.claim(box_around(tuple(middle), 100), spleen, p.solid("spleen", "spleen"), within=room)
+    canvas.claim(box_around(tuple(middle), 100), spleen, p.solid("spleen", "spleen"), within=room, one_piece=True)
 
     line = [(30, 54, 60), (24, 56, 76), (6, 56, 84), (-24, 44, 94), (-58, 20, 106), (-86, 2, 116)]
     shape = p.tube("pancreas", line, [19, 16, 12.5, 13, 12.5, 10])
-    canvas.claim(shape.box(2.2), shape, p.solid("pancreas", "pancreas"), within=room)
+    canvas.claim(shape.box(2.2), shape, p.solid("pancreas", "pancreas"), within=room, one_piece=True)
     _place_liver(p, sunk)
 
     axis = [(-60, -4, 168 + left), (-68, 22, 148 + left), (-64, 54, 122 + 0.7 * left), (-46, 78, 96 + 0.3 * left),
             (-14, 86, 84), (16, 72, 84)]  # fmt: skip
     shape = p.tube("stomach", axis, [33, 36, 33, 27, 20, 13])
     layers = p.hollow("stomach", "gut_contents", "stomach_wall", p.gas_ml["stomach"])
-    canvas.claim(shape.box(2.2), shape, layers, within=room, rising=2, shell=True)
+    canvas.claim(shape.box(2.2), shape, layers, within=room, rising=2, shell=True, one_piece=True)
 
 
 def _place_liver(p: Placement, sunk: float) -> None:
@@ -131,7 +140,8 @@ def _place_liver(p: Placement, sunk: float) -> None:
     def room(x: Floats, y: Floats, z: Floats) -> Mask:
         return abdominal_room(p, x, y, z)
 
-    p.canvas.claim(((-140, 175), (-100, 145), (-60, 300)), liver, p.solid("liver", "liver"), within=room)
+    box = ((-140.0, 175.0), (-100.0, 145.0), (-60.0, 300.0))
+    p.canvas.claim(box, liver, p.solid("liver", "liver"), within=room, one_piece=True)
 
 
 def _place_pelvis(p: Placement) -> None:
@@ -141,10 +151,11 @@ def _place_pelvis(p: Placement) -> None:
         return abdominal_room(p, x, y, z)
 
     shape, box = p.ellipsoid("urinary_bladder", (1, 44, -128), (45, 34, 36))
-    canvas.claim(box, shape, p.hollow("urinary_bladder", "urine", "urinary_bladder_wall"), within=room, shell=True)
+    layers = p.hollow("urinary_bladder", "urine", "urinary_bladder_wall")
+    canvas.claim(box, shape, layers, within=room, shell=True, one_piece=True)
     if female:
         shape, box = p.ellipsoid("uterus", (3, 4, -112), (25, 18, 38), (0.05, 0.75, 0.6))
-        canvas.claim(box, shape, p.solid("uterus", "uterus"), within=room)
+        canvas.claim(box, shape, p.solid("uterus", "uterus"), within=room, one_piece=True)
         for side, name in ((1, "right"), (-1, "left")):
             shape, box = p.ellipsoid(f"ovary_{name}", (48.0 * side, 8, -98), (8, 9, 14))
             canvas.claim(box, shape, p.solid(f"ovary_{name}", "ovary", share=0.5, of="ovaries"), within=room)
@@ -168,9 +179,7 @@ def _place_bowel(p: Placement) -> None:
     def room(x: Floats, y: Floats, z: Floats) -> Mask:
         return abdominal_room(p, x, y, z)
 
-    duodenum = [(20, 70, 82), (46, 62, 84), (56, 50, 60), (48, 42, 36), (20, 44, 30), (-12, 48, 38), (-26, 58, 52)]
-    loops = _bowel_loops(p)
-    small = Tubes([(np.array(duodenum, np.float64), 11.5), *((line, 12.0) for line in loops)])
+    small = Tubes([(line, 12.0) for line in _bowel_loops(p)])
     frame = [(92, 46, -76), (102, 30, -40), (110, 8, 10), (108, 2, 44), (102, 36, 52), (66, 92, 30), (10, 100, 8),
              (-50, 94, 28), (-94, 58, 70), (-116, 22, 98), (-120, -4, 62), (-116, -10, 20), (-110, 4, -30),
              (-96, 34, -66), (-62, 50, -84), (-34, 26, -76), (-8, 0, -92), (2, -36, -108), (0, -42, -142),
@@ -183,9 +192,8 @@ def _place_bowel(p: Placement) -> None:
     fine = _refine(np.column_stack([line, radii]), 4)
     fine[:, 3] *= 1 + 0.13 * np.sin(np.arange(len(fine)) * 2.1 + shift[0])
     colon = Tubes([(fine[:, :3], fine[:, 3])])
-    canvas.claim(
-        colon.box(2.2), colon, p.hollow("colon", "stool", "colon_wall", p.gas_ml["colon"]), within=room, rising=2, shell=True
-    )
+    layers = p.hollow("colon", "stool", "colon_wall", p.gas_ml["colon"])
+    canvas.claim(colon.box(2.2), colon, layers, within=room, rising=2, shell=True, one_piece=True)
     canvas.claim(small.box(2.2), small, p.hollow("small_bowel", "gut_contents", "small_bowel_wall", p.gas_ml["small_bowel"]),
                  within=room, rising=2)  # fmt: skip
 

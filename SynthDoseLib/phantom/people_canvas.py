@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,6 +168,7 @@ class Canvas:
         within: Callable[[Floats, Floats, Floats], NDArray[np.bool_]] | None = None,
         rising: int = 0,
         shell: bool = False,
+        one_piece: bool = False,
     ) -> float:
         """Give layers their voxels: the free ones in `box` with the smallest `field`, from the inside outwards.
 
@@ -185,6 +187,8 @@ class Canvas:
         shell : bool
             Layers go by the distance from the surface that the organ has got, not by `field`: a wall then closes where a
             neighbour dents the organ.
+        one_piece : bool
+            Voxels that do not hang together by their faces with the largest part are given up for free ones at its surface.
 
         Returns
         -------
@@ -215,6 +219,8 @@ class Canvas:
                 "Take another seed, a smaller variation, or a height and weight nearer to the median of the age."
             )
         smallest = np.argpartition(value, wanted - 1)[:wanted] if wanted < value.size else np.arange(value.size)
+        if one_piece:
+            smallest = _one_piece(smallest, value, flat, shape)
         smallest = smallest[np.argsort(value[smallest], kind="stable")]
         level = float(value[smallest[-1]])
         if shell:
@@ -244,6 +250,49 @@ class Canvas:
         self.tissues[where][chosen] = self.tissue_table[tissue][0]
         if label:
             self.labels[where][chosen] = self.label_of(label)
+
+
+def _one_piece(chosen: NDArray[np.intp], value: Floats, flat: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """As many voxels as chosen, but connected by their faces: the largest part, grown where the field is smallest.
+
+    Parameters
+    ----------
+    chosen : ndarray of int, (n,)
+        Places in `value` and `flat`.
+    value : ndarray of float32, (m,)
+        Field of the free voxels.
+    flat : ndarray of int, (m,)
+        Where these are in a box of `shape`.
+    """
+    region = np.zeros(np.prod(shape), bool)
+    region[flat[chosen]] = True
+    parts, number = ndimage.label(region.reshape(shape))
+    if number == 1:
+        return chosen
+    field = np.full(region.size, np.inf, np.float32)
+    field[flat] = value
+    # a part in a closed pocket between other organs could not grow to the size asked
+    pockets, _ = ndimage.label(np.isfinite(field).reshape(shape))
+    roomy = np.bincount(pockets.ravel()) >= chosen.size
+    roomy[0] = False
+    sizes = np.bincount(parts[roomy[pockets]], minlength=number + 1)
+    region = (parts == sizes[1:].argmax() + 1).ravel()
+    missing = chosen.size - int(region.sum())
+    seen = ndimage.binary_dilation(region.reshape(shape)).ravel() & np.isfinite(field)
+    front = [(float(field[n]), int(n)) for n in np.flatnonzero(seen & ~region)]
+    heapify(front)
+    steps = (shape[1] * shape[2], shape[2], 1)
+    while front and missing:
+        _, place = heappop(front)
+        region[place] = True
+        missing -= 1
+        k, rest = divmod(place, steps[0])
+        for position, size, step in zip((k, *divmod(rest, steps[1])), shape, steps, strict=True):
+            for near in ([place - step] if position > 0 else []) + ([place + step] if position < size - 1 else []):
+                if not seen[near] and np.isfinite(field[near]):
+                    seen[near] = True
+                    heappush(front, (float(field[near]), near))
+    return chosen if missing else np.flatnonzero(region[flat])
 
 
 class Shells:

@@ -137,7 +137,9 @@ def place_chest(p: Placement) -> None:
     line = [(-2, -8, 475), (-5, -12, 440), (-6, -24, 385), (-7, -32, 330), (-6, -30, 270), (-6, -20, 220), (-14, -6, 188),
             (-34, 14, 160)]  # fmt: skip
     gullet = p.tube("esophagus", line, [6.5, 6.5, 7, 7, 7, 7, 7, 8])
-    canvas.claim(gullet.box(2.2), gullet, [canvas.gas("", p.gas_ml["esophagus"]), *p.solid("esophagus", "esophagus")])
+    canvas.claim(
+        gullet.box(2.2), gullet, [canvas.gas("", p.gas_ml["esophagus"]), *p.solid("esophagus", "esophagus")], one_piece=True
+    )
     lobes = Tubes(
         [
             ([(17, 19, 426), (20, 13, 446), (18, 9, 466)], [8, 9, 6]),
@@ -145,11 +147,12 @@ def place_chest(p: Placement) -> None:
             ([(14, 22, 432), (0, 25, 433), (-14, 22, 432)], [4, 3.5, 4]),
         ]
     )
-    canvas.claim(lobes.box(2.2), lobes, p.solid("thyroid_gland", "thyroid"))
+    canvas.claim(lobes.box(2.2), lobes, p.solid("thyroid_gland", "thyroid"), one_piece=True)
     thymus = smallest(
         ellipsoid((9, 42, 318), (10, 8, 34), (-0.15, 0.25, 1)), ellipsoid((-9, 42, 316), (10, 8, 36), (0.15, 0.25, 1))
     )
-    canvas.claim(((-45, 45), (5, 80), (240, 400)), thymus, p.solid("thymus", "thymus"), within=_inside_cage(p.body, 0.90))
+    box, cage = ((-45.0, 45.0), (5.0, 80.0), (240.0, 400.0)), _inside_cage(p.body, 0.90)
+    canvas.claim(box, thymus, p.solid("thymus", "thymus"), within=cage, one_piece=True)
     _place_lungs(p)
 
 
@@ -220,7 +223,7 @@ def _place_vessels(p: Placement) -> None:
             (-8, front[55] + 27, 55), (-7, front[8] + 26, 8)]  # fmt: skip
     aorta = p.tube("aorta", arch, [14.5, 15, 14, 13, 12.5, 12, 11.5, 11, 10, 9.5, 9, 8])
     vessels = p.masses_g["blood_vessels_trunk"]
-    canvas.claim(aorta.box(1.8), aorta, [canvas.layer("aorta", "blood", 0.5 * vessels)])
+    canvas.claim(aorta.box(1.8), aorta, [canvas.layer("aorta", "blood", 0.5 * vessels)], one_piece=True)
     cava = tube([(20, 30, 205), (22, 22, 170), (20, front[142] + 28, 142), (17, front[100] + 27, 100), (16, front[55] + 25, 55),
                  (14, front[8] + 24, 10)], [12, 12, 11.5, 11, 10, 9.5])  # fmt: skip
     canvas.claim(cava.box(1.8), cava, [canvas.layer("inferior_vena_cava", "blood", 0.26 * vessels)])
@@ -232,7 +235,7 @@ def _place_vessels(p: Placement) -> None:
             ([(-12, 24, 294), (20, 6, 294), (50, -4, 288)], [10.5, 9, 8]),
         ]
     )
-    canvas.claim(lung.box(1.9), lung, [canvas.layer("pulmonary_artery", "blood", 0.16 * vessels)])
+    canvas.claim(lung.box(1.9), lung, [canvas.layer("pulmonary_artery", "blood", 0.16 * vessels)], one_piece=True)
     others = Tubes(
         [
             ([(-7, front[8] + 26, 6), (-40, 32, -64), (-66, 32, -110), (-90, 52, -170), (-88, 44, -260)], [6, 5.5, 5, 5, 4.5]),
@@ -282,8 +285,8 @@ def _place_lungs(p: Placement) -> None:
         where = canvas.slices(tree.box(1.0))
         found = (vessels(*canvas.coordinates(where)) < 1) & (canvas.tissues[where] == 0)
         blood = min(0.10 * mass, float(found.sum()) * canvas.voxel_volume_ml * canvas.tissue_table["blood"][1])
-        canvas.claim(tree.box(1.0), vessels, [canvas.layer(f"lung_{name}", "blood", blood)])
-        level = canvas.claim(box, field_, [canvas.layer(f"lung_{name}", "lung", mass - blood)])
+        canvas.claim(tree.box(1.0), vessels, [canvas.layer(f"lung_{name}", "blood", blood)], one_piece=True)
+        level = canvas.claim(box, field_, [canvas.layer(f"lung_{name}", "lung", mass - blood)], one_piece=True)
         p.dome_mm[side] = 60 * (1 - level)
 
 

@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri
 
 from SynthDoseLib.core import SynthDoseError
 
-from .people_reference import SEXES, anatomy_rows
+from .people_reference import anatomy_rows, require_sex
 
 QUANTITIES = ("height", "weight")
 ADULT_Y = 20.0
@@ -106,8 +106,7 @@ def _lms(sex: str, age_y: float, quantity: str) -> tuple[float, float, float]:
 
 
 def _require(sex: str, age_y: float, quantity: str) -> None:
-    if sex not in SEXES:
-        raise SynthDoseError(f"'{sex}' is not a sex of a stylised person. Allowed: {' or '.join(SEXES)}.")
+    require_sex(sex)
     if not 0 <= age_y <= 100:
         raise SynthDoseError(f"The age has to be from 0 to 100 years; found {age_y:g}.")
     if quantity not in QUANTITIES:

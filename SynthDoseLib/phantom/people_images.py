@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, SynthDoseError
 
 from .people_person import StylisedPerson
-from .synthetic_images import FWHM_TO_SIGMA, grain
-
-TEXTURE_MM, NOISE_MM = 2.4, 1.5  # how far neighbours resemble each other (sigma)
+from .synthetic_images import ct_image
 
 
 def person_ct(person: StylisedPerson, seed: int, *, noise_hu: float = 12.0, blur_fwhm_mm: float = 2.5) -> ImageVolume:
@@ -33,15 +30,14 @@ def person_ct(person: StylisedPerson, seed: int, *, noise_hu: float = 12.0, blur
     """
     if noise_hu < 0 or blur_fwhm_mm < 0:
         raise SynthDoseError(f"Noise and resolution cannot be negative; found {noise_hu} HU and {blur_fwhm_mm} mm.")
-    rng = np.random.default_rng([seed, 5077])
-    hu = np.array([tissue.hu for tissue in person.tissue_table], np.float32)
-    texture = np.array([tissue.texture_hu for tissue in person.tissue_table], np.float32)
-    spacing = np.asarray(person.grid.spacing_mm[::-1])
-    image = hu[person.tissues]
-    image += texture[person.tissues] * grain(image.shape, rng, TEXTURE_MM / spacing)
-    ndimage.gaussian_filter(image, blur_fwhm_mm * FWHM_TO_SIGMA / spacing, output=image, mode="nearest", truncate=3.0)
-    image += np.float32(noise_hu) * grain(image.shape, rng, NOISE_MM / spacing)
-    np.rint(image, out=image)
+    image = ct_image(
+        person.tissues,
+        person.tissue_table,
+        person.grid.spacing_mm,
+        np.random.default_rng([seed, 5077]),
+        noise_hu=noise_hu,
+        blur_fwhm_mm=blur_fwhm_mm,
+    )
     plan = person.plan
     metadata = {
         "patient_id": f"STYLISED-{plan.seed:05d}",
@@ -52,6 +48,4 @@ def person_ct(person: StylisedPerson, seed: int, *, noise_hu: float = 12.0, blur
         "series_description": "CT of a stylised person",
     }
     notes = ("This image is computed from a stylised person: it shows nobody.",)
-    return ImageVolume(
-        person.grid, np.maximum(image, np.float32(-1024)), modality="CT", unit="HU", metadata=metadata, notes=notes
-    )
+    return ImageVolume(person.grid, image, modality="CT", unit="HU", metadata=metadata, notes=notes)

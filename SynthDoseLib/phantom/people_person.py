@@ -24,8 +24,8 @@ _BONES = (
 ORGAN_GROUPS: dict[str, tuple[str, ...]] = {
     "skeleton": _BONES,
     "heart": ("heart_wall", "heart_contents"),
-    **{organ: (f"{organ}_wall", f"{organ}_contents")
-       for organ in ("stomach", "small_bowel", "colon", "gallbladder", "urinary_bladder")},
+    **{organ: (f"{organ}_wall", f"{organ}_contents") for organ in ("stomach", "colon", "gallbladder", "urinary_bladder")},
+    "small_bowel": ("small_bowel_wall", "small_bowel_contents", "duodenum_wall", "duodenum_contents"),
     **{organ: (organ,) for organ in (
         "brain", "spinal_cord", "thyroid_gland", "thymus", "trachea", "esophagus", "aorta", "inferior_vena_cava",
         "pulmonary_artery",
@@ -109,7 +109,7 @@ class StylisedPerson:
         """Mass per label, g: what the voxels weigh, to compare with `targets`."""
         counts = np.bincount(
             self.labels.labels.ravel().astype(np.int64) * 256 + self.tissues.ravel(),
-            minlength=256 * (len(self.labels.organs) + 1),
+            minlength=256 * (1 + max(organ.index for organ in self.labels.organs)),
         ).reshape(-1, 256)
         density = np.array([tissue.density_g_cm3 for tissue in self.tissue_table])
         masses = counts[:, : len(density)] @ density * self.grid.voxel_volume_ml
@@ -136,9 +136,38 @@ class StylisedPerson:
         notes = ("Stylised person of SynthDose: not a patient.",)
         return VoxelPhantom(self.grid, place[self.tissues], self.density_g_cm3, tuple(materials), self.labels, notes)
 
+    def cropped(self, lowest_mm: float, highest_mm: float, *, margin_mm: float, behind_mm: float = 0.0) -> StylisedPerson:
+        """Keep the slices between two heights, RAS mm, and of them the body with a margin of air, larger by `behind_mm` behind.
+
+        Labels that are cut or gone lose their target mass; those that are gone leave the list of organs.
+        """
+        nk = self.grid.shape[0]
+        z = self.grid.to_ras(np.stack([np.zeros(nk), np.zeros(nk), np.arange(nk)], axis=-1))[:, 2]
+        kept = np.flatnonzero((z >= lowest_mm) & (z <= highest_mm))
+        pieces = [slice(int(kept[0]), int(kept[-1]) + 1)]
+        body = self.tissues[pieces[0]] > 0
+        for axis, after_mm in ((1, margin_mm + behind_mm), (2, margin_mm)):
+            spacing = self.grid.spacing_mm[2 - axis]
+            inside = np.flatnonzero(body.any(axis=(0, 3 - axis)))
+            first, last = inside[0] - int(np.ceil(margin_mm / spacing)), inside[-1] + 1 + int(np.ceil(after_mm / spacing))
+            pieces.append(slice(max(0, int(first)), min(self.grid.shape[axis], int(last))))
+        where = (pieces[0], pieces[1], pieces[2])
+        values = np.ascontiguousarray(self.labels.labels[where])
+        before, after = (np.bincount(array.ravel(), minlength=256) for array in (self.labels.labels, values))
+        organs = tuple(organ for organ in self.labels.organs if after[organ.index])
+        whole = {organ.name for organ in organs if after[organ.index] == before[organ.index]}
+        nk, nj, ni = values.shape
+        grid = self.grid.crop((where[0].start, where[1].start, where[2].start), (nk, nj, ni))
+        return replace(
+            self,
+            labels=LabelMap(grid, values, organs),
+            tissues=np.ascontiguousarray(self.tissues[where]),
+            targets={name: target for name, target in self.targets.items() if name in whole},
+        )
+
     def merged(self, groups: Mapping[str, tuple[str, ...]]) -> LabelMap:
         """Label map with the labels of each group together; labels in no group become background."""
-        table = np.zeros(len(self.labels.organs) + 1, np.uint16)
+        table = np.zeros(1 + max(organ.index for organ in self.labels.organs), np.uint16)
         for number, members in enumerate(groups.values(), start=1):
             for organ in self.labels.organs:
                 if organ.name in members:

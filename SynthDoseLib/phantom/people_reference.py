@@ -38,11 +38,18 @@ _SHARES: Mapping[str, tuple[float, ...]] = {
 _BREAST_SHARES = {"female": (0.001, 0.002, 0.004, 0.03, 0.5, 1.0), "male": (0.04, 0.1, 0.2, 0.35, 0.7, 1.0)}
 _SKELETON_SHARES = (0.106, 0.117, 0.128, 0.140, 0.140, 1.0)  # of the body's mass; the adult's is in the table
 # grows like an organ of the table, or like a power of the body's mass
+DUODENUM_SHARE = 0.07  # of the small bowel, which the tables give as one; chosen here
 _LIKE = {"colon_wall": "small_bowel_wall", "colon_contents": "small_bowel_contents"}
 _POWERS = {"urinary_bladder_wall": 0.85, "urinary_bladder_contents": 0.85}
 
 CORTICAL_DENSITY = (1.65, 1.70, 1.77, 1.83, 1.89, 1.92)  # g/cm3; adult: ICRP 110, children estimated
 LUNG_DENSITY = (0.50, 0.42, 0.36, 0.32, 0.30, 0.29)  # g/cm3, quiet breathing; chosen here between inflated and collapsed
+
+
+def require_sex(sex: str) -> None:
+    """Raise `SynthDoseError` unless `sex` is "female" or "male"."""
+    if sex not in SEXES:
+        raise SynthDoseError(f"'{sex}' is not a sex of a reference person. Allowed: {' or '.join(SEXES)}.")
 
 
 @dataclass(frozen=True)
@@ -144,8 +151,7 @@ def reference_mass(organ: str, sex: str, age_y: float) -> TargetMass:
     >>> reference_mass("liver", "male", 5).mass_g, reference_mass("pancreas", "male", 5).estimated
     (570.0, True)
     """
-    if sex not in SEXES:
-        raise SynthDoseError(f"'{sex}' is not a sex of a stylised person. Allowed: {' or '.join(SEXES)}.")
+    require_sex(sex)
     known = _table().get((organ, sex))
     if not known:
         raise SynthDoseError(f"No table has the mass of '{organ}' for a {sex}.")
@@ -193,26 +199,47 @@ def reference_height_cm(sex: str, age_y: float) -> float:
     return between_ages(HEIGHTS_CM[sex], age_y)
 
 
+def mass_factor(organ: str, height: float, build: float) -> float:
+    """Factor on the mass of an organ of the reference person.
+
+    Organs and skeleton go with the square of the height. Skin goes with the body surface, muscle also follows the weight a
+    little, brain and eyes hardly follow the height.
+
+    Parameters
+    ----------
+    organ : str
+        As for `reference_mass`.
+    height, build : float
+        Height and weight over those of the reference person.
+
+    Examples
+    --------
+    >>> round(mass_factor("liver", 1.1, 1.0), 2), round(mass_factor("skin", 1.0, 1.44), 2)
+    (1.21, 1.2)
+    """
+    if organ == "skin":
+        return math.sqrt(height * build)  # body surface, Mosteller
+    if organ == "skeletal_muscle":
+        return float(height**1.2 * build**0.4)
+    return float(height ** (0.3 if organ in ("brain", "eyes") else 2))
+
+
 def organ_targets(sex: str, age_y: float, height_cm: float, weight_kg: float) -> dict[str, TargetMass]:
     """Masses to which a person is built, g.
 
-    Organs go with the square of the height relative to the reference person's; the skeleton does too. Skin goes with the
-    body surface. Muscle also follows the weight a little; fat takes what remains (see `stylised_person`).
+    Fat takes what the other organs leave of the weight (see `stylised_person`).
     """
-    reference = reference_height_cm(sex, age_y)
-    height = height_cm / reference
+    height = height_cm / reference_height_cm(sex, age_y)
     build = weight_kg * 1000 / reference_mass("total_body", sex, age_y).mass_g
     result = {}
     for organ, owner in _table():
         if owner != sex or organ in ("total_body", "adipose"):
             continue
         target = reference_mass(organ, sex, age_y)
-        factor = height**2
-        if organ == "skin":
-            factor = math.sqrt(height * build)  # body surface, Mosteller
-        elif organ == "skeletal_muscle":
-            factor = height**1.2 * build**0.4
-        elif organ in ("brain", "eyes"):
-            factor = height**0.3
-        result[organ] = TargetMass(target.mass_g * factor, target.estimated, target.source)
+        result[organ] = TargetMass(target.mass_g * mass_factor(organ, height, build), target.estimated, target.source)
+    for part in ("wall", "contents"):
+        whole = result[f"small_bowel_{part}"]
+        duodenum = DUODENUM_SHARE * whole.mass_g
+        result[f"duodenum_{part}"] = TargetMass(duodenum, True, "estimated: share of the small bowel's mass")
+        result[f"small_bowel_{part}"] = TargetMass(whole.mass_g - duodenum, whole.estimated, whole.source)
     return result

@@ -105,7 +105,7 @@ def person_tissues(sex: str, age_y: float, *, lung_density_g_cm3: float | None =
     tissues = [PersonTissue("surrounding_air", 0.0, -1000.0, 0.0, "air")]
     for name, density, hu, texture, medium in _SOFT:
         tissues.append(PersonTissue(name, density, hu, texture, f"icrp110_{_ONE_SEX_ONLY.get(medium, set_)}_{medium}"))
-    tissues.append(PersonTissue("lung", lung, 1000 * (lung / 1.04 - 1) - 20, 30.0, f"icrp110_{set_}_lung_tissue"))
+    tissues.append(PersonTissue("lung", lung, (lung - 1.031) / 0.00103, 30.0, f"icrp110_{set_}_lung_tissue"))
     tissues += [PersonTissue(name, 0.0012, -990.0, 5.0, "air") for name in ("gas", "air")]
     tissues.append(
         PersonTissue("cortical_bone", cortical, (cortical - 1.017) / 0.000592, 110.0, f"icrp110_{set_}_mineral_bone")

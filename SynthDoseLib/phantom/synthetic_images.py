@@ -1,6 +1,8 @@
-"""What a CT scanner and a gamma camera show of a stylised adult."""
+"""What a CT scanner and a gamma camera show of a stylised person."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,29 +10,31 @@ from scipy import ndimage
 
 from SynthDoseLib.core import VoxelGrid
 
-from .stylised_reference import TISSUE_INDEX, Tissue
+from .people_tissues import PersonTissue
 
 Floats = NDArray[np.float32]
 
 FWHM_TO_SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))
+TEXTURE_MM, NOISE_MM = 2.4, 1.5  # how far neighbours resemble each other (sigma)
 
 
 def ct_image(
     tissues: NDArray[np.uint8],
-    tissue_table: tuple[Tissue, ...],
+    tissue_table: Sequence[PersonTissue],
     spacing_mm: tuple[float, float, float],
     rng: np.random.Generator,
     *,
     noise_hu: float = 15.0,
     blur_fwhm_mm: float = 3.2,
-    tissue_hu: NDArray[np.float32] | None = None,
+    keep_mean: Sequence[NDArray[np.bool_]] = (),
 ) -> Floats:
     """Make a CT of labelled tissues: texture, partial volume and noise with the grain of a reconstruction.
 
     Parameters
     ----------
     tissues : ndarray of uint8, (nk, nj, ni)
-    tissue_table : tuple of Tissue
+        Place in `tissue_table`.
+    tissue_table : sequence of PersonTissue
     spacing_mm : tuple of 3 float
         Along i, j, k, mm.
     rng : numpy.random.Generator
@@ -38,39 +42,26 @@ def ct_image(
         Standard deviation of the noise in a uniform region, HU.
     blur_fwhm_mm : float
         Resolution: full width at half maximum of a Gaussian, mm. It mixes the tissues that share a voxel.
-    tissue_hu : ndarray of float32, (number of tissues,), optional
-        CT numbers to use instead of the table's (other contrast phase).
+    keep_mean : sequence of ndarray of bool, (nk, nj, ni)
+        Organs of much surface: their edges borrow from dense neighbours, their mean must not.
 
     Returns
     -------
     ndarray of float32, (nk, nj, ni)
         CT numbers, HU, whole, from -1024 up.
     """
-    hu = np.array([tissue.hu for tissue in tissue_table], np.float32) if tissue_hu is None else tissue_hu
+    hu = np.array([tissue.hu for tissue in tissue_table], np.float32)
     texture = np.array([tissue.texture_hu for tissue in tissue_table], np.float32)
-    sigma = blur_fwhm_mm * FWHM_TO_SIGMA / np.asarray(spacing_mm[::-1])
+    spacing = np.asarray(spacing_mm[::-1])
     image = hu[tissues]
-    pattern = grain(tissues.shape, rng, sigma=2.6 / np.asarray(spacing_mm[::-1]))
-    image += texture[tissues] * pattern
-    lung = tissues == TISSUE_INDEX["lung"]
-    # vessels: the upper tail of the pattern, without changing the mean (0.0293 is the mean of the tail above 1.5)
-    image[lung] += np.float32(450) * (np.maximum(pattern[lung] - np.float32(1.5), 0) - np.float32(0.0293))
-    ndimage.gaussian_filter(image, sigma, output=image, mode="nearest", truncate=3.0)
-    for group in (("lung",), ("spongiosa", "cortical")):
-        _restore_mean(image, hu, tissues, group)
-    image += np.float32(noise_hu) * grain(tissues.shape, rng, sigma=1.6 / np.asarray(spacing_mm[::-1]))
+    image += texture[tissues] * grain(tissues.shape, rng, TEXTURE_MM / spacing)
+    ndimage.gaussian_filter(image, blur_fwhm_mm * FWHM_TO_SIGMA / spacing, output=image, mode="nearest", truncate=3.0)
+    for organ in keep_mean:
+        if organ.any():
+            image[organ] += hu[tissues[organ]].mean(dtype=np.float64) - image[organ].mean(dtype=np.float64)
+    image += np.float32(noise_hu) * grain(tissues.shape, rng, NOISE_MM / spacing)
     np.rint(image, out=image)
     return np.maximum(image, np.float32(-1024), out=image)
-
-
-def _restore_mean(image: Floats, hu: Floats, tissues: NDArray[np.uint8], group: tuple[str, ...]) -> None:
-    """Shift tissues of much surface to their mean: their edges borrow from dense neighbours, their sum must not."""
-    indices = [TISSUE_INDEX[name] for name in group]
-    inside = np.isin(tissues, indices)
-    if inside.any():
-        counts = np.bincount(tissues[inside], minlength=hu.size)
-        wanted = float(counts @ hu.astype(np.float64)) / counts.sum()
-        image[inside] += np.float32(wanted - image[inside].mean(dtype=np.float64))
 
 
 def grain(shape: tuple[int, ...], rng: np.random.Generator, sigma: NDArray[np.float64]) -> Floats:
@@ -146,7 +137,7 @@ def add_couch(
     tissues: NDArray[np.uint8], grid: VoxelGrid, hu: Floats, *, gap_mm: float = 8.0, half_width_mm: float = 205.0
 ) -> None:
     """Put a scanner couch (a thin curved shell of carbon fibre with a foam core) under the person, into `hu`."""
-    body = tissues != TISSUE_INDEX["air"]
+    body = tissues > 0
     columns = np.flatnonzero(body.any(axis=(0, 2)))
     y = grid.to_ras(np.stack([np.zeros(grid.shape[1]), np.arange(grid.shape[1]), np.zeros(grid.shape[1])], axis=-1))[:, 1]
     back = y[columns].min() - gap_mm

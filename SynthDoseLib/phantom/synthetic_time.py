@@ -13,11 +13,9 @@ from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, organ_table
 
-from .stylised_reference import TISSUE_INDEX
-from .synthetic import SyntheticPatient, _spect_grid
+from .synthetic import SyntheticPatient, spect_grid
 from .synthetic_images import FWHM_TO_SIGMA, average_on_grid
 
-REST = "rest_of_body"
 SCATTER_FWHM_MM = 120.0
 UPTAKE_H = {"tumour": (4.0, 8.0), "kidney": (0.5, 2.0), "urinary": (0.5, 1.5)}
 """Half-lives of the rise from 0, h, drawn between these; other organs and the rest follow the blood and have none."""
@@ -157,9 +155,9 @@ def synthetic_time_points(
     if not hours or min(hours) < 0 or (displacements_ras is not None and len(displacements_ras) != len(hours)):
         raise SynthDoseError(f"Each scan needs a time of 0 h or more, and a displacement if any has one; found {list(hours)}.")
     rng = np.random.default_rng([patient.seed, 52])
-    regions, labels = _regions(patient)
+    labels = patient.regions
     courses = _courses(patient, rng)
-    grid = _spect_grid(patient.ct.grid, spect_spacing_mm)
+    grid = spect_grid(patient.ct.grid, spect_spacing_mm)
     moves = [np.eye(4) for _ in hours] if displacements_ras is None else [np.asarray(m, np.float64) for m in displacements_ras]
     spects = []
     names = {organ.name: organ.index for organ in labels.organs}
@@ -167,7 +165,7 @@ def synthetic_time_points(
         values = np.zeros(max(names.values()) + 1, np.float32)
         for name, course in courses.items():
             values[names[name]] = course.activity_MBq(time) * 1e6 / course.volume_ml if course.volume_ml else 0.0
-        image = (camera or Camera()).image(values[regions], patient.ct.grid, grid, rng)
+        image = (camera or Camera()).image(values[labels.labels], patient.ct.grid, grid, rng)
         own_frame = (
             {} if np.allclose(move, np.eye(4)) else {"frame_of_reference_uid": f"1.2.826.0.1.{patient.seed}.{number + 1}"}
         )
@@ -181,16 +179,6 @@ def synthetic_time_points(
             )
         )
     return SyntheticTimePoints(patient, tuple(spects), tuple(float(h) for h in hours), tuple(moves), courses, labels)
-
-
-def _regions(patient: SyntheticPatient) -> tuple[NDArray[np.uint16], LabelMap]:
-    """Region of every voxel, with the rest of the body, as an array and as labels."""
-    tissues = patient.adult.tissues
-    index = max(organ.index for organ in patient.labels.organs) + 1
-    values = patient.labels.labels.copy()
-    values[(values == 0) & (tissues != TISSUE_INDEX["air"]) & (tissues != TISSUE_INDEX["gas"])] = index
-    rest = replace(organ_table([REST])[0], index=index)
-    return values, LabelMap(patient.labels.grid, values, (*patient.labels.organs, rest))
 
 
 def _courses(patient: SyntheticPatient, rng: np.random.Generator) -> dict[str, RegionCourse]:
@@ -250,7 +238,7 @@ def sphere_phantom(
         centre = np.array([60 * np.cos(angle), 60 * np.sin(angle), heights[number]])
         values[np.linalg.norm(ras - centre, axis=-1) < radius] = number + 1
     labels = LabelMap(grid, values, organ_table([f"sphere_{n + 1}" for n in range(len(volumes_ml))]))
-    target = _spect_grid(grid, spect_spacing_mm)
+    target = spect_grid(grid, spect_spacing_mm)
     rng = np.random.default_rng([seed, 53])
     activity = np.where(values > 0, np.float32(concentration_Bq_ml), np.float32(0))
     image = ImageVolume(target, (camera or Camera()).image(activity, grid, target, rng), "NM", "Bq/ml")

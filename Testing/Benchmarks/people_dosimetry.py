@@ -132,7 +132,7 @@ PARTS = {
     "testes": ("testis_left", "testis_right"), "ovaries": ("ovary_left", "ovary_right"),
     "salivary_glands": ("parotid_gland_left", "parotid_gland_right", "submandibular_gland_left", "submandibular_gland_right"),
     "muscles": ("skeletal_muscle",), "stomach": ("stomach_wall",), "colon": ("colon_wall",),
-    "small_bowel": ("small_bowel_wall",),
+    "small_bowel": ("small_bowel_wall", "duodenum_wall"),
     "urinary_bladder": ("urinary_bladder_wall",), "gallbladder": ("gallbladder_wall",), "heart": ("heart_wall",),
 }  # fmt: skip
 """Tissues of the effective dose that are made up of labels, or are the wall of a hollow organ."""
@@ -144,7 +144,14 @@ BONES = (
                                     "femur", "patella",
                                     "tibia", "fibula", "foot_bones") for side in ("left", "right")),
 )  # fmt: skip
-NOT_REST = ("urinary_bladder_contents", "colon_contents", "small_bowel_contents", "stomach_contents", "gallbladder_contents")
+NOT_REST = (
+    "urinary_bladder_contents",
+    "colon_contents",
+    "small_bowel_contents",
+    "duodenum_contents",
+    "stomach_contents",
+    "gallbladder_contents",
+)
 
 
 def activity_map(person: StylisedPerson, phantom: VoxelPhantom, hours: Mapping[str, float]) -> VolumeSource:

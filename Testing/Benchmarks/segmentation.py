@@ -105,10 +105,10 @@ def synthetic_rows(bundle: str, patients: int) -> dict[str, list[Agreement]]:
     """Agreement with the truth of synthetic patients, per organ."""
     rows: dict[str, list[Agreement]] = {}
     for seed in range(UNSEEN, UNSEEN + patients):
-        person = synthetic_patient(seed)
-        found = segment_with_bundle(person.ct, bundle)
-        body = np.asarray(person.adult.tissues > 0)
-        for organ, numbers in compare(found, person.organ_labels, body).items():
+        patient = synthetic_patient(seed)
+        found = segment_with_bundle(patient.ct, bundle)
+        body = np.asarray(patient.person.tissues > 0)
+        for organ, numbers in compare(found, patient.organ_labels, body).items():
             rows.setdefault(organ, []).append(numbers)
         print(f"synthetic patient {seed}", file=sys.stderr)
     return rows

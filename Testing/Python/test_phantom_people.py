@@ -12,12 +12,14 @@ import pytest
 from scipy import ndimage
 
 from SynthDoseLib.cli import main
-from SynthDoseLib.core import SynthDoseError
+from SynthDoseLib.core import SynthDoseError, resource_path
 from SynthDoseLib.phantom import (
+    ORGAN_GROUPS,
     PersonPlan,
     StylisedPerson,
     growth_value,
     growth_z,
+    people_reference,
     percentile_to_z,
     person_ct,
     reference_mass,
@@ -115,6 +117,65 @@ def test_left_is_left_and_organs_are_stacked(person):
     assert heights == sorted(heights, reverse=True)
     for front, back in (("sternum", "thoracic_spine"), ("stomach_wall", "kidney_left"), ("patella_left", "tibia_left")):
         assert centre(person, front)[1] > centre(person, back)[1], (front, back)
+
+
+PIECES = {
+    "duodenum": ("duodenum_wall", "duodenum_contents"),
+    **{organ: ORGAN_GROUPS[organ] for organ in (
+        "stomach", "colon", "urinary_bladder", "gallbladder", "liver", "spleen", "pancreas", "kidney_left", "kidney_right",
+        "lung_left", "lung_right", "aorta", "thyroid_gland", "adrenal_gland_right")},
+}  # fmt: skip
+
+
+def broken_organs(person: StylisedPerson) -> dict[str, int]:
+    """Organs whose voxels do not all hang together by their faces, and into how many parts they fall."""
+    parts = {}
+    for organ, members in PIECES.items():
+        inside = np.isin(person.labels.labels, [person.labels.organ(member).index for member in members])
+        parts[organ] = ndimage.label(inside)[1]
+    return {organ: number for organ, number in parts.items() if number != 1}
+
+
+def test_organs_are_in_one_piece(person):
+    assert broken_organs(person) == {}
+
+
+@pytest.mark.parametrize("seed", [2, 4, 6])
+def test_organs_of_people_who_differ_are_in_one_piece(seed):
+    person = sample_person(seed, variation=1.5, spacing_mm=(5.0, 5.0, 5.0))
+    assert broken_organs(person) == {}
+    duodenum, rest = (
+        sum(person.targets[f"{organ}_{part}"].mass_g for part in ("wall", "contents")) for organ in ("duodenum", "small_bowel")
+    )
+    assert 0.05 < duodenum / rest < 0.11
+
+
+def test_lungs_rest_on_the_diaphragm_above_liver_and_spleen(person):
+    """Along every line upwards, no lung is found below the liver or the spleen."""
+    for lung, below in (("lung_right", "liver"), ("lung_left", "spleen")):
+        air, organ = person.labels.mask(lung), person.labels.mask(below)
+        lines = air.any(axis=0) & organ.any(axis=0)
+        assert lines.sum() > 10
+        lowest_lung = np.argmax(air, axis=0)[lines]
+        highest_organ = organ.shape[0] - 1 - np.argmax(organ[::-1], axis=0)[lines]
+        assert (lowest_lung > highest_organ).mean() > 0.95
+
+
+def test_brain_lies_inside_the_skull(person):
+    brain, bone = person.labels.mask("brain"), person.labels.mask("skull")
+    slices = np.flatnonzero(brain.any(axis=(1, 2)))
+    slices = slices[len(slices) // 2 :]  # the base is open
+    enclosed = np.stack([ndimage.binary_fill_holes(bone[k]) for k in slices])
+    assert (enclosed & brain[slices]).sum() > 0.97 * brain[slices].sum()
+
+
+def test_damaged_table_of_masses_is_refused(tmp_path, monkeypatch):
+    original = resource_path("anatomy", "people_masses.json").read_text(encoding="utf-8")
+    (tmp_path / "people_masses.json").write_text(original, encoding="utf-8")
+    (tmp_path / "people_masses.csv").write_text("organ,sex,age_y,mass_g,source\nliver,both,0,1,\n", encoding="utf-8")
+    monkeypatch.setattr(people_reference, "resource_path", lambda *parts: tmp_path / parts[-1])
+    with pytest.raises(SynthDoseError, match=r"people_masses\.csv was changed"):
+        people_reference.anatomy_rows("people_masses")
 
 
 def test_wall_closes_where_a_neighbour_dents_the_organ():

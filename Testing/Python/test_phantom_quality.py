@@ -60,11 +60,11 @@ def ball(phantom, organ, radius_mm):
     return (distance <= radius_mm) & mask
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(5))
 def test_healthy_people_are_not_accused(seed):
     patient = synthetic_patient(seed, spacing_mm=(5.0, 5.0, 5.0), tumours=seed % 3)
     quality = assess_phantom(build_phantom(patient.ct, patient.labels), patient.ct)
-    accused = [f.sentence() for f in quality.findings if f.severity != "note" and f.organ not in ("duodenum", "esophagus")]
+    accused = [f.sentence() for f in quality.findings if f.severity != "note"]
     assert accused == []
 
 

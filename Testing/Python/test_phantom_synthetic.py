@@ -12,14 +12,12 @@ from scipy import ndimage
 
 from SynthDoseLib.core import SynthDoseError, VoxelGrid
 from SynthDoseLib.phantom import (
-    TISSUES,
     SyntheticPatient,
     build_phantom,
     synthetic_images,
     synthetic_patient,
 )
 
-TISSUE_HU = {tissue.name: tissue.hu for tissue in TISSUES}
 COUNTS_PER_MBQ = 10_000.0
 
 
@@ -33,11 +31,12 @@ def patient() -> SyntheticPatient:
     [("liver", "liver"), ("spleen", "spleen"), ("kidney_left", "kidney"), ("urinary_bladder", "urine"), ("lung_right", "lung")],
 )
 def test_ct_shows_the_tissue_inside_an_organ(patient, organ, tissue):
+    tissue_hu = {tissue.name: tissue.hu for tissue in patient.person.tissue_table}
     inside = ndimage.binary_erosion(patient.labels.mask(organ), iterations=2)
     values = patient.ct.values[inside]
     # the mean's own spread, the grain of the noise included (about 30 voxels share a grain), and edge effects in the lung
     spread = 4 * values.std() / math.sqrt(values.size / 30)
-    assert abs(values.mean() - TISSUE_HU[tissue]) < spread + (20 if tissue == "lung" else 1)
+    assert abs(values.mean() - tissue_hu[tissue]) < spread + (20 if tissue == "lung" else 1)
 
 
 def test_ct_noise_is_the_noise_asked(patient):
@@ -69,14 +68,14 @@ def test_phantom_built_from_the_ct_weighs_what_was_asked(patient):
 
 def test_couch_lies_behind_the_patient_without_touching(patient):
     grid = patient.ct.grid
-    outside = ~ndimage.binary_dilation(patient.adult.tissues > 0, iterations=2)
+    outside = ~ndimage.binary_dilation(patient.person.tissues > 0, iterations=2)
     dense = np.argwhere(outside & (patient.ct.values > -400))
     assert len(dense) > 1000
     assert (
-        grid.to_ras(dense[:, ::-1])[:, 1].max() < grid.to_ras(np.argwhere(patient.adult.tissues > 0)[:, ::-1])[:, 1].min() + 20
+        grid.to_ras(dense[:, ::-1])[:, 1].max() < grid.to_ras(np.argwhere(patient.person.tissues > 0)[:, ::-1])[:, 1].min() + 20
     )
     bare = synthetic_patient(1, spacing_mm=(6, 6, 6), couch=False)
-    around = ~ndimage.binary_dilation(bare.adult.tissues > 0, iterations=2)
+    around = ~ndimage.binary_dilation(bare.person.tissues > 0, iterations=2)
     assert bare.ct.values[around].max() < -800
 
 
@@ -169,7 +168,7 @@ def test_same_seed_same_patient_other_seed_another():
     np.testing.assert_array_equal(first.ct.values, again.ct.values)
     np.testing.assert_array_equal(first.spect.values, again.spect.values)
     assert first.truth == again.truth
-    other = synthetic_patient(4, spacing_mm=(6, 6, 6), sex=first.adult.sex)
+    other = synthetic_patient(4, spacing_mm=(6, 6, 6), sex=first.person.plan.sex)
     assert other.target_mass_g["spleen"] != first.target_mass_g["spleen"]
 
 
@@ -206,6 +205,9 @@ def test_spect_blurs_a_point_to_its_resolution():
         ({"seed": 1, "tumours": 9}, "0 to 6"),
         ({"seed": 1, "administered_MBq": 0}, "positive"),
         ({"seed": 1, "sex": "x"}, "female or male"),
+        ({"seed": 1, "field_of_view": "foot"}, "torso, head_to_thigh"),
+        ({"seed": 1, "variation": 2}, "1.5"),
+        ({"seed": 1, "spacing_mm": (9, 3, 3)}, "0.5 to 8 mm"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
