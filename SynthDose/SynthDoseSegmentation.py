@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from typing import Annotated, Any
 
 import qt
@@ -21,7 +22,22 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
 
 from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, Requirements, showTable  # noqa: E402
 
-NETWORK, TISSUES = "MONAI bundle", "tissues by HU"
+MODEL_ZOO = {
+    "wholeBody_ct_segmentation": "104 structures",
+    "swin_unetr_btcv_segmentation": "13 abdominal organs",
+    "spleen_ct_segmentation": "spleen",
+}
+"""Bundles of the MONAI Model Zoo for CT, and what they segment; any other is chosen by its name."""
+
+
+class Method(Enum):
+    """How organs are found."""
+
+    NETWORK = "MONAI bundle"
+    TISSUES = "tissues by HU"
+
+    def label(self) -> str:
+        return {"NETWORK": _("organs, by a network (MONAI bundle)"), "TISSUES": _("tissues, by CT number")}[self.name]
 
 
 class SynthDoseSegmentation(ScriptedLoadableModule):
@@ -46,7 +62,7 @@ class SynthDoseSegmentationParameterNode:
 
     image: vtkMRMLScalarVolumeNode
     modality: Annotated[str, Choice(["CT", "MR"])] = "CT"
-    method: Annotated[str, Choice([NETWORK, TISSUES])] = NETWORK
+    method: Method = Method.NETWORK
     bundle: str = ""
     download: bool = False
     trusted: bool = False
@@ -70,16 +86,34 @@ class SynthDoseSegmentationWidget(JobPanel):
     def makeLogic(self) -> SynthDoseSegmentationLogic:
         return SynthDoseSegmentationLogic()
 
-    def setDefaults(self, parameters: Any) -> None:
-        if not parameters.bundle:
-            from SynthDoseLib.core import resource_path  # bundlesAtHand knows more, but takes a second to import
+    def setup(self) -> None:
+        self._bundles: list[str] = []
+        JobPanel.setup(self)
+        self.ui.bundleBox.connect("activated(int)", self.onBundleChosen)
 
-            shipped = sorted(path.parent.name for path in resource_path("segmentation").glob("*/configs"))
-            parameters.bundle = next(iter(shipped), "")
+    def setDefaults(self, parameters: Any) -> None:
+        atHand = self.logic.bundlesAtHand()
+        if not parameters.bundle:
+            parameters.bundle = next(iter(atHand), "")
+        if not self._bundles:
+            self.offerBundles(atHand)
+
+    def offerBundles(self, atHand: Sequence[str]) -> None:
+        """Fill the chooser with the bundles on this computer and those of the Model Zoo; the last entry is any other."""
+        zoo = [name for name in MODEL_ZOO if name not in atHand]
+        self._bundles = [*atHand, *zoo]
+        labels = [*atHand, *(_("{name} (Model Zoo: {what})").format(name=name, what=MODEL_ZOO[name]) for name in zoo)]
+        self.ui.bundleBox.clear()
+        self.ui.bundleBox.addItems([*labels, _("another: name or folder below")])
+        if self._parameterNode is not None:
+            self.updateGui()
+
+    def finish(self) -> None:
+        JobPanel.finish(self)
+        self.offerBundles(self.logic.bundlesAtHand())  # one may have been downloaded
 
     def buttons(self) -> dict[str, Any]:
         return {
-            "bundlesButton": self.onBundles,
             "browseButton": self.onBrowse,
             "aboutButton": lambda: self.runTask("about"),
             "previewButton": lambda: self.runTask("preview"),
@@ -90,9 +124,11 @@ class SynthDoseSegmentationWidget(JobPanel):
     def updateButtons(self, parameters: Any) -> None:
         p, ui = parameters, self.ui
         idle = p is not None and not self.logic.running
-        network = p is not None and p.method == NETWORK
-        for name in ("bundleEdit", "bundlesButton", "browseButton", "downloadCheckBox", "trustCheckBox", "uncertaintySpinBox"):
+        network = p is not None and p.method is Method.NETWORK
+        for name in ("bundleBox", "bundleEdit", "browseButton", "downloadCheckBox", "trustCheckBox", "uncertaintySpinBox"):
             getattr(ui, name).enabled = network
+        known = p is not None and p.bundle in self._bundles
+        ui.bundleBox.currentIndex = self._bundles.index(p.bundle) if known else len(self._bundles)
         ui.aboutButton.enabled = idle and network and bool(p.bundle)
         ui.previewButton.enabled = idle and not self.logic.problem(p)
         ui.compareButton.enabled = idle and not self.logic.comparisonProblem(p)
@@ -103,13 +139,14 @@ class SynthDoseSegmentationWidget(JobPanel):
         showTable(ui.volumeTableView, p.volumeTable if p is not None else None)
         showTable(ui.comparisonTableView, p.comparisonTable if p is not None else None)
 
-    def onBundles(self) -> None:
-        names = list(self.logic.bundlesAtHand())
-        found = qt.QInputDialog.getItem(
-            slicer.util.mainWindow(), _("Bundles on this computer"), _("Shipped or downloaded:"), names, 0, False
-        )
-        if found:
-            self._parameterNode.bundle = found
+    def onBundleChosen(self, index: int) -> None:
+        p = self._parameterNode
+        if index >= len(self._bundles):
+            self.ui.bundleEdit.setFocus()
+            return
+        with slicer.util.NodeModify(p.parameterNode):
+            p.bundle = self._bundles[index]
+            p.download = p.bundle in MODEL_ZOO  # shown as ticked; nothing is fetched before a button is pressed
 
     def onBrowse(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of a MONAI bundle"))
@@ -135,25 +172,26 @@ class SynthDoseSegmentationLogic(JobLogic):
     def requirements(self, parameters: SynthDoseSegmentationParameterNode) -> Requirements:
         """Tissues by HU, and reading about a bundle, do without torch and MONAI, which are large."""
         base = JobLogic.requirements(self, parameters)
-        if self.task == "about" or (self.task != "compare" and parameters.method != NETWORK):
+        if self.task == "about" or (self.task != "compare" and parameters.method is not Method.NETWORK):
             return base
         files = (*base.files, self.resource("requirements-segmentation.txt"))
         return Requirements(files, base.needed | {"monai", "nibabel", "safetensors"}, torch=True)
 
     def bundlesAtHand(self) -> tuple[str, ...]:
         """Names of the bundles on this computer: shipped ones, then downloaded ones."""
-        from SynthDoseLib.segmentation.bundle_folder import downloaded_bundles, shipped_bundles
+        from SynthDoseLib.core import resource_path, user_path  # the package of networks takes seconds to import
 
-        return (*shipped_bundles(), *downloaded_bundles())
+        folders = (resource_path("segmentation"), user_path("bundles"))
+        return tuple(name for folder in folders for name in sorted(path.parent.name for path in folder.glob("*/configs")))
 
     def problem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
         """What keeps a segmentation from starting, "" if nothing."""
         p = parameters
         if p.image is None:
             return _("Choose the image")
-        if p.method == NETWORK and not p.bundle.strip():
+        if p.method is Method.NETWORK and not p.bundle.strip():
             return _("Name a bundle")
-        if p.method == TISSUES and p.modality != "CT":
+        if p.method is Method.TISSUES and p.modality != "CT":
             return _("Tissues by HU need a CT")
         return ""
 
@@ -192,7 +230,7 @@ class SynthDoseSegmentationLogic(JobLogic):
         saveImage(image, folder / "image.nrrd")
         self._folder = folder
         arguments = ["segment", str(folder / "image.nrrd"), "--modality", p.modality, "--device", p.device]
-        if p.method == NETWORK:
+        if p.method is Method.NETWORK:
             arguments += ["--bundle", p.bundle.strip()]
             if p.download:
                 arguments.append("--download")
@@ -244,7 +282,7 @@ class SynthDoseSegmentationLogic(JobLogic):
         node = segmentationNodeFromLabelMap(labels, scene.GenerateUniqueName(f"{name} {kind}"), scene)
         if p.image is not None and self.task != "preview":
             node.SetReferenceImageGeometryParameterFromVolumeNode(p.image)
-        node.SetAttribute("SynthDose.bundle", p.bundle if p.method == NETWORK else TISSUES)
+        node.SetAttribute("SynthDose.bundle", p.bundle if p.method is Method.NETWORK else p.method.value)
         entropy = table = None
         if (folder / "labels.entropy.nrrd").is_file():
             values, grid, unit = read_volume(folder / "labels.entropy.nrrd")

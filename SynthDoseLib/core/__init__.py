@@ -2,7 +2,7 @@
 
 from .emissions import PARTICLES, Emission
 from .errors import Cancelled, MissingPackageError, SynthDoseError
-from .files import atomic_path, resource_path, sha256_of
+from .files import atomic_path, resource_path, sha256_of, user_path
 from .grid import VoxelGrid, inner_point
 from .materials import SYMBOLS, Material, atomic_number
 from .particles import ParticleList
@@ -42,5 +42,6 @@ __all__ = [
     "resource_path",
     "sha256_of",
     "silent",
+    "user_path",
     "versions",
 ]

@@ -31,6 +31,11 @@ def resource_path(*parts: str) -> Path:
     )
 
 
+def user_path(*parts: str) -> Path:
+    """Return where something is kept for the user between runs, in ``.synthdose`` in the home folder; it need not exist."""
+    return Path.home().joinpath(".synthdose", *parts)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside `path` with the same suffixes; rename it to `path` when the block succeeds.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, sha256_of
+from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, user_path, sha256_of
 from .archive import is_archive, unpacked_bundle
 from .expressions import Component, ConfigurationReader, DevicePlace
 from .postprocessing import gives_regions
@@ -77,7 +77,7 @@ def shipped_bundles() -> tuple[str, ...]:
 
 def bundle_store() -> Path:
     """Folder that downloaded bundles are kept in, ``.synthdose/bundles`` in the user's home; it need not exist."""
-    return Path.home() / ".synthdose" / "bundles"
+    return user_path("bundles")
 
 
 def downloaded_bundles() -> tuple[str, ...]:

@@ -245,7 +245,7 @@ def test_what_a_panel_does_not_need_may_be_missing(host, scene, name, tmp_path):
     logic = module.logic()
     parameters = logic.getParameterNode()
     if name == "SynthDoseSegmentation":
-        parameters.method = module.pythonModule.TISSUES
+        parameters.method = module.pythonModule.Method.TISSUES
     needed = logic.requirements(parameters).needed
     assert not logic.requirements(parameters).torch
     module.discard()

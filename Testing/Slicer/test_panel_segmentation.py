@@ -66,6 +66,30 @@ def test_a_shipped_bundle_is_offered_and_choices_follow_the_method(host, scene, 
     assert "need a CT" in ui.runButton.toolTip
 
 
+def test_bundles_are_chosen_from_a_list_a_folder_or_by_name(host, panel, monkeypatch, tmp_path):
+    import qt
+
+    ui, p, box = panel.ui, panel._parameterNode, panel.ui.bundleBox
+    other = box.count - 1
+    assert box.currentIndex == other  # the folder of the fixture
+    texts = [box.itemText(index) for index in range(box.count)]
+    assert texts[0] == "synthetic_torso_ct"
+    zoo = next(index for index, text in enumerate(texts) if text.startswith("wholeBody_ct_segmentation (Model Zoo"))
+    box.setCurrentIndex(zoo)
+    box.activated.emit(zoo)
+    assert (p.bundle, p.download, ui.downloadCheckBox.checked) == ("wholeBody_ct_segmentation", True, True)
+    arguments = panel.logic.prepare(p, tmp_path / "job")
+    assert "--download" in arguments
+    assert arguments[arguments.index("--bundle") + 1] == "wholeBody_ct_segmentation"
+    box.setCurrentIndex(0)
+    box.activated.emit(0)
+    assert (p.bundle, ui.bundleEdit.text, p.download) == ("synthetic_torso_ct", "synthetic_torso_ct", False)
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    ui.browseButton.click()
+    assert p.bundle == str(tmp_path)
+    assert box.currentIndex == other
+
+
 def test_organs_come_with_volumes_uncertainty_and_terminology(host, scene, panel, screenshots):
     import slicer
 
