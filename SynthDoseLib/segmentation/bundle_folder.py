@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, user_path, sha256_of
+from ..core import MissingPackageError, Organ, SynthDoseError, organ_table, resource_path, sha256_of, user_path
 from .archive import is_archive, unpacked_bundle
 from .expressions import Component, ConfigurationReader, DevicePlace
 from .postprocessing import gives_regions
