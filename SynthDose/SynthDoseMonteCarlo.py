@@ -49,7 +49,17 @@ class SourceKind(Enum):
     BEAM = "beam"
 
     def label(self) -> str:
-        return self.value
+        return {"ACTIVITY": _("activity per voxel"), "ORGANS": _("organs"), "BEAM": _("beam")}[self.name]
+
+
+class ShownMap(Enum):
+    """What lies over the phantom in the slice views."""
+
+    DOSE = "dose"
+    SIGMA = "standard error"
+
+    def label(self) -> str:
+        return {"DOSE": _("dose"), "SIGMA": _("standard error of the dose")}[self.name]
 
 
 @parameterNodeWrapper
@@ -82,6 +92,7 @@ class SynthDoseMonteCarloParameterNode:
     compare: bool = False
     outputFolder: pathlib.Path
     resultFolder: str = ""
+    shownMap: ShownMap = ShownMap.DOSE
     doseVolume: vtkMRMLScalarVolumeNode
     previewVolume: vtkMRMLScalarVolumeNode
     organTable: vtkMRMLTableNode
@@ -96,6 +107,7 @@ class SynthDoseMonteCarloWidget(JobPanel):
         return SynthDoseMonteCarloLogic()
 
     def setup(self) -> None:
+        self._shownMap = ShownMap.DOSE
         JobPanel.setup(self)
         from SynthDoseLib.mrml.volumes import PHANTOM_ATTRIBUTE
 
@@ -121,9 +133,14 @@ class SynthDoseMonteCarloWidget(JobPanel):
         self.ui.showSValuesButton.enabled = p is not None and p.sValueTable is not None
         self.ui.showEnginesButton.enabled = p is not None and p.engineTable is not None
         showTable(self.ui.organTableView, p.organTable if p is not None else None)
+        if p is not None and p.shownMap is not self._shownMap:
+            self._shownMap = p.shownMap
+            self.logic.showMap(p)
 
     def whileRunning(self) -> None:
-        with contextlib.suppress(Exception):  # a preview that cannot be read now is shown the next time
+        from SynthDoseLib.core import SynthDoseError
+
+        with contextlib.suppress(OSError, SynthDoseError):  # a preview that cannot be read now is shown the next time
             self.logic.showPreview(self._parameterNode)
 
     def onListOrgans(self) -> None:
@@ -148,7 +165,7 @@ class SynthDoseMonteCarloLogic(JobLogic):
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
-        self._previewTime = 0.0
+        self._previewTime, self._precision = 0.0, ""
 
     def getParameterNode(self) -> SynthDoseMonteCarloParameterNode:
         return SynthDoseMonteCarloParameterNode(super().getParameterNode())
@@ -233,7 +250,7 @@ class SynthDoseMonteCarloLogic(JobLogic):
         folder.mkdir(parents=True)
         activity = parameters.activityVolume if parameters.sourceKind is SourceKind.ACTIVITY else None
         case = self.writeCase(folder, parameters.phantom, activity, source, run)
-        self._folder, self._previewTime = folder / "results", 0.0
+        self._folder, self._previewTime, self._precision = folder / "results", 0.0, ""
         preview = ["--preview", f"{parameters.previewSeconds:g}"] if parameters.previewSeconds > 0 else []
         return ["simulate", str(case), "--out", str(self._folder), *preview]
 
@@ -332,18 +349,34 @@ class SynthDoseMonteCarloLogic(JobLogic):
         return DoseMap(grid, scaled[0], scaled[1], "" if decaysMBqs > 0 else per)
 
     def showPreview(self, parameters: SynthDoseMonteCarloParameterNode) -> None:
-        """Show the dose so far, if there is a new one."""
-        from SynthDoseLib.mrml import showDoseOverImage, updateDoseVolume
+        """Show the dose so far, if there is a new one, and keep its precision for the status line."""
+        from SynthDoseLib.mrml import updateDoseVolume
 
         p, file = parameters, (self._folder or pathlib.Path()) / "preview_sigma_Gy.nrrd"  # the second of the two files
         if self._folder is None or not file.is_file() or file.stat().st_mtime == self._previewTime:
             return
         self._previewTime = file.stat().st_mtime
+        dose = self.readDose(self._folder, 0.0, self.per(p), "preview_")
+        self._precision = self.precisionText(dose)
         if p.previewVolume is None:
-            p.previewVolume = self.loadDose(self._folder, "SynthDose preview", 0.0, self.per(p), "preview_")
-            showDoseOverImage(slicer.mrmlScene, p.previewVolume, p.phantom)
+            from SynthDoseLib.mrml import doseVolumeFromDose
+
+            p.previewVolume = doseVolumeFromDose(dose, "SynthDose preview", slicer.mrmlScene)
+            self.showMap(p)
         else:
-            updateDoseVolume(p.previewVolume, self.readDose(self._folder, 0.0, self.per(p), "preview_"))
+            updateDoseVolume(p.previewVolume, dose)
+
+    def precisionText(self, dose: Any) -> str:
+        """Relative standard error in the voxels that have more than half of the highest dose, for people."""
+        import numpy as np
+
+        high = dose.dose_Gy > 0.5 * dose.dose_Gy.max()
+        relative = float(np.median(dose.sigma_Gy[high] / dose.dose_Gy[high])) if high.any() else 0.0
+        return _("Dose so far ± {percent} % where it is high").format(percent=f"{100 * relative:.2g}") if relative else ""
+
+    def describe(self, progress: Any) -> str:
+        """Stage, percentage, time left, and how precise the dose is by now."""
+        return f"{JobLogic.describe(self, progress)} {self._precision}".strip()
 
     def per(self, parameters: SynthDoseMonteCarloParameterNode) -> str:
         """What the dose is per."""
@@ -384,11 +417,21 @@ class SynthDoseMonteCarloLogic(JobLogic):
         return tuple(record["notes"])
 
     def showDose(self, parameters: SynthDoseMonteCarloParameterNode) -> None:
-        """Show the dose over the density in the slice views."""
-        from SynthDoseLib.mrml import showDoseOverImage
-
-        showDoseOverImage(slicer.mrmlScene, parameters.doseVolume, parameters.phantom)
+        """Show the dose, or its standard error, over the density in the slice views."""
+        self.showMap(parameters)
         slicer.app.applicationLogic().FitSliceToAll()
+
+    def showMap(self, parameters: SynthDoseMonteCarloParameterNode) -> None:
+        """Put the chosen map of the dose so far, or else of the last result, over the density."""
+        from SynthDoseLib.mrml import showDoseOverImage
+        from SynthDoseLib.mrml.volumes import SIGMA_REFERENCE
+
+        dose = parameters.previewVolume or parameters.doseVolume
+        shown = dose
+        if dose is not None and parameters.shownMap is ShownMap.SIGMA:
+            shown = dose.GetNodeReference(SIGMA_REFERENCE) or dose
+        if shown is not None:
+            showDoseOverImage(slicer.mrmlScene, shown, parameters.phantom)
 
     def showTableInView(self, table: Any) -> None:
         """Change to a layout with a table, and show this one."""

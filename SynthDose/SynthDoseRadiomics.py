@@ -21,6 +21,8 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
 
 from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
 
+UNITS = {"CT": "HU", "dose": "Gy"}
+
 
 class SynthDoseRadiomics(ScriptedLoadableModule):
     """What the application shows about the module."""
@@ -47,6 +49,8 @@ class SynthDoseRadiomicsParameterNode:
 
     image: vtkMRMLScalarVolumeNode
     modality: Annotated[str, Choice(["CT", "MR", "PT", "NM", "dose"])] = "CT"
+    secondImage: vtkMRMLScalarVolumeNode
+    secondModality: Annotated[str, Choice(["dose", "CT", "MR", "PT", "NM"])] = "dose"
     segmentation: vtkMRMLSegmentationNode
     organs: str = ""
     voxelMm: Annotated[float, WithinRange(0, 50)] = 3.0
@@ -104,6 +108,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
         """What keeps an extraction from starting, "" if nothing."""
         if parameters.image is None:
             return _("Choose the image")
+        if parameters.secondImage is parameters.image:
+            return _("The second image is the first one")
         return _("Choose the organs") if parameters.segmentation is None else self.missingPyradiomics()
 
     def missingPyradiomics(self) -> str:
@@ -119,6 +125,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
 
     def prepare(self, parameters: SynthDoseRadiomicsParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of the task; bad values are refused before anything is written."""
+        from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
         from SynthDoseLib.mrml.forms import namesFromText, vectorFromText
 
@@ -138,14 +145,20 @@ class SynthDoseRadiomicsLogic(JobLogic):
             options += ["--wavelet"] if p.wavelet else []
             if widths := namesFromText(p.logSigmaMm):
                 options += ["--log-sigma", *(f"{x:g}" for x in vectorFromText(p.logSigmaMm, _("Filters"), len(widths)))]
-        image = imageFromVolumeNode(p.image, modality=p.modality, unit="HU" if p.modality == "CT" else "")
-        labels = labelMapFromSegmentationNode(p.segmentation, image.grid)
-        from SynthDoseLib.io import write_segmentation
-
+        chosen = {"image.nrrd": (p.image, p.modality), "second_image.nrrd": (p.secondImage, p.secondModality)}
+        images = {
+            name: imageFromVolumeNode(node, modality=modality, unit=UNITS.get(modality, ""))
+            for name, (node, modality) in chosen.items()
+            if node is not None
+        }
+        labels = labelMapFromSegmentationNode(p.segmentation, images["image.nrrd"].grid)
         folder.mkdir(parents=True)
-        saveImage(image, folder / "image.nrrd")
+        for name, image in images.items():
+            saveImage(image, folder / name)
         write_segmentation(folder / "labels.seg.nrrd", labels)
         self._folder = folder
+        if p.secondImage is not None:
+            options += ["--further", str(folder / "second_image.nrrd"), p.secondModality]
         organs = ["--organs", *names] if (names := namesFromText(p.organs)) else []
         files = [str(folder / name) for name in ("image.nrrd", "labels.seg.nrrd")]
         return ["radiomics", *files, *options, *organs, "--out", str(folder / "features.csv")]
@@ -163,10 +176,17 @@ class SynthDoseRadiomicsLogic(JobLogic):
         record = scene.AddNewNodeByClass("vtkMRMLTextNode", f"{table.GetName()} record")
         record.SetText((self._folder / "features.json").read_text(encoding="utf-8"))
         table.SetNodeReferenceID("SynthDose.record", record.GetID())
-        if parameters.image is not None:
-            table.SetNodeReferenceID("SynthDose.image", parameters.image.GetID())
+        for node in (parameters.image, parameters.secondImage):
+            if node is not None:
+                table.AddNodeReferenceID("SynthDose.image", node.GetID())
         parameters.featureTable = table
         return ()
+
+    def done(self) -> str:
+        """What to say when the results are there."""
+        if self.task == "ibsi":
+            return JobLogic.done(self)
+        return str(_("Finished. The table is in the panel and in {file}").format(file=self._folder / "features.csv"))
 
     def ibsiSummary(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
         """How many features of the digital phantom agreed, "" before the check."""

@@ -238,6 +238,8 @@ def build_parser() -> argparse.ArgumentParser:
     radiomics.add_argument("--labels", default="", help="label table: totalsegmentator, monai-wholebody, or a CSV file")
     radiomics.add_argument("--modality", default="", help="CT, MR, PT ..., for formats that do not say")
     radiomics.add_argument("--organs", nargs="*", default=(), help="only these")
+    radiomics.add_argument("--further", nargs=2, action="append", default=[], metavar=("IMAGE", "MODALITY"), help="another "
+                           "image of the same organs, e.g. --further dose_Gy.nrrd dose; may be repeated")  # fmt: skip
     radiomics.add_argument("--parameters", type=Path, help="parameter file of pyradiomics, in place of the options below")
     radiomics.add_argument("--bin-width", type=float, help="of grey levels (default: 25 HU for a CT, else 32 levels)")
     radiomics.add_argument("--bin-count", type=int, help="number of grey levels, if no width is given")
@@ -448,6 +450,7 @@ def _radiomics(arguments: argparse.Namespace, progress: Progress) -> int:
             parameters=arguments.parameters,
             table=arguments.labels,
             organs=tuple(arguments.organs),
+            further=[ImagePlan(Path(path), modality=modality) for path, modality in arguments.further],
             progress=progress,
         )
     )

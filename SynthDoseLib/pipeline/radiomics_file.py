@@ -9,6 +9,8 @@ from pathlib import Path
 from ..core import Progress, SynthDoseError, computer, sha256_of, silent, versions
 from ..io import write_csv
 from ..radiomics import (
+    FeatureRow,
+    FeatureTable,
     IbsiRow,
     RadiomicsSettings,
     check_ibsi,
@@ -31,6 +33,7 @@ def radiomics_file(
     parameters: Path | None = None,
     table: str = "",
     organs: Sequence[str] = (),
+    further: Sequence[ImagePlan] = (),
     progress: Progress = silent,
 ) -> str:
     """Extract the features of an image's organs and write them, with a ``.json`` of how they were made beside the table.
@@ -50,6 +53,8 @@ def radiomics_file(
         Label table of a label map without names.
     organs : sequence of str
         All if empty.
+    further : sequence of ImagePlan
+        More images of the same organs, such as a dose map; their rows follow. A stated grey-level width holds for `image` only.
 
     Returns
     -------
@@ -69,29 +74,40 @@ def radiomics_file(
         raise SynthDoseError(f"The folder {out.absolute().parent} does not exist. Make it first.")
     given = read_parameters(parameters) if parameters is not None else None
     report_stage(progress, "read", 0.0)
-    volume = read_any_image(image)
-    labels = find_organs(SegmentationPlan(path=segmentation, labels=table), volume, progress=progress).labels
-    chosen = organs or None
-    if given is not None:
-        features = extract_with_parameters(volume, labels, given, organs=chosen, progress=progress)
-    else:
-        features = extract_features(volume, labels, organs=chosen, settings=settings, progress=progress)
-    if not features.rows:
-        raise SynthDoseError(f"There is no organ with features. {' '.join(features.notes)}")
-    write_features_csv(out, features)
+    chosen, settings = organs or None, settings or RadiomicsSettings()
+    rows: list[FeatureRow] = []
+    notes: list[str] = []
+    for number, plan in enumerate((image, *further), start=1):
+        volume = read_any_image(plan)
+        labels = find_organs(SegmentationPlan(path=segmentation, labels=table), volume, progress=progress).labels
+        if given is not None:
+            features = extract_with_parameters(volume, labels, given, organs=chosen, progress=progress)
+        else:
+            own = settings if number == 1 else dataclasses.replace(settings, bin_width=None)
+            features = extract_features(volume, labels, organs=chosen, settings=own, progress=progress)
+        taken = {row.image for row in rows}
+        rows += [
+            dataclasses.replace(row, image=f"{row.image} {number}") if row.image in taken else row for row in features.rows
+        ]
+        notes += [*labels.notes, *features.notes]
+    if not rows:
+        raise SynthDoseError(f"There is no organ with features. {' '.join(notes)}")
+    write_features_csv(out, FeatureTable(tuple(rows), tuple(notes)))
+    files = [*(plan.path for plan in (image, *further)), segmentation]
     record = {
         "schema": 1,
         "image": image.path.name,
+        "further_images": [plan.path.name for plan in further],
         "segmentation": segmentation.name,
-        "sha256": {file.name: sha256_of(file) for file in (image.path, segmentation) if file.is_file()},
-        "settings": given if given is not None else dataclasses.asdict(settings or RadiomicsSettings()),
+        "sha256": {file.name: sha256_of(file) for file in files if file.is_file()},
+        "settings": given if given is not None else dataclasses.asdict(settings),
         "versions": versions(),
         "computer": computer(),
-        "notes": [*labels.notes, *features.notes],
+        "notes": notes,
     }
     write_json(out.with_suffix(".json"), record)
-    found = sorted({row.organ for row in features.rows})
-    return "\n".join([f"{len(features.rows)} features of {len(found)} organs: {', '.join(found)}.", *features.notes])
+    found = sorted({row.organ for row in rows})
+    return "\n".join([f"{len(rows)} features of {len(found)} organs: {', '.join(found)}.", *dict.fromkeys(notes)])
 
 
 def ibsi_report(out: Path | None = None) -> tuple[str, bool]:

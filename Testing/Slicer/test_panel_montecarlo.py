@@ -165,6 +165,12 @@ def test_the_dose_so_far_is_shown_and_cancel_takes_it_away(host, scene, panel, p
     assert slicer.util.arrayFromVolume(p.previewVolume).max() > 0
     composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
     assert composite.GetForegroundVolumeID() == p.previewVolume.GetID()
+    panel.ui.shownMapBox.currentIndex = 1
+    sigma = p.previewVolume.GetNodeReference("SynthDose.sigmaVolume")
+    assert composite.GetForegroundVolumeID() == sigma.GetID()
+    assert slicer.util.arrayFromVolume(sigma).max() > 0
+    host.waitUntil(lambda: "where it is high" in panel.ui.statusLabel.text or not panel.logic.running, 30)
+    assert "Dose so far ± " in panel.ui.statusLabel.text
     panel.ui.cancelButton.click()
     assert host.waitUntil(finished(panel), 5) < 1.5
     assert p.previewVolume is None

@@ -66,6 +66,34 @@ def test_features_of_a_ball_come_into_a_table_with_their_record(host, scene, pan
 
 
 @needs_pyradiomics
+def test_a_dose_beside_the_ct_gives_rows_of_its_own(host, scene, panel):
+    """Dose = 2 Gy + 0.01 Gy per mm to the left: the mean over a ball is that of its centre, as for any linear function."""
+    import slicer
+
+    ui, p = panel.ui, panel._parameterNode
+    ui.secondImageSelector.setCurrentNode(p.image)
+    assert "second image is the first" in ui.runButton.toolTip
+    grid = VoxelGrid.from_spacing((30, 30, 30), (2.0, 2.0, 2.0))
+    k, j, i = np.indices(grid.shape)
+    x = grid.to_ras(np.stack([i, j, k], -1))[..., 0]
+    dose = volumeNodeFromImage(ImageVolume(grid, (2 - 0.01 * x).astype(np.float32), unit="Gy"), "Dose", scene)
+    ui.secondImageSelector.setCurrentNode(dose)
+    p.voxelMm, p.wavelet = 0.0, False
+    ui.runButton.click()
+    host.waitUntil(finished(panel), 120)
+    assert ui.statusLabel.text.endswith("features.csv"), ui.statusLabel.text + ui.logEdit.toPlainText()
+    columns = [cells(p.featureTable, name) for name in ("image", "feature", "value")]
+    found = {(image, feature): float(value) for image, feature, value in zip(*columns, strict=True)}
+    assert {image for image, _ in found} == {"CT", "DOSE"}, ui.logEdit.toPlainText()
+    assert found["DOSE", "firstorder_Mean"] == pytest.approx(2.0, abs=0.01)
+    assert found["CT", "firstorder_Mean"] == pytest.approx(40, abs=1)
+    assert p.featureTable.GetNthNodeReference("SynthDose.image", 1) is dose
+    record = json.loads(p.featureTable.GetNodeReference("SynthDose.record").GetText())
+    assert record["further_images"] == ["second_image.nrrd"]
+    assert slicer.util.getNode("CT features") is p.featureTable
+
+
+@needs_pyradiomics
 def test_the_installed_version_is_checked_against_ibsi(host, panel):
     panel.ui.imageSelector.setCurrentNode(None)
     assert not panel.ui.runButton.enabled
