@@ -92,13 +92,15 @@ class PackageInstaller:
 
     def question(self, missing: Sequence[str]) -> str:
         """What the user is asked."""
-        text = (
-            f"{self._requester} needs these Python packages, about {downloadMB(missing):.0f} MB to download:\n\n"
-            f"{', '.join(missing)}\n\nThey are installed into this Slicer only."
-        )
+        from slicer.i18n import tr as _
+
+        text = _(
+            "{who} needs these Python packages, about {size} MB to download:\n\n{packages}\n\n"
+            "They are installed into this Slicer only."
+        ).format(who=self._requester, size=f"{downloadMB(missing):.0f}", packages=", ".join(missing))
         if any(_key(line) == "torch" for line in missing):
-            text += " With an NVIDIA graphics card torch takes about 3 GB."
-        return text
+            text += " " + _("With an NVIDIA graphics card torch takes about 3 GB.")
+        return str(text)
 
 
 def downloadMB(requirements: Sequence[str]) -> float:

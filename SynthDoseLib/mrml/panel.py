@@ -65,6 +65,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         self.task = ""
         self._job: BackgroundRun | None = None
         self._lines: tuple[str, ...] = ()
+        self._logFile = Path()
 
     @property
     def running(self) -> bool:
@@ -114,7 +115,8 @@ class JobLogic(ScriptedLoadableModuleLogic):
             return False
         folder = Path(parameters.outputFolder) / f"{self.moduleName}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         arguments = self.prepare(parameters, folder)
-        self._job = BackgroundRun(self.command(arguments), folder / "log.txt")
+        self._logFile = folder / "log.txt"
+        self._job = BackgroundRun(self.command(arguments), self._logFile)
         return True
 
     def execute(self, parameters: Any, task: str = "") -> Sequence[str]:
@@ -175,12 +177,19 @@ class JobLogic(ScriptedLoadableModuleLogic):
         """Stage, percentage and time left, for people."""
         text = f"{progress.title}: {100 * progress.fraction:.0f} %"
         if progress.seconds_left is not None:
-            text += f", {durationText(progress.seconds_left)} left"
+            text += _(", {time} left").format(time=durationText(progress.seconds_left))
         return f"{text}. {progress.message}" if progress.message else f"{text}."
 
     def failure(self, state: RunState) -> str:
-        """Why a run failed."""
-        return failureText(state.exitCode, self._lines)
+        """Why a run failed, and what to do if its process did not say so itself."""
+        text = failureText(state.exitCode, self._lines)
+        if any(line.startswith("synthdose: ") for line in self._lines):
+            return text
+        advice = _(
+            "The scene is as it was; run it again. If it ends like this again, memory may be short: close other programs or "
+            "use larger voxels. 'Check my setup' in the module SynthDose says what is free. Log: {file}"
+        )
+        return f"{text}\n{advice.format(file=self._logFile)}"
 
 
 class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
