@@ -380,6 +380,7 @@ def _window(runner: _Runner, prepared: Any, room: int) -> memory.Window:
     if not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
         raise SynthDoseError(f"The bundle's inferer has the overlap {overlap!r}; a number from 0 to below 1 was due.")
     settings = {key: arguments[key] for key in ("mode", "sigma_scale", "padding_mode", "cval") if key in arguments}
+    _check_settings(settings)
     batch = arguments.get("sw_batch_size", 1)
     limit = memory.free_bytes(runner.place) if runner.place.type == "cuda" else room
     window = memory.fitting_window(
@@ -387,3 +388,18 @@ def _window(runner: _Runner, prepared: Any, room: int) -> memory.Window:
     )
     check_classes(bundle, window.channels)
     return window
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise `SynthDoseError` unless the inferer's further arguments are some that MONAI knows."""
+    words = {"mode": ("constant", "gaussian"), "padding_mode": ("constant", "reflect", "replicate", "circular")}
+    for key, value in settings.items():
+        if key in words:
+            known = value in words[key]
+        else:
+            numbers = value if key == "sigma_scale" and isinstance(value, (list, tuple)) else [value]
+            plain = all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+            known = plain and (key == "cval" or (len(numbers) in (1, 3) and min(numbers) > 0))
+        if not known:
+            allowed = ", ".join(words.get(key, ("a number",)))
+            raise SynthDoseError(f"The bundle's inferer has the {key} {value!r}. Allowed: {allowed}.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_CONFIGURATION_BYTES = 5_000_000
+LONGEST_NAME = 200  # of a file, or of an organ
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 SCRIPT_SUFFIX = ".ts"
 BACKGROUND = ("background", "nothing", "air", "unlabeled", "unlabelled")
@@ -236,6 +237,11 @@ def load_weights(bundle: Bundle, *, trusted: bool = False) -> dict[str, torch.Te
     is_state = isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values())
     if not is_state:
         raise SynthDoseError(f"The weights {path} hold no table of tensors (state dict), neither at the top nor under 'model'.")
+    for key, value in content.items():
+        dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
+        # a view may repeat one number endlessly
+        if not (dense and value.nbytes <= value.untyped_storage().nbytes() and bool(torch.isfinite(value).all())):
+            raise SynthDoseError(f"The weights {path} hold in '{key}' no plain finite numbers. Get or train the bundle again.")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
@@ -249,8 +255,9 @@ def inside(folder: Path, relative: str) -> Path:
     """
     parts = [part for part in relative.replace("\\", "/").split("/") if part not in ("", ".")]
     absolute = relative.startswith(("/", "\\")) or PureWindowsPath(relative).drive
-    if absolute or ".." in parts or not parts or any(":" in part for part in parts):
-        raise SynthDoseError(f"The bundle names a file outside its own folder ({relative}), which is refused.")
+    odd = any(":" in part or "\0" in part or len(part) > LONGEST_NAME for part in parts)
+    if absolute or ".." in parts or not parts or odd:
+        raise SynthDoseError(f"The bundle names a file outside its own folder ({relative[:120]!r}), which is refused.")
     path = folder
     for part in parts:
         path = path / part
@@ -305,6 +312,11 @@ def _channels(formats: Mapping[str, Any], folder: Path) -> list[str]:
         channels = {int(key): str(value) for key, value in names.items()}
     except ValueError:
         raise SynthDoseError(f"The bundle {folder} numbers its output channels by {', '.join(map(str, names))}.") from None
+    for value in names.values():
+        if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME or not value.isprintable():
+            raise SynthDoseError(
+                f"The bundle {folder} names an output channel {repr(value)[:80]}, which is no name of an organ."
+            )
     if sorted(channels) != list(range(len(channels))):
         raise SynthDoseError(f"The bundle {folder} names {len(channels)} output channels, but not from 0 without gaps.")
     if len(set(channels.values())) != len(channels):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import SynthDoseError, atomic_path, sha256_of
+from .randomised import AIR_HU
 from .recipe import TrainingRecipe
 from .training import TrainedNetwork
 
@@ -128,6 +129,25 @@ def write_hashes(root: Path) -> None:
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
+def normalised_air(recipe: TrainingRecipe) -> float:
+    """What a recipe's normalisation makes of the air around a patient: it goes around an image smaller than a window."""
+    import torch
+
+    air, tissue = (AIR_HU, 40.0) if recipe.modality == "CT" else (0.0, 1.0)
+    image = torch.full((1, 16, 16, 16), air)
+    image[:, 4:12, 4:12, 4:12] = tissue
+    data = {"image": image}
+    for transform in recipe.chain("normalisation"):
+        data = transform(data)
+    return round(float(data["image"][0, 0, 0, 0]), 6)
+
+
+def value_range(recipe: TrainingRecipe) -> list[float]:
+    """Values that a network is given; empty if the normalisation does not bound them."""
+    last = (recipe.normalisation_configuration() or [{}])[-1]
+    return [last[name] for name in ("b_min", "b_max")] if last.get("clip") and {"b_min", "b_max"} <= set(last) else []
+
+
 def _inference(trained: TrainedNetwork) -> dict[str, Any]:
     recipe = trained.recipe
     network = recipe.network_component()
@@ -166,7 +186,7 @@ def _inference(trained: TrainedNetwork) -> dict[str, Any]:
             "overlap": 0.25,
             "mode": "gaussian",
             "padding_mode": "constant",
-            "cval": 0.0,
+            "cval": normalised_air(recipe),
         },
         "postprocessing": {
             "_target_": "Compose",
@@ -232,7 +252,7 @@ def _metadata(recipe: TrainingRecipe, card: ModelCard, versions: Mapping[str, st
                     "format": "hounsfield" if recipe.modality == "CT" else "magnitude",
                     "modality": recipe.modality,
                     "num_channels": 1,
-                    "value_range": [0, 1],
+                    "value_range": value_range(recipe),
                     "channel_def": {"0": "image"},
                 }
             },

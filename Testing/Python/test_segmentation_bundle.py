@@ -160,6 +160,16 @@ TRANSFORMS = ("preprocessing", "transforms", 0)
         (changed(("network_def", "channels"), [4, 4]), "do not fit the network"),
         (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "../../x.pt"}), "outside its own folder"),
         (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "C:\\x.pt"}), "outside its own folder"),
+        (
+            changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "models/\0.pt"}),
+            "outside its own folder",
+        ),
+        (changed(("checkpointloader",), {"_target_": "CheckpointLoader", "load_path": "a" * 5000}), "outside its own folder"),
+        (changed(("inferer", "mode"), "evil"), "Allowed: constant, gaussian"),
+        (changed(("inferer", "padding_mode"), "evil"), "Allowed: constant, reflect"),
+        (changed(("inferer", "sigma_scale"), "wide"), "sigma_scale 'wide'"),
+        (changed(("inferer", "sigma_scale"), 0), "sigma_scale 0"),
+        (changed(("inferer", "cval"), float("nan")), "cval nan"),
         (changed(("postprocessing", "transforms"), [{"_target_": "Activationsd", "softmax": True}]), "neither AsDiscreted"),
     ],
 )
@@ -168,6 +178,34 @@ def test_configurations_with_code_or_contradictions_are_refused(tmp_path, thresh
     folder = write(tmp_path / "bundle", inference, metadata(["background", "Liver", "bone"]), weights)
     with pytest.raises(SynthDoseError, match=message):
         segment_with_bundle(ball(shape=(16, 16, 16)), folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight * float("nan"),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: torch.zeros(1).expand(10**11),
+    ],
+    ids=["not a number", "sparse", "without numbers", "complex", "endless"],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, thresholds, change):
+    weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
+    first = next(iter(weights))
+    weights[first] = change(weights[first])
+    folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", "Liver", "bone"]), weights)
+    with pytest.raises(SynthDoseError, match="no plain finite numbers"):
+        segment_with_bundle(ball(shape=(16, 16, 16)), folder, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 300, ["liver"], None])
+def test_channels_without_a_proper_name_are_refused(tmp_path, thresholds, name):
+    weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
+    folder = write(tmp_path / "bundle", THRESHOLDS, metadata(["background", name, "bone"]), weights)
+    with pytest.raises(SynthDoseError, match="no name of an organ"):
+        read_bundle(folder)
 
 
 def test_pickled_objects_are_not_loaded(tmp_path):

@@ -12,7 +12,9 @@ from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, Voxe
 from SynthDoseLib.io import write_segmentation, write_volume
 from SynthDoseLib.pipeline.cohort import read_cohort, split_cohort
 from SynthDoseLib.segmentation import read_bundle, segment_with_bundle
+from SynthDoseLib.segmentation.bundle_writer import normalised_air, value_range
 from SynthDoseLib.segmentation.overlap import dice_scores
+from SynthDoseLib.segmentation.recipe import read_recipe
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
@@ -101,6 +103,21 @@ def test_the_bundle_is_complete_and_segments(trained):
     image, truth = patient(77)
     found = segment_with_bundle(image, trained, device="cpu")
     assert min(dice_scores(found, truth, ("liver", "spleen")).values()) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "air", "limits"),
+    [
+        ("torso_ct", {}, -1.0, [-1.0, 1.0]),  # -1000 HU, clipped to -400
+        ("torso_mr", {}, 0.0, [0.0, 1.0]),
+        ("torso_ct", {"normalisation": {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 500,
+                                        "b_min": 0, "b_max": 1}}, -2.0, []),
+    ],
+)  # fmt: skip
+def test_what_lies_around_a_small_image_is_normalised_air(recipe, changes, air, limits):
+    written = read_recipe(recipe, changes)
+    assert normalised_air(written) == pytest.approx(air)
+    assert value_range(written) == limits
 
 
 def test_fine_tuning_keeps_what_organs_share_and_learns_the_others(trained, cohort, tmp_path):
