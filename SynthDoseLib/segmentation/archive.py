@@ -35,7 +35,7 @@ class _Member:
 
 def is_archive(path: Path) -> bool:
     """Whether a path is an existing file whose name ends like that of an archive."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+    return os.path.isfile(path) and path.name.lower().endswith(SUFFIXES)
 
 
 def unpacked_bundle(archive: Path, store: Path) -> Path:
@@ -69,11 +69,15 @@ def bundle_root(folder: Path, name: str) -> Path:
     Raises
     ------
     SynthDoseError
-        If there is none.
+        If there is none, or more than one.
     """
-    for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if (candidate / "configs" / "inference.json").is_file():
-            return candidate
+    candidates = (folder, *sorted(path for path in folder.iterdir() if path.is_dir()))
+    found = [candidate for candidate in candidates if (candidate / "configs" / "inference.json").is_file()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(candidate.name for candidate in found)
+        raise SynthDoseError(f"The archive {name} holds several bundles ({names}). Unpack it, and give the folder of one.")
     raise SynthDoseError(f"The archive {name} holds no configs/inference.json: it is no bundle that can be run.")
 
 

@@ -97,16 +97,16 @@ def find_bundle(bundle: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(bundle)
     path = Path(text)
-    if path.is_dir():
+    if text and os.path.isdir(text):  # unlike Path.is_dir, False for a name that no file can have
         return path
     if is_archive(path):
         return unpacked_bundle(path, bundle_store())
     plain = bool(text) and PurePosixPath(text).name == text == PureWindowsPath(text).name and text not in (".", "..")
     if plain:
         for root in (resource_path("segmentation"), bundle_store()):
-            if (root / text / "configs").is_dir():
+            if os.path.isdir(root / text / "configs"):
                 return root / text
-    what = f"{path} is a file" if path.is_file() else f"There is no bundle '{text}'"
+    what = f"{path} is a file" if os.path.isfile(text) else f"There is no bundle '{text[:LONGEST_NAME]}'"
     raise SynthDoseError(
         f"{what}. A bundle is a folder or archive with configs/inference.json, configs/metadata.json and models/; shipped: "
         f"{', '.join(shipped_bundles()) or 'none'}. A Model Zoo bundle such as wholeBody_ct_segmentation has to be downloaded "

@@ -61,6 +61,19 @@ def test_an_archive_is_a_bundle_and_is_unpacked_once(tmp_path, thresholds, home,
     assert len(list(folder.parent.parent.iterdir())) == 1
 
 
+def test_an_archive_of_two_bundles_and_impossible_names_are_refused(tmp_path, thresholds):
+    path = tmp_path / "two.zip"
+    with zipfile.ZipFile(path, "w") as content:
+        for root in ("first", "second"):
+            for file in sorted(thresholds.rglob("*")):
+                content.write(file, f"{root}/{file.relative_to(thresholds).as_posix()}")
+    with pytest.raises(SynthDoseError, match=r"several bundles \(first, second\)"):
+        find_bundle(path)
+    for name in ("", "a" * 5000, "a\0b", "../" * 3000 + "x"):
+        with pytest.raises(SynthDoseError, match="There is no bundle"):
+            find_bundle(name)
+
+
 def evil_tar(path: Path, change) -> Path:
     with tarfile.open(path, "w:gz") as content:
         item = tarfile.TarInfo("demo/configs/inference.json")
