@@ -25,6 +25,7 @@ from SynthDoseLib.transport import (
 )
 from SynthDoseLib.transport.random import next_uniform, seed_history
 from SynthDoseLib.transport.sampling import build_spectrum, sample_energy
+from SynthDoseLib.transport.sources import z_order
 
 MEV_PER_G_IN_GY = 1.602176634e-10
 SOFT = [Emission.line("photon", 0.0015, 1.0)]
@@ -184,6 +185,16 @@ def test_organs_share_decays_by_weight_and_voxels_evenly():
     half = np.where(np.arange(20) < 10, 0.25, 0.75) / (20 * 20 * 10)
     by_slabs = found.sum(axis=0)  # 400 columns
     require_shares(by_slabs, np.broadcast_to(half * 20, (20, 20)), ONE.histories)
+
+
+def test_cells_of_a_block_follow_each_other():
+    """Morton's curve enters an aligned block of 2^n voxels to a side once, and leaves it when it has been everywhere in it."""
+    k, j, i = np.indices((8, 8, 8)).reshape(3, -1)
+    order = z_order(i, j, k)
+    assert sorted(order) == list(range(512))
+    for side in (2, 4):
+        block = ((k // side) * 8 + j // side) * 8 + i // side
+        assert np.count_nonzero(np.diff(block[order])) == (8 // side) ** 3 - 1
 
 
 def test_a_coarse_oblique_activity_map_lands_in_a_fine_phantom():
