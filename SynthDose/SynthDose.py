@@ -19,7 +19,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.forms import KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES  # noqa: E402
+from SynthDoseLib.mrml.forms import BEGIN, KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES, WHAT_CHANGED  # noqa: E402
 from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
 
 
@@ -73,6 +73,7 @@ class SynthDoseParameterNode:
     previousDose: vtkMRMLScalarVolumeNode
     radiomics: bool = False
     furtherKeys: str = ""
+    begin: Annotated[str, Choice(list(BEGIN))] = WHAT_CHANGED
     outputFolder: pathlib.Path
     runFolder: str = ""
     doseVolume: vtkMRMLScalarVolumeNode
@@ -110,13 +111,18 @@ class SynthDoseWidget(JobPanel):
             "saveSceneButton": self.onSaveScene,
         }
 
+    def whileRunning(self) -> None:
+        self.ui.stagesLabel.text = self.logic.stagesText()
+
     def updateButtons(self, parameters: Any) -> None:
         from SynthDoseLib.mrml.run_tables import resultOf
 
         p, ui = parameters, self.ui
+        ui.stagesLabel.text = self.logic.stagesText()
         self.watchTimePoints(p.timePoints if p is not None else None)
         showTable(ui.timePointView, p.timePoints if p is not None else None)
         dose = p.doseVolume if p is not None else None
+        ui.checkButton.enabled = not self.logic.running
         ui.listOrgansButton.enabled = p is not None and p.segmentation is not None
         ui.bundleEdit.enabled = p is not None and p.segmentation is None
         ui.removeTimePointButton.enabled = p is not None and p.timePoints is not None and p.timePoints.GetNumberOfRows() > 0
@@ -151,7 +157,7 @@ class SynthDoseWidget(JobPanel):
     def onActivityChosen(self, node: Any) -> None:
         if node is None or self._parameterNode is None:
             return
-        self.attempt(lambda: self.logic.addTimePoint(self._parameterNode, node), "SynthDose could not add the scan")
+        self.attempt(lambda: self.logic.addTimePoint(self._parameterNode, node), _("SynthDose could not add the scan"))
         self.ui.activitySelector.setCurrentNode(None)
 
     def onRemoveTimePoint(self) -> None:
@@ -164,14 +170,12 @@ class SynthDoseWidget(JobPanel):
     def onSample(self) -> None:
         self.showStatus(_("Making a synthetic patient."))
         slicer.app.processEvents()
-        if self.attempt(lambda: self.logic.loadSample(self._parameterNode), "The synthetic patient could not be made"):
+        if self.attempt(lambda: self.logic.loadSample(self._parameterNode), _("The synthetic patient could not be made")):
             self.showStatus(_("A synthetic patient is loaded. Press 'Calculate dose'."))
 
     def onCheck(self) -> None:
-        if text := self.attempt(self.logic.checkSetup, "The setup could not be checked"):
-            self.ui.logEdit.setPlainText(text)
-            self.ui.logButton.collapsed = False
-            self.showStatus(text.splitlines()[-1])
+        self.ui.logButton.collapsed = False
+        self.runTask("check")
 
     def onListOrgans(self) -> None:
         p = self._parameterNode
@@ -193,7 +197,7 @@ class SynthDoseWidget(JobPanel):
         self.runTask("export")
 
     def onSaveScene(self) -> None:
-        path = self.attempt(lambda: self.logic.saveScene(self._parameterNode), "The scene could not be saved")
+        path = self.attempt(lambda: self.logic.saveScene(self._parameterNode), _("The scene could not be saved"))
         if path:
             self.showStatus(_("Saved {path}").format(path=path))
 
@@ -205,6 +209,7 @@ class SynthDoseLogic(JobLogic):
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
         self._exported = pathlib.Path()
+        self._stages: tuple[Any, ...] = ()
 
     def getParameterNode(self) -> SynthDoseParameterNode:
         return SynthDoseParameterNode(super().getParameterNode())
@@ -268,22 +273,16 @@ class SynthDoseLogic(JobLogic):
         slicer.app.applicationLogic().FitSliceToAll()
         return sample
 
-    def checkSetup(self) -> str:
-        """What ``synthdose check`` says about this computer."""
-        import subprocess
+    def start(self, parameters: SynthDoseParameterNode) -> bool:
+        """As of all panels; what `synthdose check` says about this computer needs no packages and leaves no folder."""
+        if self.task != "check":
+            return JobLogic.start(self, parameters)
+        from SynthDoseLib.mrml import BackgroundRun
 
-        from SynthDoseLib.mrml.jobs import pythonExecutable
-
-        library = str(pathlib.Path(sys.modules["SynthDoseLib"].__file__ or "").resolve().parents[1])
-        done = subprocess.run(
-            [pythonExecutable(), "-m", "SynthDoseLib", "check"],
-            capture_output=True,
-            text=True,
-            cwd=library,
-            timeout=60,
-            check=False,
-        )
-        return (done.stdout or done.stderr).strip()
+        if self.running:
+            raise RuntimeError(_("A calculation is running already."))
+        self._job = BackgroundRun(self.command(["check"]), pathlib.Path(slicer.app.temporaryPath) / "SynthDose-check.txt")
+        return True
 
     def withOrgansListed(self, parameters: SynthDoseParameterNode) -> str:
         """The half-life text with a line for every organ of the segmentation that it does not name yet."""
@@ -300,82 +299,24 @@ class SynthDoseLogic(JobLogic):
         names = [organ.name for organ in match_organs(organs).organs]
         return withOrganLines(parameters.organHalfLives, names, parameters.restHalfLifeHours)
 
-    def planValues(self, parameters: SynthDoseParameterNode) -> dict[str, Any]:
-        """Tables of the plan file; paths are relative to it."""
-        from SynthDoseLib.mrml.forms import halfLivesFromText, momentFromText, namesFromText, withFurtherKeys
-        from SynthDoseLib.mrml.time_points import activityTables
-
-        p = parameters
-        therapy: dict[str, Any] = {"nuclide": p.nuclide, "progeny": p.progeny}
-        if p.administeredMBq > 0:
-            therapy["administered_MBq"] = p.administeredMBq
-        activity = activityTables(p.timePoints)
-        if any("acquired_at" in entry for entry in activity) and p.administeredAt.strip():
-            therapy["administered_at"] = momentFromText(p.administeredAt, _("Administered at"))
-        kinetics: dict[str, Any] = {"method": p.kinetics, "registration": p.registration}
-        if p.restHalfLifeHours > 0:
-            kinetics["rest_effective_half_life_h"] = p.restHalfLifeHours
-        if organs := halfLivesFromText(p.organHalfLives):
-            kinetics["effective_half_life_h"] = organs
-        if p.calibrationSigmaPercent > 0:
-            kinetics["calibration_relative_sigma"] = p.calibrationSigmaPercent / 100
-        dose: dict[str, Any] = {"histories": p.histories, "seed": p.seed}
-        if p.relativeSigmaPercent > 0:
-            dose["relative_sigma"] = p.relativeSigmaPercent / 100
-            dose["organs"] = namesFromText(p.precisionOrgans)
-        if p.maxMinutes > 0:
-            dose["max_seconds"] = 60 * p.maxMinutes
-        if p.voxelMm > 0:
-            dose["voxel_mm"] = p.voxelMm
-        if p.compareEngines:
-            dose["compare"] = ["kernel", "local"]
-        segments: dict[str, Any] = {"bundle": p.bundle.strip()} if p.bundle.strip() else {"method": "tissue"}
-        if p.segmentation is not None:
-            segments = {"path": "labels.seg.nrrd"}
-        values: dict[str, Any] = {
-            "schema": 1,
-            "image": {"path": "ct.nrrd", "modality": "CT" if p.materials == "hu" else "MR"},
-            "segmentation": segments,
-            "therapy": therapy,
-            "activity": activity,
-            "kinetics": kinetics,
-            "phantom": {"materials": p.materials},
-            "dose": dose,
-            # the results are loaded straight into this scene; DICOM is written when it is asked for
-            "output": {"scene": False, "dicom": False, "radiomics": p.radiomics, "title": p.ctVolume.GetName()},
-        }
-        if p.previousDose is not None:
-            values["dosimetry"] = {"previous": [{"path": "previous_Gy.nrrd"}]}
-        return withFurtherKeys(values, p.furtherKeys)
-
     def prepare(self, parameters: SynthDoseParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of a run; bad values are refused before anything is written."""
         if self.task == "export":
             return self.prepareExport(parameters, folder)
-        from SynthDoseLib.io import write_segmentation
-        from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
-        from SynthDoseLib.mrml.time_points import volumesOf
+        from SynthDoseLib.mrml.case_inputs import CaseFiles, planValues
         from SynthDoseLib.pipeline.plan import plan_from_values, write_plan
 
-        p, values = parameters, self.planValues(parameters)
+        values = planValues(parameters)
         plan_from_values(values, pathlib.Path())
-        ct = imageFromVolumeNode(p.ctVolume, modality=values["image"]["modality"], unit="HU" if p.materials == "hu" else "")
-        images = {"ct.nrrd": ct}
-        for entry, node in zip(values["activity"], volumesOf(p.timePoints), strict=True):
-            images[entry.get("path") or entry["tia_MBq_s"]] = imageFromVolumeNode(node)
-        if p.previousDose is not None:
-            images["previous_Gy.nrrd"] = imageFromVolumeNode(p.previousDose, unit="Gy")
-        labels = labelMapFromSegmentationNode(p.segmentation, ct.grid) if p.segmentation is not None else None
+        files = CaseFiles(parameters, values)
         folder.mkdir(parents=True)
-        for name, image in images.items():
-            saveImage(image, folder / name)
-        if labels is not None:
-            write_segmentation(folder / "labels.seg.nrrd", labels)
+        files.write(folder)
         plan = folder / "PLAN.toml"
         write_plan(plan_from_values(values, folder), plan)
         self._folder = folder / "run"
-        store = pathlib.Path(p.outputFolder) / "SynthDose-unchanged-stages"
-        return ["run", str(plan), "--out", str(self._folder), "--reuse", str(store)]
+        store = pathlib.Path(parameters.outputFolder) / "SynthDose-unchanged-stages"
+        arguments = ["run", str(plan), "--out", str(self._folder), "--reuse", str(store)]
+        return [*arguments, "--from", begin] if (begin := BEGIN[parameters.begin]) else arguments
 
     def prepareExport(self, parameters: SynthDoseParameterNode, folder: pathlib.Path) -> list[str]:
         """The verb that writes the last run as DICOM, in the study of its CT if that came from Slicer's DICOM database."""
@@ -392,15 +333,36 @@ class SynthDoseLogic(JobLogic):
             arguments += ["--ct", str(found[0]), "--series", found[1]]
         return [*arguments, "--with-identity"] if parameters.withIdentity else arguments
 
+    def poll(self) -> Any:
+        """State of the run; returns at once."""
+        state = JobLogic.poll(self)
+        self._stages = state.stages
+        return state
+
+    def stagesText(self) -> str:
+        """The stages of the run that is under way or was the last, and which of them were taken over from an earlier one."""
+        from SynthDoseLib.mrml.forms import stagesText
+
+        return stagesText(self._stages)
+
+    def failure(self, state: Any) -> str:
+        """Why a run failed; what it had finished is not lost."""
+        if self.task == "check" and self._lines:
+            return self._lines[-1]
+        kept = _("Stages that were finished are kept: 'Calculate dose' goes on from there.")
+        return f"{JobLogic.failure(self, state)}\n{kept}" if self.task == "" and state.stages else JobLogic.failure(self, state)
+
     def done(self) -> str:
         """What to say when the results are there."""
         if self.task == "export":
             return str(_("RTDOSE, RTSTRUCT and SEG are in {folder}").format(folder=self._exported))
+        if self.task == "check":
+            return str(_("This computer was checked: see the log below."))
         return JobLogic.done(self)
 
     def loadResults(self, parameters: SynthDoseParameterNode) -> tuple[str, ...]:
         """Add the results of the last run to the scene and show them; return notes for the user."""
-        if self.task == "export":
+        if self.task:
             return ()
         from SynthDoseLib.mrml import jumpSlices, loadRun
 
@@ -412,6 +374,7 @@ class SynthDoseLogic(JobLogic):
         with slicer.util.NodeModify(parameters.parameterNode):
             parameters.runFolder = str(self._folder)
             parameters.doseVolume = nodes.dose
+            parameters.begin = WHAT_CHANGED  # the choice is for one run
         self.showDose(parameters)
         jumpSlices(slicer.mrmlScene, nodes.hottestRas)
         return nodes.notes
@@ -480,6 +443,8 @@ class SynthDoseTest(ScriptedLoadableModuleTest):
     def test_planFollowsTheParameters(self) -> None:
         import numpy as np
 
+        from SynthDoseLib.mrml.case_inputs import planValues
+
         logic = SynthDoseLogic()
         parameters = logic.getParameterNode()
         assert logic.problem(parameters) == "Choose the CT"
@@ -490,7 +455,7 @@ class SynthDoseTest(ScriptedLoadableModuleTest):
         parameters.timePoints.SetCellText(0, 2, "Bq/ml")
         assert logic.problem(parameters) == ""
         parameters.organHalfLives = "kidneys = 50\nliver = 60.5"
-        plan = logic.planValues(parameters)
+        plan = planValues(parameters)
         assert plan["kinetics"]["effective_half_life_h"] == {"kidneys": 50.0, "liver": 60.5}
         assert plan["segmentation"] == {"method": "tissue"}
         assert plan["activity"][0]["hours_after_administration"] == 24

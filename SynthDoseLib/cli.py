@@ -114,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="keep what an interrupted run of the same plan has finished")
     run.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run in this folder")
     run.add_argument("--reuse", type=Path, metavar="DIR", help="take over unchanged stages from here, and keep new ones here")
+    run.add_argument("--from", dest="begin", default="", metavar="STAGE", help="with --reuse: this stage and all after it anew")
     run.add_argument("--template", action="store_true", help="print a commented plan and stop")
 
     export = _verb(
@@ -310,6 +311,7 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> int:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         reuse=arguments.reuse,
+        begin=arguments.begin,
         progress=progress,
     )
     _say(result.summary())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ..core import SynthDoseError
+from ..core import ProgressReport, SynthDoseError
 
 NUCLIDES = (
     "Lu-177", "Y-90", "I-131", "Tb-161", "Ho-166", "Sm-153", "Re-186", "Re-188", "Cu-67", "Sr-89", "Er-169", "P-32",
@@ -36,6 +36,22 @@ RESULT_TABLES: Mapping[str, str] = {
     "what the images say": "fieldsTable",
 }
 """Tables that the panel can show, and the role by which the dose volume refers to them."""
+
+TAKEN_OVER = "taken over"
+"""Last message of a stage that was not calculated, because an earlier run had the same inputs."""
+
+WHAT_CHANGED = "what has changed"
+
+BEGIN: Mapping[str, str] = {
+    WHAT_CHANGED: "",
+    "organs and all after": "segment",
+    "phantom and all after": "phantom",
+    "activity and all after": "activity",
+    "transport and all after": "transport",
+    "organ doses and all after": "results",
+    "report": "report",
+}
+"""From where a run calculates anew, and the stage of ``synthdose run --from``."""
 
 PARTICLES = ("photon", "electron", "positron", "alpha")
 
@@ -93,6 +109,25 @@ def withOrganLines(text: str, organs: Iterable[str], hours: float = 0.0) -> str:
     named = {line.partition("=")[0].strip() for line in lines}
     value = f"{hours:g}" if hours > 0 else ""
     return "\n".join([*lines, *(f"{organ} = {value}" for organ in organs if organ not in named)])
+
+
+def stagesText(reports: Iterable[ProgressReport]) -> str:
+    """Return the stages of a run in a line: done, taken over from an earlier run, or under way.
+
+    Examples
+    --------
+    >>> stagesText([ProgressReport("read", 1.0), ProgressReport("phantom", 1.0, None, "taken over"),
+    ...     ProgressReport("transport", 0.5)])
+    '✓ Reading images · ↺ Building the phantom (taken over) · ▶ Transporting radiation 50 %'
+    """
+    texts = []
+    for report in reports:
+        if report.fraction < 1:
+            texts.append(f"▶ {report.title} {100 * report.fraction:.0f} %")
+        else:
+            over = report.message == TAKEN_OVER
+            texts.append(f"↺ {report.title} ({TAKEN_OVER})" if over else f"✓ {report.title}")
+    return " · ".join(texts)
 
 
 def durationText(seconds: float) -> str:

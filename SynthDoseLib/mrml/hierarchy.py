@@ -10,6 +10,8 @@ import slicer
 from .volumes import DOSE_UNIT_NAME_ATTRIBUTE, DOSE_UNIT_VALUE_ATTRIBUTE
 
 PATIENT_LEVEL = "Patient"
+MODALITY = "DICOM.Modality"
+"""Attribute of an item by which Slicer's Data module and SlicerRT know what a series is."""
 
 
 def arrangeRun(
@@ -38,6 +40,15 @@ def arrangeRun(
         for node in details:
             _place(hierarchy, folder, node)
     return int(study)
+
+
+def noteModality(scene: Any, modalities: Iterable[tuple[Any, str]]) -> None:
+    """Say of nodes what series they are, by DICOM modality; those that came from DICOM know it already."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    for node, modality in modalities:
+        item = hierarchy.GetItemByDataNode(node) if node is not None else 0
+        if item and modality and not hierarchy.GetItemAttribute(item, MODALITY):
+            hierarchy.SetItemAttribute(item, MODALITY, modality)
 
 
 def _patient(hierarchy: Any, image: Any) -> int:

@@ -25,6 +25,9 @@ GRACE_S = 0.6
 
 LOG_LINES_KEPT = 2000
 
+KILLED = (-9, 137)
+"""Exit statuses of a process that the system or a user has killed."""
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -41,6 +44,8 @@ class RunState:
         The last one received.
     newLines : tuple of str
         Lines for people that came since the last poll.
+    stages : tuple of ProgressReport
+        The last one of each stage, in the order in which they began.
     """
 
     running: bool
@@ -48,6 +53,7 @@ class RunState:
     cancelled: bool
     progress: ProgressReport | None
     newLines: tuple[str, ...]
+    stages: tuple[ProgressReport, ...] = ()
 
 
 def pythonExecutable() -> str:
@@ -92,17 +98,28 @@ def progressFromLine(line: str) -> ProgressReport | None:
 
 
 def failureText(exitCode: int | None, lines: Sequence[str]) -> str:
-    """Return why a run failed: the command line's own message, or else the last lines that it wrote.
+    """Return why a run failed and what to do: the command line's own message, or else the last lines that it wrote.
 
     Examples
     --------
     >>> failureText(2, ["reading", "synthdose: There is no CT."])
     'There is no CT.'
+    >>> print(failureText(-9, ["Transporting"]))
+    The calculation ended unexpectedly (exit status -9: killed, often for want of memory). The scene is as it was.
+    Start it again; if it ends so again, use larger voxels or close other programs, and report the log below.
+    Transporting
     """
     said = [index for index, line in enumerate(lines) if line.startswith("synthdose: ")]
     if said:
         return "\n".join(lines[said[-1] :]).removeprefix("synthdose: ")
-    return "\n".join([f"The calculation ended unexpectedly (exit status {exitCode}).", *lines[-5:]])
+    killed = ": killed, often for want of memory" if exitCode in KILLED else ""
+    return "\n".join(
+        [
+            f"The calculation ended unexpectedly (exit status {exitCode}{killed}). The scene is as it was.",
+            "Start it again; if it ends so again, use larger voxels or close other programs, and report the log below.",
+            *lines[-5:],
+        ]
+    )
 
 
 class BackgroundRun:
@@ -148,6 +165,7 @@ class BackgroundRun:
             raise SynthDoseError(f"Cannot start {command[0]}: {error.strerror or error}.") from error
         self._partial = b""
         self._progress: ProgressReport | None = None
+        self._stages: dict[str, ProgressReport] = {}
         self._cancelledAt: float | None = None
         self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
 
@@ -165,7 +183,7 @@ class BackgroundRun:
             exitCode = self._process.wait()
         new = self._read(final=exitCode is not None)
         self._lines.extend(new)
-        return RunState(exitCode is None, exitCode, cancelled, self._progress, tuple(new))
+        return RunState(exitCode is None, exitCode, cancelled, self._progress, tuple(new), tuple(self._stages.values()))
 
     def cancel(self) -> None:
         """Ask the process to stop; `poll` kills it when it has not after `GRACE_S`. Returns at once."""
@@ -208,7 +226,7 @@ class BackgroundRun:
             line = raw.decode("utf-8", errors="replace").rstrip("\r")
             report = progressFromLine(line)
             if report is not None:
-                self._progress = report
+                self._progress = self._stages[report.stage] = report
             elif line.strip():
                 lines.append(line)
         return lines

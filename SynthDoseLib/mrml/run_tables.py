@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core import SynthDoseError
-from .tables import readCsv, tableNode, tableNodeFromCsv
+from .tables import numbersFromTexts, readCsv, tableNode, tableNodeFromCsv
 
 TABLES: Mapping[str, tuple[str, str]] = {
     "organTable": ("organ_doses.csv", "organ doses"),
@@ -24,7 +25,8 @@ TABLES: Mapping[str, tuple[str, str]] = {
 }
 """Role of the reference from the dose volume, file of the run folder, and what people call it."""
 
-FIRST = {"organTable": ("organ", "mean_dose_Gy", "total_sigma_Gy", "sigma_Gy")}
+DOSE_COLUMN = "dose ± total [Gy]"
+ORGAN_COLUMNS = ("organ", DOSE_COLUMN, "mean_dose_Gy", "total_sigma_Gy", "sigma_Gy")
 CHART_ROLES = ("dvhChart", "activityChart")
 ROLE_PREFIX = "SynthDose."
 QUALITY_ATTRIBUTE = "SynthDose.qualityVerdict"
@@ -41,9 +43,42 @@ def runTables(folder: Path, title: str, scene: Any) -> dict[str, Any]:
         name = f"{title} {words}"
         if file.endswith(".json"):
             found[role] = qualityTable(path, name, scene)
+        elif role == "organTable":
+            found[role] = organDoseTable(path, name, scene)
         else:
-            found[role] = tableNodeFromCsv(path, name, scene, FIRST.get(role, ()))
+            found[role] = tableNodeFromCsv(path, name, scene)
     return found
+
+
+def withUncertainty(value: float, sigma: float) -> str:
+    """Return a value with its standard uncertainty to two digits, as it is read aloud.
+
+    Examples
+    --------
+    >>> withUncertainty(0.0963448, 0.00504504), withUncertainty(241.97, 25.75), withUncertainty(3.0, float("nan"))
+    ('0.0963 ± 0.0050', '242 ± 26', '3')
+    """
+    if not math.isfinite(value):
+        return ""
+    if not (math.isfinite(sigma) and sigma > 0):
+        return f"{value:.3g}"
+    digits = max(0, 1 - math.floor(math.log10(sigma)))
+    return f"{value:.{digits}f} ± {sigma:.{digits}f}"
+
+
+def organDoseTable(path: Path, name: str, scene: Any) -> Any:
+    """Add ``organ_doses.csv`` with a column of doses with their uncertainties in words, the highest dose first."""
+    columns = readCsv(path)
+    known = {title: numbers for title, texts in columns.items() if (numbers := numbersFromTexts(texts)) is not None}
+    means = known.get("mean_dose_Gy")
+    if means is None or "organ" not in columns:
+        return tableNodeFromCsv(path, name, scene)
+    totals = known.get("total_sigma_Gy", [math.nan] * len(means))
+    words = [withUncertainty(mean, total) for mean, total in zip(means, totals, strict=True)]
+    order = sorted(range(len(means)), key=lambda row: -means[row] if math.isfinite(means[row]) else math.inf)
+    shown: dict[str, Sequence[Any]] = {**columns, **known, DOSE_COLUMN: words}
+    titles = [title for title in ORGAN_COLUMNS if title in shown] + [title for title in columns if title not in ORGAN_COLUMNS]
+    return tableNode({title: [shown[title][row] for row in order] for title in titles}, name, scene)
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import numpy as np
 from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid, inner_point
 from ..io import read_labels, read_volume
 from .display import highDose
-from .hierarchy import arrangeRun
+from .hierarchy import arrangeRun, noteModality
 from .run_tables import QUALITY_ATTRIBUTE, activityChart, qualityVerdict, referTo, runTables
 from .segmentations import segmentationNodeFromLabelMap
 from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv
-from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, sceneOrDefault, volumeNodeFromImage
+from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, modalityOf, sceneOrDefault, volumeNodeFromImage
 
 REST = "rest_of_body"
 
@@ -165,6 +165,7 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
         [dvhTable, *series, *details],
         image,
     )
+    noteModality(scene, [(doseNode, "RTDOSE"), (segmentation, "SEG"), (image, modalityOf(image))])
     return RunNodes(
         dose=doseNode,
         sigma=sigmaNode,

@@ -40,7 +40,8 @@ def readCsv(path: Path) -> dict[str, list[str]]:
     return {name: [row[column] for row in body] for column, name in enumerate(header)}
 
 
-def _numbers(texts: Sequence[str]) -> list[float] | None:
+def numbersFromTexts(texts: Sequence[str]) -> list[float] | None:
+    """Return texts as numbers, empty ones as nan; None if one of them is no number."""
     try:
         return [float(text) if text else float("nan") for text in texts]
     except ValueError:
@@ -75,7 +76,7 @@ def tableNodeFromCsv(path: Path, name: str, scene: Any = None, first: Sequence[s
     """
     columns = readCsv(path)
     order = [title for title in first if title in columns] + [title for title in columns if title not in first]
-    return tableNode({title: _numbers(columns[title]) or columns[title] for title in order}, name, scene)
+    return tableNode({title: numbersFromTexts(columns[title]) or columns[title] for title in order}, name, scene)
 
 
 def dvhCurves(path: Path) -> dict[str, Curve]:
@@ -90,7 +91,7 @@ def dvhCurves(path: Path) -> dict[str, Curve]:
     missing = [name for name in ("organ", "dose_Gy", "volume_fraction") if name not in columns]
     if missing:
         raise SynthDoseError(f"{path} lacks the columns {', '.join(missing)}; found {', '.join(columns)}.")
-    dose, fraction = _numbers(columns["dose_Gy"]), _numbers(columns["volume_fraction"])
+    dose, fraction = numbersFromTexts(columns["dose_Gy"]), numbersFromTexts(columns["volume_fraction"])
     if dose is None or fraction is None:
         raise SynthDoseError(f"{path}: dose_Gy and volume_fraction have to be numbers.")
     points: dict[str, list[tuple[float, float]]] = {}

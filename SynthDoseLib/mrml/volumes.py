@@ -201,6 +201,11 @@ def _display(node: Any) -> Any:
     return display
 
 
+def modalityOf(node: Any) -> str:
+    """DICOM modality of a volume made by this library, "" if there is no node or it does not say."""
+    return (node.GetAttribute(MODALITY_ATTRIBUTE) or "") if node is not None else ""
+
+
 def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> Any:
     """Add an absorbed dose to the scene as a coloured volume, and its standard error as a second one.
 

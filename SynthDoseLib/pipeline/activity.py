@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from ..kinetics.values import REST
 from ..physics import get_nuclide
 from .activity_plan import ActivityPlan, KineticsPlan, needs_curves
 from .plan import RunPlan
+from .stage_store import Stages
 from .stations import groups_of
 
 NOMINAL_START = datetime(2000, 1, 1)
@@ -104,7 +106,11 @@ class ActivityResult:
 
 
 def time_integrate(
-    plan: RunPlan, phantom: VoxelPhantom, ct: ImageVolume | None = None, progress: Progress = silent
+    plan: RunPlan,
+    phantom: VoxelPhantom,
+    ct: ImageVolume | None = None,
+    progress: Progress = silent,
+    stages: Stages | None = None,
 ) -> ActivityResult:
     """Decays per voxel from administration to infinity, and the activity images if there are any.
 
@@ -115,12 +121,15 @@ def time_integrate(
     ct : ImageVolume, optional
         The reference that time points are registered to.
     progress : callable
+    stages : Stages, optional
+        Registrations and fits of time courses are taken from there if nothing that decides them has changed.
 
     Raises
     ------
     SynthDoseError
         If images, times or calibration are missing or make no sense; what can be repaired in the plan is named.
     """
+    stages = stages or Stages()
     nuclide = get_nuclide(plan.therapy.nuclide)
     labels, kinetics = phantom.labels, plan.kinetics
     administered = plan.therapy.administered_MBq
@@ -134,16 +143,17 @@ def time_integrate(
         entry = plan.activity[0]
         image = _read_activity(entry, {}, {})
         return ActivityResult(from_map(image, labels, administered_MBq=administered, negative=entry.negative))
-    points, start, administered = _time_points(plan, phantom, ct, nuclide.half_life_s, progress)
+    points, start, administered = _time_points(plan, phantom, ct, nuclide.half_life_s, progress, stages)
     if needs_curves(kinetics, plan.activity):
-        course = integrate_time_points(
-            [point.image for point in points],
-            [point.hours for point in points],
-            labels,
-            physical_half_life_s=nuclide.half_life_s,
-            options=course_options(kinetics, phantom),
-            administered_MBq=administered,
-            negative="zero" if any(entry.negative == "zero" for entry in plan.activity) else "refuse",
+        images, hours = [point.image for point in points], [point.hours for point in points]
+        decisive: dict[str, Any] = {
+            "physical_half_life_s": nuclide.half_life_s,
+            "options": course_options(kinetics, phantom),
+            "administered_MBq": administered,
+            "negative": "zero" if any(entry.negative == "zero" for entry in plan.activity) else "refuse",
+        }
+        course = stages.take(
+            "activity", (images, hours, labels, decisive), partial(integrate_time_points, images, hours, labels, **decisive)
         )
         return ActivityResult(_with_warnings(course.tia, points), tuple(points), course)
     named = [*kinetics.effective_half_life_h, *kinetics.biological_half_life_h]
@@ -171,7 +181,7 @@ def _with_warnings(tia: TimeIntegratedActivity, points: Sequence[TimePoint]) -> 
 
 
 def _time_points(
-    plan: RunPlan, phantom: VoxelPhantom, ct: ImageVolume | None, half_life_s: float, progress: Progress
+    plan: RunPlan, phantom: VoxelPhantom, ct: ImageVolume | None, half_life_s: float, progress: Progress, stages: Stages
 ) -> tuple[list[TimePoint], datetime, float | None]:
     """Read, date, calibrate and register every [[activity]]."""
     images, overrides = [], []
@@ -188,7 +198,13 @@ def _time_points(
         _to_concentration(entry, image, administered, time, half_life_s)
         for entry, image, time in zip(plan.activity, images, hours, strict=True)
     ]
-    registrations = _register_all(plan, ready, ct, phantom.grid, progress)
+    decisive = (
+        [(entry.registration, entry.transform, entry.transform_ras, entry.ct) for entry in plan.activity],
+        (plan.kinetics.registration, ready, ct, phantom.grid),
+    )
+    registrations = stages.take(
+        "activity", decisive, partial(_register_all, plan, ready, ct, phantom.grid, progress), part="registration"
+    )
     points = [
         TimePoint(moved_image(image, found.transform) if found else image, time, found, table)
         for image, time, found, table in zip(ready, hours, registrations, fields, strict=True)

@@ -64,6 +64,7 @@ def report_contents(
     engines: tuple[EngineRow, ...] = (),
     budgets: tuple[OrganBudget, ...] = (),
     quality: PhantomQuality | None = None,
+    taken_over: str = "",
 ) -> ReportContents:
     """Arrange what a run found for `write_report`; `record` is what ``provenance.json`` will hold."""
     therapy = plan.therapy
@@ -82,6 +83,7 @@ def report_contents(
         seed=None if plan.dose.engine == "local" else simulated.seed,
         target_sigma=plan.dose.relative_sigma if simulated.histories else None,
         target_organs=plan.dose.organs if simulated.histories else (),
+        facts={"Taken over from an earlier run": taken_over} if taken_over else {},
         ct=ct,
         dose=dose,
         labels=phantom.labels,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..core import LabelMap, Progress, SynthDoseError, VoxelGrid, sha256_of, silent
+from ..core import ImageVolume, LabelMap, Progress, SynthDoseError, VoxelGrid, sha256_of, silent
 from ..io import write_csv, write_segmentation, write_volume
 from ..segmentation import (
     OrganVolume,
@@ -21,7 +23,7 @@ from ..segmentation import (
     read_bundle,
     shipped_bundles,
 )
-from .plan import ImagePlan, SegmentationPlan, check_segmentation
+from .plan import ImagePlan, RunPlan, SegmentationPlan, check_segmentation
 from .stations import find_organs, read_any_image, read_ct, report_stage
 
 ENTROPY, VOLUMES = "segmentation_entropy.nrrd", "segmentation_volumes.csv"
@@ -58,6 +60,15 @@ def segment_file(
         counts = found.labels.voxel_counts()
         lines += [f"{name:<28}{count * volume.grid.voxel_volume_ml:>14.1f}" for name, count in counts.items()]
     return "\n".join([*lines, *found.labels.notes])
+
+
+def organs_inputs(plan: RunPlan, image: ImageVolume) -> Any:
+    """Everything that decides what `find_organs` finds in an image by bundles or by tissues."""
+    folders: list[Path] = []
+    for bundle in filter(None, (plan.segmentation.bundle, *plan.segmentation.ensemble)):
+        with contextlib.suppress(SynthDoseError):
+            folders.append(find_bundle(bundle))  # its files count, not its name alone
+    return plan.segmentation, folders, plan.dose.device, image
 
 
 def settings_of(words: Sequence[str]) -> dict[str, bool | int | float | str]:

@@ -1,83 +1,250 @@
-"""Stages whose inputs have not changed are taken from an earlier run: organs of a network, and the transported dose."""
+"""Stages whose inputs have not changed are taken from an earlier run; the others, and those asked for, are calculated."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import json
-from collections.abc import Callable
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .. import __version__
-from ..core import ImageVolume, LabelMap, Organ, atomic_path
-from ..segmentation import SegmentedImage
-from .plan import SegmentationPlan
+from ..core import SynthDoseError, atomic_path, sha256_of
+from .fingerprints import Fingerprints, program_fingerprint
+from .kept_values import plain_from_value, value_from_plain
+
+Value = TypeVar("Value")
+
+STAGES = (
+    "segment", "phantom", "activity", "transport", "results", "engines", "dose rate", "export", "radiomics", "scene", "report",
+)  # fmt: skip
+"""In the order of a run. A run can be started again from any of them."""
 
 KEPT = 4
-"""Results of each stage that a store holds; the oldest go first."""
+"""Results of each part of a stage that a store holds; the oldest go first."""
+
+TAKEN_OVER, CALCULATED = "taken over", "calculated"
+
+VALUE, STATE = "value.json", "state.npz"
+_UNREADABLE = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    EOFError,
+    SynthDoseError,
+    zipfile.BadZipFile,
+)
+
+
+def write_value(path: Path, key: str, value: Any, files: Mapping[str, str] | None = None) -> None:
+    """Write a value as JSON at `path` with its arrays beside it; `path` comes last, and is all or nothing.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.json``; its folder has to exist.
+    key : str
+        What decided the value: `read_value` wants the same.
+    value : anything that `plain_from_value` takes
+    files : mapping of str to str, optional
+        SHA-256 of files that belong to the value.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    plain = plain_from_value(value, arrays)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with atomic_path(path.with_suffix(".npz")) as temporary:
+        np.savez(temporary, key=np.array(key), **arrays)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"key": key, "value": plain, "files": dict(files or {})}), encoding="utf-8")
+
+
+def read_value(path: Path, key: str) -> tuple[Any, Mapping[str, str]] | None:
+    """Value and files of `write_value`; None if there is none, it is of another key, damaged, or of another version."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["key"] != key:
+            return None
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            return value_from_plain(record["value"], arrays.__getitem__), record["files"]
+    except _UNREADABLE:
+        return None
 
 
 class StageStore:
-    """A folder of results by the hash of what decided them.
+    """A folder with results of stages by the hash of what decided them; the same that run folders hold.
 
     Parameters
     ----------
     folder : Path
         Made when something is kept.
+
+    Raises
+    ------
+    SynthDoseError
+        If it is a file.
     """
 
     def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise SynthDoseError(f"{folder} is a file; stages are kept in a folder (--reuse), which is made if need be.")
         self._folder = folder
 
-    def entry(self, stage: str, key: str) -> Path:
-        """Folder of a result, made if need be; the oldest of the stage are removed."""
-        path = self._folder / f"{stage}-{key[:24]}"
-        path.mkdir(parents=True, exist_ok=True)
-        entries = sorted(self._folder.glob(f"{stage}-*"), key=lambda entry: entry.stat().st_mtime)
-        for old in entries[: max(0, len(entries) - KEPT)]:
-            if old != path:
-                for file in old.iterdir():
-                    file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    old.rmdir()
+    def entry(self, part: str, key: str) -> Path:
+        """Folder of a result, which need not exist."""
+        return self._folder / f"{part.replace(' ', '-')}-{key[:24]}"
+
+    def load(self, part: str, key: str, into: Path | None = None) -> tuple[Any] | None:
+        """The value kept for a key, its files copied to `into`; None if there is none, or not whole."""
+        entry = self.entry(part, key)
+        found = read_value(entry / VALUE, key)
+        if found is None:
+            return None
+        value, files = found
+        try:
+            for name, digest in files.items():
+                if into is None or sha256_of(entry / "files" / name) != digest:
+                    return None
+            for name in files:
+                assert into is not None
+                (into / name).parent.mkdir(exist_ok=True)
+                with atomic_path(into / name) as temporary:
+                    shutil.copyfile(entry / "files" / name, temporary)
+            entry.touch()  # the least recently used go first
+        except _UNREADABLE:
+            return None
+        return (value,)
+
+    def save(self, part: str, key: str, value: Any, folder: Path | None = None, files: Sequence[str] = ()) -> None:
+        """Keep a value, and copies of those `files` of `folder` that exist.
+
+        Raises
+        ------
+        OSError, SynthDoseError
+            If they cannot be written.
+        """
+        entry = self.entry(part, key)
+        (entry / VALUE).unlink(missing_ok=True)
+        self._forget_oldest(part, entry)
+        entry.mkdir(parents=True, exist_ok=True)
+        digests = {}
+        for name in files:
+            if folder is not None and (folder / name).is_file():
+                (entry / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(entry / "files" / name) as temporary:
+                    shutil.copyfile(folder / name, temporary)
+                digests[name] = sha256_of(entry / "files" / name)
+        write_value(entry / VALUE, key, value, digests)
+        (entry / STATE).unlink(missing_ok=True)
+
+    def _forget_oldest(self, part: str, new: Path) -> None:
+        pattern = f"{self.entry(part, '').name}" + "?" * 24
+        entries = sorted((e for e in self._folder.glob(pattern) if e != new), key=lambda entry: entry.stat().st_mtime)
+        for old in entries[: max(0, len(entries) - KEPT + 1)]:
+            (old / VALUE).unlink(missing_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+class Stages:
+    """The stages of one run: which were taken over, and which were calculated.
+
+    Parameters
+    ----------
+    store : StageStore, optional
+        Without one everything is calculated and nothing is kept.
+    begin : str
+        This stage and all after it are calculated, whatever the store has; "" if none has to be.
+
+    Attributes
+    ----------
+    outcome : dict of str to str
+        `TAKEN_OVER` (all of it) or `CALCULATED` by stage, in the order in which they came.
+    notes : list of str
+        What could not be kept.
+
+    Raises
+    ------
+    SynthDoseError
+        If there is no such stage, or nothing to take the earlier ones from.
+    """
+
+    def __init__(self, store: StageStore | None = None, begin: str = "") -> None:
+        if begin and begin not in STAGES:
+            raise SynthDoseError(f"There is no stage '{begin}' to start from. Stages: {', '.join(STAGES)}.")
+        if begin and store is None:
+            raise SynthDoseError(
+                f"To start again from '{begin}', name with --reuse the folder that earlier stages are kept in."
+            )
+        self.outcome: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._store = store
+        self._fresh = STAGES[STAGES.index(begin) :] if begin else ()
+        self._fingerprints = Fingerprints()
+
+    def take(
+        self,
+        stage: str,
+        inputs: Any,
+        make: Callable[[], Value],
+        *,
+        part: str = "",
+        folder: Path | None = None,
+        files: Sequence[str] = (),
+        whole: Callable[[Value], bool] = lambda value: True,
+    ) -> Value:
+        """The result of a stage, or of a `part` of it: of an earlier run with equal `inputs`, otherwise what `make` returns.
+
+        Parameters
+        ----------
+        stage : str
+            One of `STAGES`.
+        inputs
+            Everything that decides the result, see `Fingerprints`.
+        make : callable
+            Returns a value that `kept_values` can keep; may write `files` into `folder`.
+        files : sequence of str
+            Names of all files that `make` can write; they come with the result.
+        whole : callable
+            Whether a result is good for another run, too.
+        """
+        if self._store is None:
+            self.outcome[stage] = CALCULATED
+            return make()
+        name = f"{stage}.{part}" if part else stage
+        key = self.key(name, inputs)
+        found = self._store.load(name, key, folder) if stage not in self._fresh else None
+        if found is not None:
+            self.outcome.setdefault(stage, TAKEN_OVER)
+            value: Value = found[0]
+            return value
+        self.outcome[stage] = CALCULATED
+        made = make()
+        if not whole(made):
+            return made
+        try:
+            self._store.save(name, key, made, folder, files)
+        except (OSError, SynthDoseError) as error:
+            self.notes.append(f"'{stage}' could not be kept for another run: {error}")
+        return made
+
+    def unfinished(self, stage: str, inputs: Any) -> Path | None:
+        """Where a stage may keep its state while it goes on, for a run with the same inputs; None without a store."""
+        if self._store is None:
+            return None
+        path = self._store.entry(stage, self.key(stage, inputs)) / STATE
+        if stage in self._fresh:
+            path.unlink(missing_ok=True)
         return path
 
-    def organs(self, plan: SegmentationPlan, image: ImageVolume, find: Callable[[], SegmentedImage]) -> SegmentedImage:
-        """Organs that a bundle found in this image before, or else what `find` returns.
-
-        Only bundles are kept: the other ways are as quick as the reading, and an uncertainty is not kept.
-        """
-        if not plan.bundle or plan.uncertainty or plan.ensemble:
-            return find()
-        entry = self.entry("organs", _organs_key(plan, image))
-        with contextlib.suppress(OSError, KeyError, ValueError, TypeError):
-            record = json.loads((entry / "organs.json").read_text(encoding="utf-8"))
-            organs = tuple(Organ(**{**organ, "colour": tuple(organ["colour"])}) for organ in record["organs"])
-            with np.load(entry / "labels.npz", allow_pickle=False) as arrays:
-                return SegmentedImage(LabelMap(image.grid, arrays["labels"], organs, tuple(record["notes"])))
-        found = find()
-        with atomic_path(entry / "labels.npz") as temporary:
-            np.savez_compressed(temporary, labels=found.labels.labels)
-        record = {"organs": [dataclasses.asdict(organ) for organ in found.labels.organs], "notes": found.labels.notes}
-        with atomic_path(entry / "organs.json") as temporary:
-            temporary.write_text(json.dumps(record), encoding="utf-8")
-        return found
-
-
-def _organs_key(plan: SegmentationPlan, image: ImageVolume) -> str:
-    bundle = Path(plan.bundle)
-    files = sorted(path for path in bundle.rglob("*") if path.is_file()) if bundle.is_dir() else [bundle][: bundle.is_file()]
-    stated: dict[str, Any] = {
-        "version": __version__,
-        "plan": dataclasses.asdict(plan),
-        "bundle": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files],
-        "grid": image.grid.ijk_to_ras.tolist(),
-        "modality": image.modality,
-    }
-    digest = hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode())
-    digest.update(np.ascontiguousarray(image.values).tobytes())
-    return digest.hexdigest()
+    def key(self, name: str, inputs: Any) -> str:
+        """Hash of the program, of the name of a stage or part, and of its inputs."""
+        return self._fingerprints.of((program_fingerprint(), name, inputs))

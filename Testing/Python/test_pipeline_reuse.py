@@ -1,8 +1,10 @@
-"""Stages whose inputs have not changed are taken over from an earlier run, and only those."""
+"""Stages whose inputs have not changed are taken over from an earlier run, and only those; numbers are those of a new run."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,78 +12,271 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_patient import PLAN, write_patient
+from small_patient import PLAN, grid, labels, write_patient
 
-from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
-from SynthDoseLib.io import read_labels, read_volume
-from SynthDoseLib.pipeline import read_plan
+from SynthDoseLib.cli import BAD_INPUT, main
+from SynthDoseLib.core import Cancelled, ImageVolume, LabelMap, Organ, ProgressReport, SynthDoseError, VoxelGrid
+from SynthDoseLib.io import read_labels, read_volume, write_dicom_series, write_segmentation
+from SynthDoseLib.pipeline import read_plan, run, run_report, stage_store
 from SynthDoseLib.pipeline.dicom_export import export_run
-from SynthDoseLib.pipeline.plan import SegmentationPlan
-from SynthDoseLib.pipeline.run import TAKEN_OVER, run_patient
-from SynthDoseLib.pipeline.stage_store import KEPT, StageStore
+from SynthDoseLib.pipeline.fingerprints import Fingerprints
+from SynthDoseLib.pipeline.plan import OutputPlan, RunPlan
+from SynthDoseLib.pipeline.run import run_patient
+from SynthDoseLib.pipeline.stage_store import CALCULATED, KEPT, STAGES, TAKEN_OVER, Stages, StageStore, read_value, write_value
 from SynthDoseLib.segmentation import SegmentedImage
+
+SCANS = """[[activity]]
+path = "spect.nrrd"
+unit = "Bq/ml"
+acquired_at = 2024-02-04T10:00:00
+[kinetics]"""
+FEW = PLAN.replace("histories = 4000", "histories = 400")
+DIFFERS = {"provenance.json", "report.html", "plan.toml"}
+"""Files with the time of the run, or its folder."""
 
 
 def dose_of(folder: Path) -> np.ndarray:
     return np.asarray(read_volume(folder / "dose_Gy.nrrd")[0])
 
 
-def test_an_unchanged_transport_is_taken_over_and_a_changed_one_is_not(tmp_path):
-    plan = read_plan(write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 400")))
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def numbers_of(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files_of(folder).items() if name not in DIFFERS}
+
+
+def taken(result) -> set[str]:
+    return {stage for stage, outcome in result.stages.items() if outcome == TAKEN_OVER}
+
+
+@pytest.fixture
+def quick_report(monkeypatch) -> None:
+    """No pictures, which take most of the time of these runs."""
+    for name in ("time_pictures", "outline_pictures"):
+        monkeypatch.setattr(run_report, name, lambda *_: ())
+    monkeypatch.setattr(run, "write_report", lambda path, contents: path.write_text(contents.title, encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def kept_run(tmp_path_factory) -> tuple[RunPlan, Path, Path]:
+    """A plan with two time points, the run folder of it, and the store that this run has filled."""
+    place = tmp_path_factory.mktemp("first")
+    plan = read_plan(write_patient(place, FEW.replace("[kinetics]", SCANS)))
+    result = run_patient(plan, place / "run", reuse=place / "store")
+    assert set(result.stages) == {"phantom", "activity", "transport", "results", "report"}
+    assert not taken(result)
+    return plan, place / "run", place / "store"
+
+
+@pytest.fixture
+def first(kept_run, tmp_path) -> tuple[RunPlan, Path, Path]:
+    """The same with a copy of the store, which a test may fill further."""
+    plan, folder, store = kept_run
+    shutil.copytree(store, tmp_path / "kept")
+    return plan, folder, tmp_path / "kept"
+
+
+def test_an_unchanged_run_takes_everything_over_and_gives_the_same_files(first, tmp_path):
+    plan, folder, store = first
+    again = run_patient(plan, tmp_path / "again", reuse=store)
+    assert taken(again) == {"phantom", "activity", "transport", "results", "report"}
+    assert numbers_of(tmp_path / "again") == numbers_of(folder)
+    assert (tmp_path / "again" / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+    fresh = run_patient(plan, tmp_path / "fresh")  # without a store
+    assert numbers_of(tmp_path / "fresh") == numbers_of(folder)
+    assert str(fresh.organs) == str(again.organs)  # nan of empty organs
+    record = json.loads((tmp_path / "again" / "provenance.json").read_text(encoding="utf-8"))
+    assert record["stages"] == dict.fromkeys(again.stages, TAKEN_OVER)
+    assert "Taken over from an earlier run: phantom, activity" in again.summary()
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "anew"),
+    [
+        ("output", {"title": "Again"}, {"report"}),
+        ("dosimetry", {"volumes_at_Gy": (1.0,)}, {"results"}),  # one more column, which the report does not show
+        ("dose", {"seed": 2}, {"transport", "results", "report"}),
+        ("therapy", {"administered_MBq": 2000.0}, {"activity", "results", "report"}),  # images in Bq/ml stay as they are
+        ("kinetics", {"calibration_relative_sigma": 0.1}, {"activity", "results", "report"}),
+        ("phantom", {"contrast": "override"}, {"phantom"}),  # no organ of this patient has contrast: the phantom is the same
+    ],
+)
+def test_a_changed_setting_calculates_what_depends_on_it(first, tmp_path, quick_report, table, changes, anew):
+    plan, _, store = first
+    changed = dataclasses.replace(plan, **{table: dataclasses.replace(getattr(plan, table), **changes)})
+    result = run_patient(changed, tmp_path / "changed", reuse=store)
+    fresh = run_patient(changed, tmp_path / "fresh")
+    assert set(result.stages) - taken(result) == anew
+    assert numbers_of(tmp_path / "changed") == numbers_of(tmp_path / "fresh")
+    assert result.notes == fresh.notes
+    if table == "output":
+        assert "Again" in (tmp_path / "changed" / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_edited_segmentation_is_calculated_with(first, tmp_path, quick_report):
+    plan, folder, store = first
+    organs = labels(grid())
+    values = organs.labels.copy()
+    values[:, :, :8][values[:, :, :8] == 0] = 2  # more spleen
+    write_segmentation(tmp_path / "labels.seg.nrrd", dataclasses.replace(organs, labels=values))
+    segmentation = dataclasses.replace(plan.segmentation, path=tmp_path / "labels.seg.nrrd")
+    edited = run_patient(dataclasses.replace(plan, segmentation=segmentation), tmp_path / "edited", reuse=store)
+    assert taken(edited) == set()
+    run_patient(dataclasses.replace(plan, segmentation=segmentation), tmp_path / "fresh")
+    assert numbers_of(tmp_path / "edited") == numbers_of(tmp_path / "fresh") != numbers_of(folder)
+
+
+@pytest.mark.parametrize("begin", ["phantom", "transport", "report"])
+def test_a_run_starts_again_from_a_stage(first, tmp_path, quick_report, begin):
+    plan, folder, store = first
+    result = run_patient(plan, tmp_path / "run", reuse=store, begin=begin)
+    assert [stage for stage in STAGES if stage in result.stages and stage not in taken(result)] == [
+        stage for stage in STAGES[STAGES.index(begin) :] if stage in result.stages
+    ]
+    assert numbers_of(tmp_path / "run") == numbers_of(folder)
+
+
+def test_the_command_line_starts_again_from_a_stage(first, tmp_path, capsys):
+    plan, folder, store = first
+    path, out = str(folder / "plan.toml"), str(tmp_path / "run")
+    assert main(["run", path, "--out", out, "--data", str(folder.parent), "--from", "results"]) == BAD_INPUT
+    assert "--reuse" in capsys.readouterr().err
+    assert main(["run", path, "--out", out, "--reuse", str(store), "--from", "dose"]) == BAD_INPUT
+    assert "Stages: segment, phantom" in capsys.readouterr().err
+    with pytest.raises(SynthDoseError, match="not both"):
+        run_patient(plan, out, reuse=store, begin="results", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_or_foreign_store_is_not_believed(first, tmp_path, quick_report, monkeypatch):
+    plan, folder, _ = first
     store = tmp_path / "store"
-    first = run_patient(plan, tmp_path / "first", reuse=store)
-    assert TAKEN_OVER not in first.notes
-    other_report = dataclasses.replace(plan, output=dataclasses.replace(plan.output, title="Again"))
-    second = run_patient(other_report, tmp_path / "second", reuse=store)
-    assert TAKEN_OVER in second.notes
-    assert np.array_equal(dose_of(tmp_path / "second"), dose_of(tmp_path / "first"))
-    assert "Again" in (tmp_path / "second" / "report.html").read_text(encoding="utf-8")
-    other_seed = dataclasses.replace(plan, dose=dataclasses.replace(plan.dose, seed=2))
-    third = run_patient(other_seed, tmp_path / "third", reuse=store)
-    assert TAKEN_OVER not in third.notes
-    assert not np.array_equal(dose_of(tmp_path / "third"), dose_of(tmp_path / "first"))
-    (damaged,) = {entry for entry in store.iterdir()} - {max(store.iterdir(), key=lambda entry: entry.stat().st_mtime)}
-    (damaged / ".transport.npz").write_bytes(b"broken")
-    again = run_patient(other_report, tmp_path / "again", reuse=store)
-    assert TAKEN_OVER not in again.notes
-    assert np.array_equal(dose_of(tmp_path / "again"), dose_of(tmp_path / "first"))
+    run_patient(plan, tmp_path / "filled", reuse=store)
+    for entry in store.iterdir():
+        arrays = entry / "value.npz"
+        arrays.write_bytes(arrays.read_bytes()[:-40] + b"x" * 40)
+        for file in (entry / "files").glob("*"):
+            file.write_bytes(b"broken")
+    assert taken(run_patient(plan, tmp_path / "damaged", reuse=store)) == set()
+    assert numbers_of(tmp_path / "damaged") == numbers_of(folder)
+    monkeypatch.setattr(stage_store, "program_fingerprint", lambda: "another version")
+    assert taken(run_patient(plan, tmp_path / "foreign", reuse=store)) == set()
 
 
-def test_organs_of_a_bundle_are_found_once_per_image_and_plan(tmp_path):
-    grid = VoxelGrid.from_spacing((4, 5, 6), (2.0, 2.0, 2.0))
-    image = ImageVolume(grid, np.zeros(grid.shape, np.float32), modality="CT", unit="HU")
-    labels = np.arange(120, dtype=np.uint16).reshape(grid.shape) % 3
+def test_a_store_that_cannot_be_written_does_not_end_a_run(first, tmp_path, quick_report, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    plan, folder, _ = first
+    monkeypatch.setattr(StageStore, "save", full)
+    unkept = run_patient(plan, tmp_path / "unkept", reuse=tmp_path / "store")
+    assert any("'transport' could not be kept" in note for note in unkept.notes)
+    assert numbers_of(tmp_path / "unkept") == numbers_of(folder)
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    with pytest.raises(SynthDoseError, match="is a file"):
+        run_patient(plan, tmp_path / "none", reuse=tmp_path / "file")
+
+
+def test_a_stopped_run_goes_on_in_another_folder(tmp_path, quick_report):
+    plan = read_plan(write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 200000")))
+
+    def stop_in_the_middle(state: ProgressReport) -> None:
+        words = state.message.split()
+        if len(words) > 1 and words[1].startswith("histories") and int(words[0]) > 50_000:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_patient(plan, tmp_path / "stopped", reuse=tmp_path / "store", progress=stop_in_the_middle)
+    begun: list[int] = []
+
+    def first_count(state: ProgressReport) -> None:
+        words = state.message.split()
+        if len(words) > 1 and words[1].startswith("histories"):
+            begun.append(int(words[0]))
+
+    result = run_patient(plan, tmp_path / "on", reuse=tmp_path / "store", progress=first_count)
+    assert taken(result) == {"phantom", "activity"}
+    assert begun[0] > 50_000
+    run_patient(plan, tmp_path / "fresh")
+    assert numbers_of(tmp_path / "on") == numbers_of(tmp_path / "fresh")
+    assert not list((tmp_path / "store").rglob("state.npz"))
+
+
+def test_dicom_is_taken_over_with_its_identifiers(tmp_path, quick_report):
+    from small_patient import hounsfield
+
+    write_dicom_series(tmp_path / "ct", ImageVolume(grid(), hounsfield(grid()), modality="CT", unit="HU"))
+    plan = read_plan(write_patient(tmp_path, FEW.replace('"ct.nrrd"', '"ct"')))
+    assert isinstance(plan.output, OutputPlan)
+    run_patient(plan, tmp_path / "one", reuse=tmp_path / "store")
+    again = run_patient(plan, tmp_path / "two", reuse=tmp_path / "store")
+    assert again.stages["export"] == TAKEN_OVER
+    assert files_of(tmp_path / "two" / "dicom") == files_of(tmp_path / "one" / "dicom")
+    named = dataclasses.replace(plan, output=dataclasses.replace(plan.output, deidentify=False))
+    assert run_patient(named, tmp_path / "three", reuse=tmp_path / "store").stages["export"] == CALCULATED
+
+
+def test_values_of_all_kinds_are_kept_and_nothing_else(tmp_path):
+    where = VoxelGrid.from_spacing((2, 3, 4), (2.0, 2.0, 2.5), (1.0, 2.0, 3.0))
+    values = np.arange(24, dtype=np.uint16).reshape(where.shape) % 3
     organs = (Organ(1, "liver", "10200004", (0.1, 0.2, 0.3)), Organ(2, "spleen"))
-    calls = []
+    found = SegmentedImage(LabelMap(where, values, organs, ("a note",)))
+    path = tmp_path / "value.json"
+    write_value(path, "key", (found, {"a": [1.5, float("nan"), None]}))
+    assert read_value(path, "another key") is None
+    (again, table), files = read_value(path, "key")
+    assert np.array_equal(again.labels.labels, values)
+    assert np.allclose(again.labels.grid.ijk_to_ras, where.ijk_to_ras)
+    assert again.labels.organs == organs
+    assert again.labels.notes == ("a note",)
+    assert (table["a"][0], table["a"][2], files) == (1.5, None, {})
+    assert np.isnan(table["a"][1])
+    with pytest.raises(TypeError):
+        write_value(path, "key", open)
+    for name in ("os:system", "SynthDoseLib.cli:main", "SynthDoseLib.core.volumes:Organ.index"):
+        path.write_text(json.dumps({"key": "key", "value": {"class": name, "fields": {}}, "files": {}}), encoding="utf-8")
+        assert read_value(path, "key") is None
 
-    def find() -> SegmentedImage:
-        calls.append(1)
-        return SegmentedImage(LabelMap(grid, labels, organs, ("a note",)))
 
-    store = StageStore(tmp_path)
-    plan = SegmentationPlan(bundle="synthetic_torso_ct")
-    store.organs(plan, image, find)
-    again = store.organs(plan, image, find).labels
-    assert len(calls) == 1
-    assert np.array_equal(again.labels, labels)
-    assert again.organs == organs
-    assert again.notes == ("a note",)
-    store.organs(dataclasses.replace(plan, organs=("liver",)), image, find)
-    store.organs(plan, dataclasses.replace(image, values=image.values + 1), find)
-    store.organs(SegmentationPlan(method="tissue"), image, find)
-    assert len(calls) == 4
+def test_fingerprints_follow_contents_not_places(tmp_path):
+    known = Fingerprints()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "table.csv").write_text("organ,limit", encoding="utf-8")
+    places = [tmp_path / folder / "table.csv" for folder in ("a", "b")]
+    assert known.of(places[0]) == known.of(places[1])
+    assert known.of(str(places[0])) != known.of(str(places[0].with_name("none.csv")))
+    before = known.of(places[0])
+    places[0].write_text("organ,other", encoding="utf-8")
+    assert known.of(places[0]) != before
+    values = np.zeros(4)
+    before = known.of(values)
+    values[2] = 1
+    assert known.of(values) != before  # an array that can change is read again
+    assert known.of((1, (2,))) != known.of((1, 2))
+    assert known.of(np.float64(0.1)) == known.of(0.1)
+    with pytest.raises(TypeError):
+        known.of(object())
 
 
 def test_a_store_keeps_the_newest_only(tmp_path):
-    store = StageStore(tmp_path)
+    stages = Stages(StageStore(tmp_path))
     for number in range(KEPT + 3):
-        entry = store.entry("transport", f"{number:024d}")
-        (entry / "file").write_text("x", encoding="utf-8")
+        stages.take("transport", number, lambda: 1)
     assert len(list(tmp_path.iterdir())) == KEPT
+    assert Stages(StageStore(tmp_path)).take("transport", KEPT + 2, lambda: 2) == 1
+    assert Stages(StageStore(tmp_path)).take("transport", 0, lambda: 2) == 2
+
+
+def test_a_result_that_is_not_whole_is_not_kept(tmp_path):
+    for expected in (1, 2):
+        assert Stages(StageStore(tmp_path)).take("scene", "x", lambda n=expected: n, whole=lambda n: False) == expected
 
 
 @pytest.mark.parametrize("deidentify", [True, False])
-def test_a_run_without_dicom_is_exported_with_a_ct_to_refer_to(tmp_path, deidentify):
+def test_a_run_without_dicom_is_exported_with_a_ct_to_refer_to(tmp_path, quick_report, deidentify):
     import pydicom
 
     plan = read_plan(write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 400")))

@@ -23,6 +23,7 @@ def main(mode: str, verb: str, plan: str, _: str, out: str, *__: str) -> int:
     assert verb == "run"
     inputs = Path(plan).parent
     report("read", 0.5)
+    report("phantom", 1.0, None, "taken over")
     sys.stderr.write("reading ct.nrrd\n")
     if mode == "bad-input":
         sys.stderr.write("\nsynthdose: The organ 'kidney_left' is empty.\n")
@@ -41,6 +42,8 @@ def main(mode: str, verb: str, plan: str, _: str, out: str, *__: str) -> int:
             time.sleep(0.1)
     report("transport", 1.0, 0.0)
     write_results(inputs, Path(out))
+    if mode == "half":
+        (Path(out) / "dose_Gy.nrrd").write_bytes(b"NRRD0004")
     return 0
 
 

@@ -12,6 +12,7 @@ from test_panel_synthdose import patient, useWorker
 
 from SynthDoseLib.core import ImageVolume
 from SynthDoseLib.mrml import gridFromVolumeNode, imageFromVolumeNode, volumeNodeFromImage
+from SynthDoseLib.mrml.case_inputs import planValues
 from SynthDoseLib.mrml.run_tables import resultOf
 from SynthDoseLib.mrml.time_points import COLUMNS, volumesOf
 
@@ -152,8 +153,14 @@ def test_results_are_tables_charts_scale_and_lines_that_survive_a_bundle(host, s
     ui.runButton.click()
     host.waitUntil(finished(panel), 60)
     view = ui.organTableView
-    assert [view.horizontalHeaderItem(c).text() for c in range(3)] == ["organ", "mean_dose_Gy", "total_sigma_Gy"]
-    assert float(view.item(2, 2).text()) == pytest.approx(0.1 * float(view.item(2, 1).text()), rel=1e-3)
+    headers = [view.horizontalHeaderItem(c).text() for c in range(4)]
+    assert headers == ["organ", "dose ± total [Gy]", "mean_dose_Gy", "total_sigma_Gy"]
+    means = [float(view.item(row, 2).text()) for row in range(3)]
+    assert means == sorted(means, reverse=True)
+    assert float(view.item(2, 3).text()) == pytest.approx(0.1 * means[2], rel=1e-3)
+    value, _, sigma = view.item(0, 1).text().split()
+    assert float(value) == pytest.approx(means[0], rel=0.01)
+    assert float(sigma) == pytest.approx(0.1 * means[0], rel=0.05)
     assert ui.verdictLabel.text == "Quality of the phantom: warning"
     for words, header in (("uncertainty budget", "component"), ("quality", "verdict")):
         ui.shownTableBox.setCurrentText(words)
@@ -227,7 +234,7 @@ def test_further_keys_win_over_the_panel_and_are_checked(host, scene, panel, tmp
     chooseInputs(panel, scene)
     p = panel._parameterNode
     p.furtherKeys = "[dose]\nthreads = 2\nhistories = 5000\n[dosimetry]\nboundary_sigma_voxels = 0.3"
-    values = panel.logic.planValues(p)
+    values = planValues(p)
     assert values["dose"]["threads"] == 2
     assert values["dose"]["histories"] == 5000
     assert values["dose"]["seed"] == 1
@@ -240,16 +247,23 @@ def test_further_keys_win_over_the_panel_and_are_checked(host, scene, panel, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_my_setup_shows_what_the_command_line_says(panel):
+def test_check_my_setup_shows_what_the_command_line_says(host, panel):
     import subprocess
+
+    from SynthDoseLib.mrml import verbCommand
 
     done = subprocess.run(
         [sys.executable, "-m", "SynthDoseLib", "check"], capture_output=True, text=True, cwd=HERE.parents[1], check=False
     )
+    panel.logic.command = verbCommand
     panel.ui.checkButton.click()
+    assert panel.logic.running  # in a process of its own: the interface stays alive
+    assert not panel.ui.checkButton.enabled
+    host.waitUntil(finished(panel), 120)
 
     def still(text):  # free memory and disk change from second to second
-        return [line for line in text.strip().splitlines() if "GB free" not in line]
+        return [line for line in text.splitlines() if line.strip() and "GB free" not in line]
 
     assert still(panel.ui.logEdit.toPlainText()) == still(done.stdout)
     assert not panel.ui.logButton.collapsed
+    assert panel.ui.checkButton.enabled
