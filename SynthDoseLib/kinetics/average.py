@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from ..core import SynthDoseError
 from .curves import Floats, curve_model
@@ -210,7 +210,7 @@ def fit_models(
 def _contradicted(fit: CurveFit) -> bool:
     """Whether the data rule a model out: known noise, and more scatter than it explains."""
     left = fit.degrees_of_freedom
-    return fit.noise_known and left > 0 and float(stats.chi2.sf(fit.chi_squared, left)) < SURPRISING
+    return fit.noise_known and left > 0 and float(special.chdtrc(left, fit.chi_squared)) < SURPRISING
 
 
 def _worth_more_parameters(fit: CurveFit) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ..core import ImageVolume, SynthDoseError
 from .convert import decay_during
@@ -171,7 +171,7 @@ def fit_calibration(scans: Sequence[CalibrationScan], *, assay_relative_sigma: f
     chi_squared = float((weights * (rates - sensitivity * activities) ** 2).sum())
     left = len(scans) - 1
     scatter, notes = 1.0, []
-    if left and (chance := float(stats.chi2.sf(chi_squared, left))) < SURPRISING:
+    if left and (chance := float(special.chdtrc(left, chi_squared))) < SURPRISING:
         scatter = chi_squared / left
         notes.append(
             f"The calibration scans differ by more than their noise (chi-squared {chi_squared:.1f} for {left} degrees of "

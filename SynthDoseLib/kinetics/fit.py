@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from ..core import SynthDoseError
 from .curves import CurveModel, Floats, curve_model
@@ -80,7 +80,7 @@ class CurveFit:
         """Standard deviations to 68.3 %: 1 for known noise, otherwise Student's t for the degrees of freedom."""
         if self.noise_known:
             return 1.0
-        return float(stats.t.ppf(ONE_SIGMA, self.degrees_of_freedom)) if self.degrees_of_freedom > 0 else math.nan
+        return float(special.stdtrit(self.degrees_of_freedom, ONE_SIGMA)) if self.degrees_of_freedom > 0 else math.nan
 
     def activity_MBq(self, times_h: ArrayLike) -> Floats:
         """Fitted activity at times after administration, (m,)."""
@@ -196,7 +196,7 @@ def _described(
                 f"{data.region}: as many time points as free parameters and no noise given: the uncertainty of the "
                 f"{shape.name} fit is not known. Give relative_sigma or fix a parameter."
             )
-    elif dof > 0 and (chance := float(stats.chi2.sf(chi_squared, dof))) < SURPRISING:
+    elif dof > 0 and (chance := float(special.chdtrc(dof, chi_squared))) < SURPRISING:
         scale = chi_squared / dof
         notes.append(
             f"{data.region}: the activities scatter more about the {shape.name} curve than their noise explains (chi-squared "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from ..core import SynthDoseError
 from .fit import SURPRISING
@@ -168,7 +168,7 @@ def fit_recovery(
     scale, notes = 1.0, []
     if sigma is None:
         scale = chi_squared / left
-    elif float(stats.chi2.sf(chi_squared, left)) < SURPRISING:
+    elif float(special.chdtrc(left, chi_squared)) < SURPRISING:
         scale = chi_squared / left
         notes.append(
             f"The recovery coefficients scatter about their curve by more than their sigmas (chi-squared {chi_squared:.1f} "

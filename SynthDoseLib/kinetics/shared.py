@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from ..core import SynthDoseError
 from .curves import Floats, curve_model
@@ -174,7 +174,7 @@ def _results(
     scale = 1.0
     if not known:
         scale = chi_squared / dof if dof else math.nan
-    elif dof and float(stats.chi2.sf(chi_squared, dof)) < SURPRISING:
+    elif dof and float(special.chdtrc(dof, chi_squared)) < SURPRISING:
         scale = chi_squared / dof
         notes.append(
             f"The shared {model} fit scatters more than the noise explains (chi-squared {chi_squared:.1f} for {dof} degrees of "

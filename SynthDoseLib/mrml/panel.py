@@ -235,6 +235,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
         self._slots = {"runButton": self.onRun, "cancelButton": self.onCancel, **self.buttons()}
         for name, slot in self._slots.items():
@@ -262,6 +263,9 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndClose(self, caller: Any, event: str) -> None:
         self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller: Any, event: str) -> None:
+        self.initializeParameterNode()  # the scene that was loaded brings its own
 
     def onNodeRemoved(self, caller: Any, event: str) -> None:
         if self._parameterNode is not None and not caller.IsClosing():

@@ -125,6 +125,7 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
     sigmaNode = doseNode.GetNodeReference(SIGMA_REFERENCE)
     segmentation = segmentationNodeFromLabelMap(labels, f"{title} organs", scene) if labels is not None else None
     if segmentation is not None:
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(doseNode)  # of the same voxels: the Segment Editor asks
         segmentation.GetDisplayNode().SetSegmentVisibility(REST, False)  # its outline would be drawn around every organ
     dvhTable = chart = courses = None
     details: list[Any] = []

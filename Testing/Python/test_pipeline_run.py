@@ -213,7 +213,7 @@ def test_the_provenance_states_its_schema(finished):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('nuclide = "Lu-177"', 'nuclide = "Lu-177"\nprogeny_max_half_life_d = 99.0'), ("threads = 1", "threads = 1\nseed = 2")],
+    [('nuclide = "Lu-177"', 'nuclide = "Y-90"'), ("threads = 1", "threads = 1\nseed = 2")],
 )
 def test_resume_does_not_take_the_dose_of_another_plan(tmp_path, old, new):
     def stop_at_report(state: ProgressReport) -> None:

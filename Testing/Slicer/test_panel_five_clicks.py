@@ -47,6 +47,33 @@ def organDoses(path: Path) -> dict[str, tuple[str, str]]:
         return {row["organ"]: (row["mean_dose_Gy"], row["total_sigma_Gy"]) for row in csv.DictReader(stream)}
 
 
+def checkPicture(host, p, folder: Path) -> None:
+    """The reddest place of the slice that is shown lies in an organ with one of the highest doses, on its own side."""
+    from slicerhost.views import SliceView
+
+    from SynthDoseLib.mrml import gridFromVolumeNode, labelMapFromSegmentationNode
+    from SynthDoseLib.mrml.isodoses import showDoseScale
+
+    showDoseScale(p.doseVolume, False)
+    shown = [node.GetDisplayNode() for node in (p.segmentation, resultOf(p.doseVolume, "segmentation"))]
+    visible = [display.GetVisibility() for display in shown]
+    for display in shown:
+        display.SetVisibility(False)
+    x, _, ras = hottestPoint(SliceView(host.core, "Green", (400, 400)), folder / "hottest.png")
+    for display, was in zip(shown, visible, strict=True):
+        display.SetVisibility(was)
+    showDoseScale(p.doseVolume)
+    labels = labelMapFromSegmentationNode(p.segmentation, gridFromVolumeNode(p.ctVolume))
+    i, j, k = np.rint(labels.grid.to_ijk(ras)).astype(int)
+    around = labels.labels[k - 1 : k + 2, j - 1 : j + 2, i - 1 : i + 2]
+    here = {organ.name for organ in labels.organs if (around == organ.index).any()}
+    table = resultOf(p.doseVolume, "organTable")
+    assert here & {table.GetCellText(row, 0) for row in range(4)}, (here, ras)  # the table begins with the highest doses
+    left, right = (np.array(p.segmentation.GetSegmentCenterRAS(name)) for name in ("kidney_left", "kidney_right"))
+    assert left[0] < 0 < right[0]  # RAS: right is positive
+    assert (x - 200) * ras[0] < 0  # the patient's left is at the right of the picture
+
+
 @pytest.mark.slow
 def test_sample_to_dose_in_five_clicks_with_the_numbers_of_the_command_line(host, scene, module, tmp_path, screenshots):
     widget = host.show(module, 460, 1300)
@@ -74,6 +101,8 @@ def test_sample_to_dose_in_five_clicks_with_the_numbers_of_the_command_line(host
         f"{user.clicks} clicks; {total:.1f} s, of which writing the inputs {writing:.1f} and loading the results {taken[0]:.1f}"
     )
     host.screenshot(widget.parent, screenshots / "five_clicks.png")
+    assert "✓ Transporting radiation" in widget.ui.stagesLabel.text
+    checkPicture(host, p, tmp_path)
 
     (folder,) = tmp_path.glob("SynthDose-2*")
     command = [sys.executable, "-m", "SynthDoseLib", "run", str(folder / "PLAN.toml"), "--out", str(tmp_path / "again")]
