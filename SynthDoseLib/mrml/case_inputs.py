@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slicer.i18n import tr as _
-
 from ..core import ImageVolume, LabelMap
 from ..io import write_segmentation
 from .forms import halfLivesFromText, momentFromText, namesFromText, withFurtherKeys
@@ -30,7 +28,7 @@ def planValues(p: Any) -> dict[str, Any]:
         therapy["administered_MBq"] = p.administeredMBq
     activity = activityTables(p.timePoints)
     if any("acquired_at" in entry for entry in activity) and p.administeredAt.strip():
-        therapy["administered_at"] = momentFromText(p.administeredAt, _("Administered at"))
+        therapy["administered_at"] = momentFromText(p.administeredAt, "Administered at")
     kinetics: dict[str, Any] = {"method": p.kinetics, "registration": p.registration}
     if p.restHalfLifeHours > 0:
         kinetics["rest_effective_half_life_h"] = p.restHalfLifeHours

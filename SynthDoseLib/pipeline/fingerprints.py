@@ -93,7 +93,8 @@ class Fingerprints:
 
 
 def _names_a_file(text: str) -> bool:
-    return (text.endswith(".csv") or "/" in text or os.sep in text) and len(text) < 4096 and Path(text).is_file()
+    # not Path.is_file, which raises for sentences that no system takes for a name
+    return (text.endswith(".csv") or "/" in text or os.sep in text) and os.path.isfile(text)
 
 
 def _add_files(digest: Any, path: Path) -> None:

@@ -257,6 +257,7 @@ def test_fingerprints_follow_contents_not_places(tmp_path):
     assert known.of(values) != before  # an array that can change is read again
     assert known.of((1, (2,))) != known.of((1, 2))
     assert known.of(np.float64(0.1)) == known.of(0.1)
+    assert known.of("Bq/ml " * 100) != known.of("Bq/ml")  # a sentence that no system takes for a name
     with pytest.raises(TypeError):
         known.of(object())
 
