@@ -54,6 +54,7 @@ def sampleNodes(patient: Any, scans: Any, scene: Any = None) -> SampleNodes:
     scene = sceneOrDefault(scene)
     ct = volumeNodeFromImage(patient.ct, "Synthetic patient CT", scene)
     segmentation = segmentationNodeFromLabelMap(patient.organ_labels, "Synthetic patient organs", scene)
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(ct)
     spects = []
     for hours, image in zip(scans.hours, scans.spects, strict=True):
         node = volumeNodeFromImage(image, f"Synthetic patient SPECT {hours:g} h", scene)

@@ -63,7 +63,7 @@ def test_the_tab_key_goes_through_the_panel_from_top_to_bottom(host, module):
     at = start
     while True:
         owner = next((field for field in named if field is at or field.isAncestorOf(at)), None)
-        if owner is not None and at.focusPolicy() & Qt.FocusPolicy.TabFocus and owner not in order:
+        if owner is not None and at.focusPolicy & Qt.FocusPolicy.TabFocus and owner not in order:
             order.append(owner)
         at = at.nextInFocusChain()
         if at is start:

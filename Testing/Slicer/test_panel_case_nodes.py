@@ -38,7 +38,7 @@ def volume(node: Any) -> dict[str, Any]:
         "attributes": {name: node.GetAttribute(name) for name in node.GetAttributeNames()},
         "units": units.GetCodeValue() if units else "",
         "colours": node.GetDisplayNode().GetColorNode().GetName(),
-        "window": (node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()),
+        "window": np.round([node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()], 5).tolist(),
     }
 
 
@@ -61,7 +61,7 @@ def chart(node: Any) -> dict[str, Any]:
     }
 
 
-def segments(node: Any) -> dict[str, Any]:
+def segments(node: Any, reference: Any = None) -> dict[str, Any]:
     import slicer
     import vtk
 
@@ -70,7 +70,7 @@ def segments(node: Any) -> dict[str, Any]:
         segment = node.GetSegmentation().GetSegment(segmentId)
         terminology = vtk.reference("")
         segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology)
-        voxels = int(slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId).sum())
+        voxels = int(slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, reference).sum())
         found[segmentId] = (segment.GetName(), np.round(segment.GetColor(), 4).tolist(), str(terminology), voxels)
     return found
 
@@ -106,7 +106,7 @@ def case(p: Any) -> dict[str, Any]:
         "tables": {role: table(node) for role, node in there.items() if role in TABLES},
         "charts": {role: chart(node) for role, node in there.items() if role in CHART_ROLES},
         "segments": segments(there["segmentation"]),
-        "own segments": segments(p.segmentation),
+        "own segments": segments(p.segmentation, p.ctVolume),
         "provenance": there["provenance"].GetText(),
         "places": [place(node) for node in nodes],
         "scans": (table(p.timePoints), [volume(node) for node in volumesOf(p.timePoints)]),
