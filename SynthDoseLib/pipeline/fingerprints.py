@@ -86,7 +86,7 @@ class Fingerprints:
         if array.dtype.hasobject:
             raise TypeError("An array of objects has no fingerprint.")
         digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
         if not array.flags.writeable:
             self._arrays[id(array)] = (array, digest.digest())  # the array is kept, so that its id is not given away again
         return digest.digest()

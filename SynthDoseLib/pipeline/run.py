@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -258,6 +258,7 @@ def run_patient(
             export = partial(write_dicom, folder / "dicom", plan, ct, labels, dose, clinical.all_cycles)
             warnings += stages.take("export", decisive, export, folder=folder, files=DICOM, whole=nothing_missing)
     compared: tuple[str, ...] = ()
+    against: Any = ()
     engine_rows: tuple[EngineRow, ...] = ()
     plain = dataclasses.replace(settings, components=False)
     decisive = transport_inputs(plan.dose, phantom, source, emissions, plain)
@@ -336,9 +337,9 @@ def run_patient(
     return RunResult(folder, dose, clinical.rows, tuple(record["notes"]), clock.seconds, stages.outcome)
 
 
-def nothing_missing(notes: Sequence[str]) -> bool:
+def nothing_missing(notes: Iterable[str]) -> bool:
     """Whether a stage that says what is missing has said nothing: only then is its result good for another run."""
-    return not notes
+    return not list(notes)
 
 
 def _plain_fields(result: SimulationResult) -> dict[str, Any]:

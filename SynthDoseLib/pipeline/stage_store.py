@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core import SynthDoseError, atomic_path, sha256_of
 from .fingerprints import Fingerprints, program_fingerprint
@@ -56,12 +55,12 @@ def write_value(path: Path, key: str, value: Any, files: Mapping[str, str] | Non
     files : mapping of str to str, optional
         SHA-256 of files that belong to the value.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Any] = {}
     plain = plain_from_value(value, arrays)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     with atomic_path(path.with_suffix(".npz")) as temporary:
-        np.savez(temporary, key=np.array(key), **arrays)
+        np.savez(temporary, **{"key": np.array(key), **arrays})
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps({"key": key, "value": plain, "files": dict(files or {})}), encoding="utf-8")
 
