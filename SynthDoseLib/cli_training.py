@@ -38,6 +38,7 @@ def add_train_segmentation(
     train.add_argument("--organs", nargs="+", help="organs or groups to learn, in place of the configuration's")
     train.add_argument("--steps", type=int, help="optimiser steps, in place of the configuration's")
     train.add_argument("--seed", type=int, help="in place of the configuration's")
+    train.add_argument("--bundle-version", default="", help="version of the bundle (default: that of SynthDose)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted training, to the same weights")
@@ -70,6 +71,7 @@ def _train_segmentation(arguments: argparse.Namespace, progress: Progress) -> in
         overwrite=arguments.overwrite,
         threads=arguments.threads,
         device=arguments.device,
+        version=arguments.bundle_version,
     )
     _write(train_segmentation(job, progress))
     return 0

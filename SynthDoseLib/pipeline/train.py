@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .. import __version__
-from ..core import Progress, SynthDoseError, atomic_path, silent
+from ..core import Progress, SynthDoseError, atomic_path, sha256_of, silent
 from ..segmentation import read_bundle
 from ..segmentation.bundle_writer import ModelCard, write_bundle, write_hashes
 from ..segmentation.recipe import TrainingRecipe, read_recipe, training_template
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 STATE = "training_state.pt"
 CURVES = "docs/learning_curves"
 
+SYNTHETIC_LIMITS = (
+    "Trained on computer-made, stylised people only; it has never seen a patient. Whatever lies outside their shapes - "
+    "resections, large tumours, ascites, effusions, stomas, implants, transplants, horseshoe kidneys - may be missed or cut "
+    "wrongly, and thin structures are blurred by its voxels. Rely on the organs that were measured well, on images like those "
+    "of the measurement, and look at every result. For work on patients fine-tune it on yours (--from), or take a bundle that "
+    "was trained on patients, such as the Model Zoo's wholeBody_ct_segmentation."
+)
 LIMITS = (
     "Trained on the patients above and measured on few others: try it on your own images before you rely on it. Another "
     "scanner, protocol, posture, age or disease than those of the training may defeat it."
@@ -58,6 +66,8 @@ class TrainingJob:
     resume, overwrite : bool
     threads : int
     device : str
+    version : str
+        Of the bundle; that of SynthDose if empty.
     """
 
     cohorts: tuple[str, ...]
@@ -72,6 +82,19 @@ class TrainingJob:
     overwrite: bool = False
     threads: int = 1
     device: str = "auto"
+    version: str = ""
+
+    def command(self) -> str:
+        """The command line that says the same, for the model card; without what does not change the weights."""
+        words = ["synthdose", "train-segmentation", *self.cohorts]
+        options = {"--config": self.config, "--from": self.start, "--labels": self.table, "--bundle-version": self.version}
+        for option, value in options.items():
+            words += [option, value] if value else []
+        words += ["--other-modality"] if self.other_modality else []
+        words += ["--weights", *(f"{weight:g}" for weight in self.weights)] if self.weights else []
+        for name, value in (self.changes or {}).items():
+            words += [f"--{name}", *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
+        return shlex.join([*words, "--out", self.out.name])
 
 
 def train_segmentation(job: TrainingJob, progress: Progress = silent) -> str:
@@ -199,14 +222,24 @@ def _card(job: TrainingJob, trained: TrainedNetwork, cases: Sequence[TrainingCas
     description = recipe.configuration.get("description") or f"Organs on {recipe.modality}: {', '.join(recipe.organs)}."
     data = cohort_words(job.cohorts, cases, held_out)
     if job.start:
-        data += f" Started from the weights of the bundle {read_bundle(job.start).name}."
+        start = read_bundle(job.start)
+        data += f" Started from the weights of the bundle {start.name} {start.version}".rstrip()
+        data += f" (SHA-256 {sha256_of(start.weights)[:12]})."
+    data += f" Command: `{job.command()}`."
     measured = (
         f"Dice on {recipe.held_out_windows} random windows of {held_out} held-out patients, changed at random as in training."
         if kept
         else "Nothing: nobody was held out."
     )
+    limits = LIMITS if any(case.image is not None for case in cases) else SYNTHETIC_LIMITS
     return ModelCard(
-        recipe.name, __version__, str(description), data, LIMITS, measured, {f"Dice {name}": v for name, v in kept.items()}
+        recipe.name,
+        job.version or __version__,
+        str(description),
+        data,
+        limits,
+        measured,
+        {f"Dice {name}": v for name, v in kept.items()},
     )
 
 

@@ -9,6 +9,8 @@ TotalSegmentator made, inside the field of view; the body is compared with thres
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 import tarfile
 import tempfile
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from SynthDoseLib.core import ImageVolume, LabelMap
 from SynthDoseLib.io import read_image, read_labels
 from SynthDoseLib.phantom import find_body, synthetic_patient
-from SynthDoseLib.segmentation import apply_table, label_table, organ_group, read_bundle, segment_with_bundle
+from SynthDoseLib.segmentation import apply_table, label_table, organ_group, read_bundle, segment_with_bundle, shipped_bundles
 from SynthDoseLib.segmentation.bundle_writer import replace_measurements
 
 from .results import RESULTS, write_section
@@ -162,6 +164,17 @@ def draw_outlines(
     figure.savefig(path, dpi=70)
 
 
+def _unshipped(bundle: str) -> str:
+    """What a bundle that does not ship was trained on, after the heading."""
+    description = read_bundle(bundle)
+    if bundle in shipped_bundles():
+        return ""
+    metadata = json.loads((description.folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    card = (description.folder / "docs" / "README.md").read_text(encoding="utf-8")
+    steps = re.search(r"\d+ steps of one window in \d+ min", card)
+    return f"\n\nThis network does not ship. {metadata.get('data_source', '')} {steps[0] if steps else ''}".rstrip() + "."
+
+
 def _metrics(title: str, rows: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:
     return {f"{title}: Dice {organ}": float(np.mean([n.dice for n in numbers])) for organ, numbers in rows.items()}
 
@@ -204,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         body = find_body(image) if modality == "CT" else None
         numbers = {organ: [value] for organ, value in compare(found, theirs, body).items()}
         heading = f"### {read_bundle(bundle).name}: {title}, against TotalSegmentator's labels, {seconds:.0f} s"
-        parts.append(f"{heading}\n\n{table_of(numbers)}")
+        parts.append(f"{heading}{_unshipped(bundle)}\n\n{table_of(numbers)}")
         metrics[bundle] |= _metrics(f"real {modality}", numbers)
         if options.pictures:
             options.pictures.mkdir(parents=True, exist_ok=True)

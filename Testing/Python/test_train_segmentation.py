@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from SynthDoseLib import cli
+from SynthDoseLib import __version__, cli
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, sha256_of
 from SynthDoseLib.io import write_segmentation, write_volume
 from SynthDoseLib.pipeline.cohort import read_cohort, split_cohort
@@ -123,9 +123,15 @@ def test_what_lies_around_a_small_image_is_normalised_air(recipe, changes, air, 
 def test_fine_tuning_keeps_what_organs_share_and_learns_the_others(trained, cohort, tmp_path):
     out = tmp_path / "tuned"
     command = ["train-segmentation", str(cohort), "--from", str(trained), "--out", str(out)]
-    assert cli.main([*command, "--organs", "spleen", "--steps", "1"]) == 0
+    assert cli.main([*command, "--organs", "spleen", "--steps", "1", "--bundle-version", "2.1"]) == 0
     assert [organ.name for organ in read_bundle(out).organs] == ["spleen"]
-    assert "Started from the weights of the bundle balls" in (out / "docs" / "README.md").read_text(encoding="utf-8")
+    card = (out / "docs" / "README.md").read_text(encoding="utf-8")
+    weights = sha256_of(trained / "models" / "model.pt")[:12]
+    assert f"Started from the weights of the bundle balls {__version__} (SHA-256 {weights})" in card
+    command = card.split("Command: `")[1].split("`")[0].split()
+    assert command[:2] == ["synthdose", "train-segmentation"]
+    assert command[-8:] == ["--bundle-version", "2.1", "--organs", "spleen", "--steps", "1", "--out", "tuned"]
+    assert read_bundle(out).version == "2.1"
     image, truth = patient(77)
     found = segment_with_bundle(image, out, device="cpu")  # one step cannot teach it: it comes from the other bundle
     assert dice_scores(found, truth, ("spleen",))["spleen"] > 0.7
