@@ -83,7 +83,8 @@ def _paths(plan: RunPlan) -> Iterator[Path]:
                 yield from walk(item)
 
     yield from walk(plan)
-    for text in (plan.segmentation.labels, plan.segmentation.bundle, plan.phantom.calibration):
+    segmentation = plan.segmentation
+    for text in (segmentation.labels, segmentation.bundle, *segmentation.ensemble, plan.phantom.calibration):
         if text and Path(text).exists():
             yield Path(text)
 

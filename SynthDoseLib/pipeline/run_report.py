@@ -125,7 +125,10 @@ def _segmentation_source(plan: RunPlan) -> str:
     if segmentation.path is not None:
         return "Organs were read from a file." if plan.output.deidentify else f"Organs were read from {segmentation.path.name}."
     if segmentation.bundle:
-        return f"Organs were found by the MONAI bundle {segmentation.bundle.replace(chr(92), '/').rsplit('/', 1)[-1]}."
+        names = [name.replace("\\", "/").rsplit("/", 1)[-1] for name in (segmentation.bundle, *segmentation.ensemble)]
+        if len(names) > 1:
+            return f"Organs were found by the mean of the MONAI bundles {', '.join(names)}."
+        return f"Organs were found by the MONAI bundle {names[0]}."
     return "Tissues were told apart by their CT numbers."
 
 
