@@ -155,7 +155,7 @@ def _structure(path: Path, roi_number: int, name: str, item: Dataset | None, obs
         name,
         tuple(closed),
         slab,
-        (colour[0], colour[1], colour[2]) if len(colour) == 3 and max(colour) <= 1 else (0.5, 0.5, 0.5),
+        (colour[0], colour[1], colour[2]) if len(colour) == 3 and 0 <= min(colour) <= max(colour) <= 1 else (0.5, 0.5, 0.5),
         snomed_of(code.get("CodeValue"), code.get("CodingSchemeDesignator")),
         tuple(notes),
     )

@@ -15,16 +15,22 @@ from .expressions import Component, DevicePlace, DTypeName
 TRANSFORMS = frozenset(
     "EnsureTyped Orientationd Spacingd NormalizeIntensityd ScaleIntensityd ScaleIntensityRanged "
     "ScaleIntensityRangePercentilesd ClipIntensityPercentilesd ThresholdIntensityd CropForegroundd SpatialPadd DivisiblePadd "
-    "BorderPadd ResizeWithPadOrCropd CenterSpatialCropd Resized CastToTyped ToTensord SelectItemsd".split()
+    "BorderPadd ResizeWithPadOrCropd CenterSpatialCropd Resized CastToTyped ToTensord SelectItemsd ShiftIntensityd "
+    "GaussianSmoothd MedianSmoothd AdjustContrastd".split()
 )
 NETWORKS = frozenset(
-    "SegResNet SegResNetDS SegResNetVAE UNet BasicUNet BasicUNetPlusPlus DynUNet AttentionUnet VNet UNETR SwinUNETR".split()
+    "SegResNet SegResNetDS SegResNetVAE UNet BasicUNet BasicUNetPlusPlus DynUNet AttentionUnet VNet UNETR SwinUNETR HighResNet "
+    "MedNeXt".split()
 )
 INFERERS = frozenset(("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer"))
 POSTPROCESSING = frozenset(
     "Activationsd AsDiscreted Invertd SaveImaged KeepLargestConnectedComponentd EnsureTyped ToTensord CopyItemsd".split()
 )
 
+_OTHER_NAMES = {  # that MONAI knows too
+    "EnsureTypeD": "EnsureTyped", "Unet": "UNet", "DynUnet": "DynUNet", "Dynunet": "DynUNet", "BasicUnet": "BasicUNet",
+    "Basicunet": "BasicUNet", "MedNext": "MedNeXt",
+}  # fmt: skip
 _MODULES = {"transforms": "monai.transforms", "networks": "monai.networks.nets", "inferers": "monai.inferers"}
 
 
@@ -37,7 +43,7 @@ def short_name(component: Component, allowed: frozenset[str], what: str) -> str:
         If the target is not a class of MONAI that `allowed` lists.
     """
     *prefix, name = component.target.split(".")
-    name = {"EnsureTypeD": "EnsureTyped"}.get(name, name)
+    name = _OTHER_NAMES.get(name, name)
     if name.endswith(("Dict", "D")) and f"{name.removesuffix('Dict').removesuffix('D')}d" in allowed:
         name = f"{name.removesuffix('Dict').removesuffix('D')}d"
     if (prefix and prefix[0] != "monai") or name not in allowed:

@@ -252,6 +252,35 @@ def test_links_in_a_bundle_are_refused(tmp_path, thresholds):
         read_bundle(folder)
 
 
+def test_a_network_may_go_by_monais_other_name(tmp_path, thresholds):
+    weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
+    other = changed(("network_def", "_target_"), "Unet")
+    folder = write(tmp_path / "bundle", other, metadata(["background", "Liver", "bone"]), weights)
+    image = ball(shape=(16, 16, 16))
+    found, plain = (segment_with_bundle(image, bundle, device="cpu").labels for bundle in (folder, thresholds))
+    np.testing.assert_array_equal(found, plain)
+
+
+@pytest.mark.parametrize("target", ["HighResNet", "MedNeXt", "SegResNet", "BasicUnet"])
+def test_further_networks_of_monai_are_built_and_run(tmp_path, target):
+    import monai.networks.nets as nets
+
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3}
+    if target == "HighResNet":
+        arguments |= {"layer_params": [{"name": "conv_0", "n_features": 4, "kernel_size": 3},
+                                       {"name": "res_1", "n_features": 4, "kernels": [3, 3], "repeat": 1},
+                                       {"name": "conv_1", "n_features": 4, "kernel_size": 1},
+                                       {"name": "conv_2", "kernel_size": 1}]}  # fmt: skip
+    if target == "MedNeXt":
+        arguments |= {"init_filters": 2, "blocks_down": [1, 1, 1, 1], "blocks_up": [1, 1, 1, 1]}
+    torch.manual_seed(4)
+    network = getattr(nets, target)(**arguments)
+    inference = changed(("network_def",), {"_target_": target, **arguments})
+    folder = write(tmp_path / "bundle", inference, metadata(["background", "Liver", "bone"]), network.state_dict())
+    found = segment_with_bundle(ball(shape=(16, 16, 16)), folder, device="cpu")
+    assert [organ.name for organ in found.organs] == ["liver", "bone"]
+
+
 def test_safetensors_are_read(tmp_path, thresholds):
     save_file = pytest.importorskip("safetensors.torch").save_file
     weights = torch.load(thresholds / "models" / "model.pt", weights_only=True)
