@@ -1,10 +1,11 @@
 """Electrons and positrons through the voxels: condensed history of class II with hinges.
 
-An electron flies straight from hinge to hinge and is turned at each by all the elastic and soft inelastic scattering of one
-step. The first hinge lies anywhere in the first step, the others one step apart: evenly spaced hinges give the right spread of
-depth and width after several steps without any sampling of displacements, and no moment of the flight is special. The way to
-the next hinge is counted in scattering strength (K1), not in cm, so that voxels of any density and material can be crossed on
-the way; only a new material or a hard event calls for a new row of the tables. Soft losses are deposited along the flight.
+An electron flies straight from hinge to hinge and is turned at each by the elastic and soft inelastic scattering of one step:
+half of the one behind it and half of the one ahead, because scattering grows as the electron slows down. The first hinge lies
+anywhere in the first step, the others one step apart: evenly spaced hinges give the right spread of depth and width after
+several steps without any sampling of displacements, and no moment of the flight is special. The way to the next hinge is
+counted in scattering strength (K1), not in cm, so that voxels of any density and material can be crossed on the way; only a new
+material or a hard event calls for a new row of the tables. Soft losses are deposited along the flight.
 
 Hard events are Moller or Bhabha collisions and bremsstrahlung photons above the cut-offs of `ElectronTables`. An electron whose
 range ends before the nearest face of its voxel is deposited there, and the photons it would still have emitted are sampled
@@ -58,8 +59,7 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
     flights = -math.log(next_uniform(state))
     to_hinge = next_uniform(state)
     length_set = -1
-    hinge_mu = -1.0
-    hinge_set = hinge_row = 0
+    hinge_mu = behind = -1.0
     voxel = voxel_index(geometry, i, j, k)
     while True:
         density = geometry.density[voxel]
@@ -93,9 +93,12 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
         hard_rise = rows[n, HARD_RISE] + part * (rows[n + 1, HARD_RISE] - rows[n, HARD_RISE])
         if hinge_mu < 0.0:
+            if behind < 0.0:  # the start: the first hinge gets the share of this step that it has behind it
+                behind = 2.0 * to_hinge * mu
+            else:
+                u, v, w = deflect(u, v, w, 0.5 * (behind + mu), tables.shapes[base + length_set, nearest_shape(n)], state)
+                behind = mu
             hinge_mu = mu
-            hinge_set = base + length_set
-            hinge_row = nearest_shape(n)
         turn = rows[n, TURN] + part * (rows[n + 1, TURN] - rows[n, TURN])
         turn_rise = rows[n, TURN_RISE] + part * (rows[n + 1, TURN_RISE] - rows[n, TURN_RISE])
         share = to_hinge * hinge_mu / mu
@@ -138,7 +141,6 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         if is_left or is_event or is_short:
             to_hinge = max(1e-9, to_hinge - flown * (turn + turn_rise * flown) * mu / hinge_mu)
         else:
-            u, v, w = deflect(u, v, w, hinge_mu, tables.shapes[hinge_set, hinge_row], state)
             to_hinge = 1.0
             hinge_mu = -1.0
         if is_left or not is_event:

@@ -20,7 +20,18 @@ from SynthDoseLib.core import Material
 from SynthDoseLib.physics import csda_range, elastic_moments, electrons_per_gram, get_material, stopping_powers
 from SynthDoseLib.transport.electrons import nearest_shape, sample_bhabha, sample_loss, sample_moller, transport_electron
 from SynthDoseLib.transport.electrons_deflection import SHAPE_POINTS, SHAPE_STEP, sampling_shapes
-from SynthDoseLib.transport.electrons_tables import HARD, MU, RANGE, REST_ENERGY, SPREAD, STEP, build_electron_tables
+from SynthDoseLib.transport.electrons_tables import (
+    HARD,
+    HARD_RISE,
+    MU,
+    RANGE,
+    RATE,
+    REST_ENERGY,
+    SPREAD,
+    STEP,
+    TURN,
+    build_electron_tables,
+)
 from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
 from SynthDoseLib.transport.random import seed_history
 
@@ -266,6 +277,33 @@ def test_bound_electrons_widen_the_soft_losses(symbol, excitation_eV, energy):
     distant = resonance * (math.log(2 * REST_ENERGY * beta2 * gamma**2 / resonance) - beta2)
     expected = TWICE_R0_SQUARED * electrons_per_gram(gas) / beta2 * (close + distant)
     assert per_path == pytest.approx(expected, rel=4e-3)
+
+
+@pytest.mark.parametrize("energy", [5.0, 12.0])
+def test_mean_depth_of_the_energy_is_that_of_lewis(energy):
+    # Without hard events and straggling: after a path s the mean depth is the integral of exp(-K1), however long
+    # the steps are (12 % of the energy; the deflection of a step trebles between 12 and 2 MeV).
+    tables = build_electron_tables([WATER], 12.0)
+    rows = tables.rows.copy()
+    rows[:, :, [SPREAD, HARD, HARD_RISE]] = 0.0
+    slices, thickness, histories = 200, 0.1 * energy / 12, 60_000
+    geometry = block((2 * slices, 1, 1), (1e3, 1e3, thickness))
+    deposited, _ = run(
+        ELECTRON, energy, geometry, tables._replace(rows=rows), position=(500.0, 500.0, slices * thickness),
+        direction=(0, 0, 1), histories=histories,
+    )  # fmt: skip
+    depth = (np.arange(2 * slices) + 0.5 - slices) * thickness
+    found = (deposited @ depth) / deposited.sum()
+    grid = np.linspace(energy, 2e-3, 20_001)
+    place = (np.log(grid) - tables.log_first) * tables.rows_per_log
+    k1_step, turn, power = (
+        np.interp(place, np.arange(rows.shape[1]), column)
+        for column in (-np.log1p(-2 * rows[0, :, MU]), rows[0, :, TURN], rows[0, :, RATE])
+    )
+    path_step = -np.diff(grid) / (0.5 * (power[1:] + power[:-1]))
+    strength = np.concatenate(([0.0], np.cumsum((turn * k1_step)[:-1] * path_step)))
+    mean_depth = np.concatenate(([0.0], np.cumsum(np.exp(-strength[:-1]) * path_step)))
+    assert found == pytest.approx(np.trapezoid(mean_depth, -grid) / energy, rel=0.0025)
 
 
 def test_the_range_column_is_the_csda_range(water_tables):
