@@ -59,7 +59,7 @@ class SynthDoseRadiomicsParameterNode:
     binWidth: Annotated[float, WithinRange(0, 1e6)] = 0.0
     logSigmaMm: str = ""
     wavelet: bool = False
-    parameterFile: pathlib.Path
+    parameterFile: str = ""
     outputFolder: pathlib.Path
     featureTable: vtkMRMLTableNode
     ibsiTable: vtkMRMLTableNode
@@ -71,12 +71,22 @@ class SynthDoseRadiomicsWidget(JobPanel):
     def makeLogic(self) -> SynthDoseRadiomicsLogic:
         return SynthDoseRadiomicsLogic()
 
+    def setup(self) -> None:
+        JobPanel.setup(self)
+        self.ui.parameterFileEdit.connect("currentPathChanged(QString)", self.onParameterFile)
+
+    def onParameterFile(self, path: str) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.parameterFile = path
+
     def buttons(self) -> dict[str, Any]:
         return {"ibsiButton": lambda: self.runTask("ibsi")}
 
     def updateButtons(self, parameters: Any) -> None:
         p, ui = parameters, self.ui
-        own = p is not None and not self.logic.parameterFile(p)
+        own = p is not None and not p.parameterFile
+        if p is not None and ui.parameterFileEdit.currentPath != p.parameterFile:
+            ui.parameterFileEdit.currentPath = p.parameterFile
         for name in (
             "voxelSpinBox", "ibsiCheckBox", "slicesCheckBox", "binWidthSpinBox", "logSigmaEdit", "waveletCheckBox",
         ):  # fmt: skip
@@ -98,11 +108,6 @@ class SynthDoseRadiomicsLogic(JobLogic):
 
     def getParameterNode(self) -> SynthDoseRadiomicsParameterNode:
         return SynthDoseRadiomicsParameterNode(super().getParameterNode())
-
-    def parameterFile(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
-        """Path of the parameter file, "" without one."""
-        text = str(parameters.parameterFile)
-        return "" if text in ("", ".") else text
 
     def problem(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
         """What keeps an extraction from starting, "" if nothing."""
@@ -135,8 +140,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
             self._folder = folder
             return ["radiomics", "--ibsi", "--out", str(folder / "ibsi.csv")]
         options = ["--modality", p.modality]
-        if file := self.parameterFile(p):
-            options += ["--parameters", file]
+        if p.parameterFile:
+            options += ["--parameters", p.parameterFile]
         else:
             options += ["--voxel", f"{p.voxelMm:g}"]
             options += ["--ibsi-interpolation"] if p.ibsiInterpolation else []

@@ -31,9 +31,12 @@ IMAGE_PACKAGES = frozenset({"numpy", "scipy", "SimpleITK", "pydicom", "tomlkit",
 
 def showTable(view: Any, table: Any) -> None:
     """Show a table node, or nothing, in a table view, with columns as wide as their contents."""
-    if view.mrmlTableNode() is not table:
-        view.setMRMLTableNode(table)
-        view.resizeColumnsToContents()
+    rows = table.GetNumberOfRows() if table is not None else 0
+    if view.mrmlTableNode() is table and view.property("shownRows") == rows:
+        return  # else a user's own column widths would not last
+    view.setMRMLTableNode(table)
+    view.setProperty("shownRows", rows)
+    view.resizeColumnsToContents()
 
 
 class JobLogic(ScriptedLoadableModuleLogic):

@@ -105,7 +105,8 @@ def test_the_installed_version_is_checked_against_ibsi(host, panel):
 @needs_pyradiomics
 def test_a_bad_parameter_file_is_told_and_the_scene_stays(host, scene, panel, tmp_path):
     (tmp_path / "bad.yaml").write_text("setting: {binWidth: -1}")
-    panel._parameterNode.parameterFile = tmp_path / "bad.yaml"
+    assert panel.ui.parameterFileEdit.currentPath == ""
+    panel.ui.parameterFileEdit.currentPath = str(tmp_path / "bad.yaml")
     assert not panel.ui.voxelSpinBox.enabled
     nodes = scene.GetNumberOfNodes()
     panel.ui.runButton.click()
