@@ -409,7 +409,7 @@ class SynthDosePhantomLogic(JobLogic):
         from SynthDoseLib.phantom.quality_values import Finding
 
         if "verdict" not in record:
-            return _("A stylised person: organ masses as stated in its phantom.json")
+            return _("A stylised person, so there is nothing to judge: the table has the masses and tissues of its organs")
         grave = [f for f in record["findings"] if f["severity"] == record["verdict"]]
         lines = [_("Verdict: {verdict}").format(verdict=record["verdict"])]
         return "\n".join([*lines, *(Finding(**finding).sentence() for finding in grave[:6])])

@@ -10,6 +10,10 @@ from ..core import Organ, resource_path
 
 _SIDES = {"left": "SCT^7771000^Left", "right": "SCT^24028007^Right"}
 _PARTS = ("_wall", "_contents")
+_LIKE = {"hand_bones": "bone", "foot_bones": "bone", "cervical_spine": "vertebrae", "thoracic_spine": "vertebrae"}
+_LIKE |= {"lumbar_spine": "vertebrae", "costal_cartilage": "costal_cartilages"}
+"""Beginnings of names that are in no table, and what they look like."""
+
 COVERING = frozenset({"skin", "subcutaneous_fat", "torso_fat", "fat", "skeletal_muscle", "soft_tissue", "body", "rest_of_body"})
 """What lies over organs: nearly transparent in 3D views."""
 
@@ -59,11 +63,11 @@ def standardised(organ: Organ) -> Organ:
     base = organ.name
     for part in _PARTS:
         base = base.removesuffix(part)
-    known = _table().get(base)
+    known = _table().get(base) or _table().get(next((like for start, like in _LIKE.items() if base.startswith(start)), ""))
     if known is None:
         return organ
     colour = known.colour if organ.colour == Organ(1, "").colour else organ.colour
-    code = organ.snomed_code or (known.code if base == organ.name else "")
+    code = organ.snomed_code or (known.code if organ.name in _table() else "")
     return replace(organ, colour=colour, snomed_code=code)
 
 

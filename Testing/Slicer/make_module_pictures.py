@@ -1,6 +1,6 @@
 """Pictures of the modules for the README and the tutorial: a synthetic patient through each panel, drawn without a screen.
 
-usage: python Testing/Slicer/make_module_pictures.py Docs/Pictures [MODULE ...]
+usage: python Testing/Slicer/make_module_pictures.py Docs/Pictures [PICTURE ...]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from make_pictures import HERE, compose
+from make_pictures import HERE, compose, drawChart
 
 PANEL, VIEW = (490, 860), 430
 
@@ -36,7 +36,15 @@ def segmentation(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
 def phantom(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
     p = widget._parameterNode
     p.image, p.segmentation = patient(scene)
+    widget.ui.schneiderButton.click()
+    widget.ui.addKnotButton.click()
+    knots = p.calibrationTable
+    for column, text in enumerate(("2500", "2.4")):  # a scanner whose bone is lighter
+        knots.SetCellText(knots.GetNumberOfRows() - 1, column, text)
+    widget.ui.curveButton.click()
     run("runButton")
+    widget.ui.patientButton.collapsed = True
+    widget.ui.calibrationButton.collapsed = False
     widget.logic.goTo(p, [p.qualityTable.GetCellText(row, 0) for row in range(p.qualityTable.GetNumberOfRows())].index("liver"))
 
 
@@ -62,30 +70,60 @@ def monteCarlo(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
     jumpSlices(scene, inner_point(labels.mask("liver"), labels.grid))
 
 
+def person(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
+    p = widget._parameterNode
+    p.age, p.sex, p.personVoxelMm = 5.0, "male", 4.0
+    for group in ("patientButton", "calibrationButton"):
+        getattr(widget.ui, group).collapsed = True
+    widget.ui.personGroup.collapsed = False
+    run("personButton")
+
+
 def radiomics(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
+    from SynthDoseLib.mrml.display import showImage
+
     p = widget._parameterNode
     p.image, p.segmentation = patient(scene)
     p.organs = "liver, spleen, kidney_left, kidney_right"
+    showImage(scene, p.image)
     run("runButton")
     run("ibsiButton")
 
 
-MODULES = {
-    "SynthDoseSegmentation": segmentation,
-    "SynthDosePhantom": phantom,
-    "SynthDoseMonteCarlo": monteCarlo,
-    "SynthDoseRadiomics": radiomics,
+PICTURES: dict[str, tuple[str, Callable[..., None]]] = {
+    "SynthDoseSegmentation": ("SynthDoseSegmentation", segmentation),
+    "SynthDosePhantom": ("SynthDosePhantom", phantom),
+    "stylised_person": ("SynthDosePhantom", person),
+    "SynthDoseMonteCarlo": ("SynthDoseMonteCarlo", monteCarlo),
+    "SynthDoseRadiomics": ("SynthDoseRadiomics", radiomics),
 }
+"""Name of the picture; the module that it shows, and what is done with it."""
+
+
+def views(host: Any, name: str, widget: Any, work: Path) -> list[Path]:
+    """What is drawn beside the panel, from top to bottom."""
+    from slicerhost.views import SliceView, ThreeDView
+
+    if name == "stylised_person":
+        view = ThreeDView(host.core, size=(VIEW, 2 * VIEW))
+        view.look(azimuth=25, elevation=8)
+        view.renderer.GetActiveCamera().Zoom(1.8)
+        return [view.save(work / "3d.png")]
+    green = SliceView(host.core, "Green", (VIEW, VIEW)).save(work / "Green.png")
+    if name == "SynthDosePhantom":
+        drawChart(widget._parameterNode.curveChart, work / "chart.png", "Calibration", VIEW)
+        return [green, work / "chart.png"]
+    return [green, SliceView(host.core, "Red", (VIEW, VIEW)).save(work / "Red.png")]
 
 
 def main(folder: str, *wanted: str) -> None:
     from slicerhost import install
-    from slicerhost.views import SliceView
 
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     host = install()
-    for name in wanted or MODULES:
+    for picture in wanted or PICTURES:
+        name, fill = PICTURES[picture]
         host.core.scene.Clear()
         module = host.loadModule(HERE.parents[1] / "SynthDose" / f"{name}.py")
         widget = host.show(module, *PANEL)
@@ -98,13 +136,12 @@ def main(folder: str, *wanted: str) -> None:
                 host.waitUntil(lambda: not widget.logic.running, 900)
                 print(widget.ui.statusLabel.text)
 
-            MODULES[name](widget, host.core.scene, run)
+            fill(widget, host.core.scene, run)
             widget.ui.outputEdit.currentPath = host.core.temporaryPath
             host.screenshot(module.widgetRepresentation(), work / "panel.png")
-            for view in ("Red", "Green"):
-                SliceView(host.core, view, (VIEW, VIEW)).save(work / f"{view}.png")
-            parts = [(work / "panel.png", 0, 0), (work / "Green.png", PANEL[0], 0), (work / "Red.png", PANEL[0], VIEW)]
-            compose(parts, PANEL[0] + VIEW, PANEL[1], out / f"{name}.png")
+            parts = [(work / "panel.png", 0, 0)]
+            parts += [(file, PANEL[0], row * VIEW) for row, file in enumerate(views(host, picture, widget, work))]
+            compose(parts, PANEL[0] + VIEW, PANEL[1], out / f"{picture}.png")
         module.discard()
 
 

@@ -36,17 +36,17 @@ def addPatient(scene: Any) -> tuple[Any, Any, Any, dict[str, float]]:
     )
 
 
-def drawChart(chart: Any, path: Path) -> None:
+def drawChart(chart: Any, path: Path, title: str = "Dose volume histograms", size: int = VIEW) -> None:
     """Draw a chart node with VTK's charts, which Slicer's plot view is made of."""
     import vtk
 
     view = vtk.vtkContextView()
     view.GetRenderWindow().SetOffScreenRendering(1)
-    view.GetRenderWindow().SetSize(VIEW, VIEW)
+    view.GetRenderWindow().SetSize(size, size)
     view.GetRenderer().SetBackground(1, 1, 1)
     drawn = vtk.vtkChartXY()
     view.GetScene().AddItem(drawn)
-    drawn.SetTitle("Dose volume histograms")
+    drawn.SetTitle(title)
     drawn.SetShowLegend(True)
     for index in range(chart.GetNumberOfPlotSeriesNodes()):
         series = chart.GetNthPlotSeriesNode(index)
