@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_NUMBERS = frozenset(np.dtype(code).name for code in "?bBhHiIqQfd")
 LIBRARY = __name__.split(".", 1)[0]
 
 
@@ -20,7 +21,7 @@ def plain_from_value(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     Raises
     ------
     TypeError
-        For anything but None, bool, int, float, str, datetime, tuple, list, mapping, array and data classes of this library.
+        For anything but None, bool, numbers, str, datetime, tuple, list, mapping, array and data classes of this library.
 
     Examples
     --------
@@ -28,8 +29,8 @@ def plain_from_value(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     >>> plain_from_value(("liver", np.zeros(2)), arrays), list(arrays)
     ({'tuple': ['liver', {'array': 'a0'}]}, ['a0'])
     """
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic) and not isinstance(value, str):
+        return {value.dtype.name: value.item()}  # a number of numpy comes back as one: the same calculation to the last digit
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, datetime):
@@ -72,6 +73,8 @@ def value_from_plain(plain: Any, array: Callable[[str], NDArray[Any]]) -> Any:
     if kind in ("tuple", "list"):
         items = [value_from_plain(item, array) for item in content]
         return tuple(items) if kind == "tuple" else items
+    if kind in _NUMBERS:
+        return np.dtype(kind).type(content)
     if kind == "dict":
         return {value_from_plain(key, array): value_from_plain(item, array) for key, item in content}
     if kind == "class":

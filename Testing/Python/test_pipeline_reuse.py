@@ -24,6 +24,7 @@ from SynthDoseLib.pipeline.plan import OutputPlan, RunPlan
 from SynthDoseLib.pipeline.run import run_patient
 from SynthDoseLib.pipeline.stage_store import CALCULATED, KEPT, STAGES, TAKEN_OVER, Stages, StageStore, read_value, write_value
 from SynthDoseLib.segmentation import SegmentedImage
+from SynthDoseLib.transport.checkpoint import Checkpoint
 
 SCANS = """[[activity]]
 path = "spect.nrrd"
@@ -179,7 +180,7 @@ def test_a_store_that_cannot_be_written_does_not_end_a_run(first, tmp_path, quic
         run_patient(plan, tmp_path / "none", reuse=tmp_path / "file")
 
 
-def test_a_stopped_run_goes_on_in_another_folder(tmp_path, quick_report):
+def test_a_stopped_run_goes_on_in_another_folder(tmp_path, quick_report, monkeypatch):
     plan = read_plan(write_patient(tmp_path, PLAN.replace("histories = 4000", "histories = 200000")))
 
     def stop_in_the_middle(state: ProgressReport) -> None:
@@ -189,16 +190,12 @@ def test_a_stopped_run_goes_on_in_another_folder(tmp_path, quick_report):
 
     with pytest.raises(Cancelled):
         run_patient(plan, tmp_path / "stopped", reuse=tmp_path / "store", progress=stop_in_the_middle)
-    begun: list[int] = []
-
-    def first_count(state: ProgressReport) -> None:
-        words = state.message.split()
-        if len(words) > 1 and words[1].startswith("histories"):
-            begun.append(int(words[0]))
-
-    result = run_patient(plan, tmp_path / "on", reuse=tmp_path / "store", progress=first_count)
+    found = []
+    load = Checkpoint.load
+    monkeypatch.setattr(Checkpoint, "load", lambda checkpoint: found.append(load(checkpoint)) or found[-1])
+    result = run_patient(plan, tmp_path / "on", reuse=tmp_path / "store")
     assert taken(result) == {"phantom", "activity"}
-    assert begun[0] > 50_000
+    assert found[0].statistics.done > 0
     run_patient(plan, tmp_path / "fresh")
     assert numbers_of(tmp_path / "on") == numbers_of(tmp_path / "fresh")
     assert not list((tmp_path / "store").rglob("state.npz"))
@@ -224,7 +221,9 @@ def test_values_of_all_kinds_are_kept_and_nothing_else(tmp_path):
     organs = (Organ(1, "liver", "10200004", (0.1, 0.2, 0.3)), Organ(2, "spleen"))
     found = SegmentedImage(LabelMap(where, values, organs, ("a note",)))
     path = tmp_path / "value.json"
-    write_value(path, "key", (found, {"a": [1.5, float("nan"), None]}))
+    write_value(
+        path, "key", (found, {"a": [1.5, float("nan"), None], "b": (np.float64(0.1), np.float32(0.1), np.bool_(True), 1)})
+    )
     assert read_value(path, "another key") is None
     (again, table), files = read_value(path, "key")
     assert np.array_equal(again.labels.labels, values)
@@ -232,6 +231,7 @@ def test_values_of_all_kinds_are_kept_and_nothing_else(tmp_path):
     assert again.labels.organs == organs
     assert again.labels.notes == ("a note",)
     assert (table["a"][0], table["a"][2], files) == (1.5, None, {})
+    assert [type(value) for value in table["b"]] == [np.float64, np.float32, np.bool_, int]
     assert np.isnan(table["a"][1])
     with pytest.raises(TypeError):
         write_value(path, "key", open)
