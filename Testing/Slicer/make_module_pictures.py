@@ -106,6 +106,8 @@ def views(host: Any, name: str, widget: Any, work: Path) -> list[Path]:
 
     if name == "stylised_person":
         view = ThreeDView(host.core, size=(VIEW, 2 * VIEW))
+        for colour in (view.node.SetBackgroundColor, view.node.SetBackgroundColor2):
+            colour(0.0, 0.0, 0.0)  # as the slices, and a smaller file than the shaded one
         view.look(azimuth=25, elevation=8)
         view.renderer.GetActiveCamera().Zoom(1.8)
         return [view.save(work / "3d.png")]
