@@ -21,7 +21,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.forms import NUCLIDES  # noqa: E402
+from SynthDoseLib.mrml.forms import FURTHER_NUCLIDES, NUCLIDES  # noqa: E402
 from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
 
 
@@ -76,7 +76,7 @@ class SynthDoseMonteCarloParameterNode:
     beamHeightMm: Annotated[float, WithinRange(0.1, 2000)] = 100.0
     beamWidthMm: Annotated[float, WithinRange(0.1, 2000)] = 100.0
     focusDistanceMm: Annotated[float, WithinRange(0, 100000)] = 0.0
-    nuclide: Annotated[str, Choice(list(NUCLIDES))] = "Lu-177"
+    nuclide: Annotated[str, Choice([*NUCLIDES, *FURTHER_NUCLIDES])] = "Lu-177"
     progeny: Annotated[str, Choice(["none", "all"])] = "none"
     emissions: str = ""
     histories: Annotated[int, WithinRange(0, 2_000_000_000)] = 5_000_000
@@ -396,7 +396,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
         import json
 
         from SynthDoseLib.mrml import tableNodeFromCsv
-        from SynthDoseLib.mrml.hierarchy import arrangeRun
+        from SynthDoseLib.mrml.hierarchy import arrangeRun, hasPatient
+        from SynthDoseLib.mrml.records import attachRecord
 
         p, folder, scene = parameters, self._folder, slicer.mrmlScene
         name = "Monte Carlo" if p.phantom is None else f"{p.phantom.GetName().removesuffix(' density (g/cm3)')} Monte Carlo"
@@ -407,9 +408,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
         for file in ("organs", "s_values", "engines"):
             path = folder / f"{file}.csv"
             tables[file] = tableNodeFromCsv(path, f"{title} {file.replace('_', ' ')}", scene) if path.is_file() else None
-        provenance = scene.AddNewNodeByClass("vtkMRMLTextNode", f"{title} provenance")
-        provenance.SetText(json.dumps(record, indent=1))
-        arrangeRun(scene, title, [], [dose, dose.GetNodeReference("SynthDose.sigmaVolume"), *tables.values(), provenance], [])
+        results = [dose, dose.GetNodeReference("SynthDose.sigmaVolume"), *tables.values(), attachRecord(dose, record, scene)]
+        arrangeRun(scene, title, [], results, [], p.phantom if hasPatient(scene, p.phantom) else None)
         with slicer.util.NodeModify(p.parameterNode):
             p.resultFolder, p.doseVolume, p.organTable = str(folder), dose, tables["organs"]
             p.sValueTable, p.engineTable = tables["s_values"], tables["engines"]

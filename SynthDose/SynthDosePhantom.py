@@ -382,8 +382,11 @@ class SynthDosePhantomLogic(JobLogic):
 
     def loadResults(self, parameters: SynthDosePhantomParameterNode) -> Sequence[str]:
         """Add the phantom and its verdict to the scene and show them; return notes for the user."""
-        from SynthDoseLib.mrml import loadPhantom
+        from SynthDoseLib.mrml import loadPhantom, organsOfPhantom
+        from SynthDoseLib.mrml.hierarchy import arrangeResults
         from SynthDoseLib.mrml.phantom_tables import qualityTable, tissuesOfPhantom
+        from SynthDoseLib.mrml.phantoms import MATERIAL_TABLE_REFERENCE, MATERIALS_REFERENCE
+        from SynthDoseLib.mrml.records import attachRecord
 
         p, scene = parameters, slicer.mrmlScene
         folder, organs = self._folder, p.segmentation
@@ -396,6 +399,13 @@ class SynthDosePhantomLogic(JobLogic):
         phantom = loadPhantom(folder, scene, title=title, organs=organs)
         found = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
         table = qualityTable(found.get("organs", ()), f"{title} quality", tissuesOfPhantom(phantom))
+        made = {
+            **found.get("made", {}),
+            **{key: found[key] for key in ("person", "verdict", "findings", "notes") if key in found},
+        }
+        results = [phantom, organsOfPhantom(phantom), table, attachRecord(phantom, made, scene)]
+        results += [phantom.GetNodeReference(role) for role in (MATERIALS_REFERENCE, MATERIAL_TABLE_REFERENCE)]
+        arrangeResults(scene, title, results, None if self.task == "person" else p.image)
         with slicer.util.NodeModify(p.parameterNode):
             p.phantom, p.qualityTable, p.resultFolder = phantom, table, str(folder)
             p.verdict, p.failed = self._verdict(found), found.get("verdict") == "fail"

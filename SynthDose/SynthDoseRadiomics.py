@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -171,6 +172,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
     def loadResults(self, parameters: SynthDoseRadiomicsParameterNode) -> Sequence[str]:
         """Add the table of the task to the scene, with the record of how it was made as a text node beside it."""
         from SynthDoseLib.mrml import tableNodeFromCsv
+        from SynthDoseLib.mrml.hierarchy import arrangeResults
+        from SynthDoseLib.mrml.records import attachRecord
 
         scene = slicer.mrmlScene
         if self.task == "ibsi":
@@ -178,9 +181,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
             return (self.ibsiSummary(parameters),)
         name = f"{parameters.image.GetName()} features" if parameters.image is not None else "Features"
         table = tableNodeFromCsv(self._folder / "features.csv", scene.GenerateUniqueName(name))
-        record = scene.AddNewNodeByClass("vtkMRMLTextNode", f"{table.GetName()} record")
-        record.SetText((self._folder / "features.json").read_text(encoding="utf-8"))
-        table.SetNodeReferenceID("SynthDose.record", record.GetID())
+        made = json.loads((self._folder / "features.json").read_text(encoding="utf-8"))
+        arrangeResults(scene, table.GetName(), [table, attachRecord(table, made, scene)], parameters.image)
         for node in (parameters.image, parameters.secondImage):
             if node is not None:
                 table.AddNodeReferenceID("SynthDose.image", node.GetID())

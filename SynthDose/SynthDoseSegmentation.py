@@ -165,6 +165,7 @@ class SynthDoseSegmentationLogic(JobLogic):
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
+        self._arguments: list[str] = []
 
     def getParameterNode(self) -> SynthDoseSegmentationParameterNode:
         return SynthDoseSegmentationParameterNode(super().getParameterNode())
@@ -244,7 +245,8 @@ class SynthDoseSegmentationLogic(JobLogic):
                 arguments.append("--raw")
         if organs := namesFromText(p.organs):
             arguments += ["--organs", *organs]
-        return [*arguments, "--out", str(folder / "labels.seg.nrrd")]
+        self._arguments = [*arguments, "--out", str(folder / "labels.seg.nrrd")]
+        return self._arguments
 
     def _prepareComparison(self, p: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
         from SynthDoseLib.io import write_segmentation
@@ -274,6 +276,8 @@ class SynthDoseSegmentationLogic(JobLogic):
         from SynthDoseLib.core import ImageVolume
         from SynthDoseLib.io import read_labels, read_volume
         from SynthDoseLib.mrml import segmentationNodeFromLabelMap, tableNodeFromCsv, volumeNodeFromImage
+        from SynthDoseLib.mrml.hierarchy import arrangeResults
+        from SynthDoseLib.mrml.records import attachRecord
 
         scene, folder = slicer.mrmlScene, self._folder
         name = p.image.GetName() if p.image is not None else "Image"
@@ -290,9 +294,11 @@ class SynthDoseSegmentationLogic(JobLogic):
             node.SetNodeReferenceID("SynthDose.entropyVolume", entropy.GetID())
         if (folder / "labels.volumes.csv").is_file():
             table = tableNodeFromCsv(folder / "labels.volumes.csv", f"{node.GetName()} volumes", scene)
+        table = table or self._volumes(labels, node.GetName())
+        made = {"arguments": self._arguments, "image": name, "notes": list(labels.notes)}
+        arrangeResults(scene, node.GetName(), [node, entropy, table, attachRecord(node, made, scene)], p.image)
         with slicer.util.NodeModify(p.parameterNode):
-            p.segmentation, p.entropyVolume = node, entropy
-            p.volumeTable = table or self._volumes(labels, node.GetName())
+            p.segmentation, p.entropyVolume, p.volumeTable = node, entropy, table
         if p.image is not None:
             slicer.util.setSliceViewerLayers(background=p.image)
             slicer.app.applicationLogic().FitSliceToAll()

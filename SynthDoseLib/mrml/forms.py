@@ -18,6 +18,17 @@ NUCLIDES = (
 )  # fmt: skip
 """Nuclides of the shipped decay data that are used in patients; the command line knows all of the data."""
 
+FURTHER_NUCLIDES = (
+    "H-3", "C-14", "Na-22", "Na-24", "Sc-44", "Sc-47", "Cr-51", "Fe-59", "Co-57", "Co-60", "Cu-61", "Cu-62", "Ge-68", "Br-76",
+    "Kr-81", "Kr-81m", "Rb-81", "Sr-82", "Sr-90", "Y-86", "Mo-99", "Tc-99", "Rh-103m", "Pd-103", "Cd-111m", "Sn-117m", "Te-123",
+    "Te-123m", "I-125", "Xe-131m", "Xe-133", "Cs-137", "Ba-137m", "Nd-144", "Pm-145", "Sm-145", "Sm-148", "Eu-145", "Eu-149",
+    "Gd-149", "Gd-152", "Tb-149", "Tb-152", "Tb-155", "Ho-166m", "Lu-177m", "Os-186", "Ir-192", "Hg-206", "Tl-206", "Tl-207",
+    "Tl-208", "Tl-209", "Tl-210", "Pb-209", "Pb-210", "Pb-211", "Pb-214", "Bi-207", "Bi-210", "Bi-211", "Bi-212", "Bi-214",
+    "Bi-215", "Po-210", "Po-211", "Po-212", "Po-213", "Po-214", "Po-215", "Po-216", "Po-218", "At-217", "At-218", "At-219",
+    "Rn-218", "Rn-219", "Rn-220", "Rn-222", "Fr-221", "Fr-223", "Ra-224", "Ra-226", "Ac-227", "Th-227", "Th-228",
+)  # fmt: skip
+"""The rest of the decay data, for phantoms, generators and daughters by themselves."""
+
 KINETICS = ("auto", "mono", "mono-uptake", "bi", "bi-uptake", "tri", "trapezoid", "hanscheid", "population", "madsen")
 """Ways from activities to their time integral, as ``[kinetics] method`` of a plan."""
 

@@ -42,6 +42,22 @@ def arrangeRun(
     return int(study)
 
 
+def arrangeResults(scene: Any, title: str, results: Iterable[Any], image: Any = None) -> int:
+    """Put results that are no dose under a study called `title` of the patient of an image; return the item ID of the study."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateStudyItem(_patient(hierarchy, image), title)
+    for node in results:
+        _place(hierarchy, study, node)
+    return int(study)
+
+
+def hasPatient(scene: Any, node: Any) -> bool:
+    """Whether a node stands under a patient in the Data module."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node) if node is not None else 0
+    return bool(item and hierarchy.GetItemAncestorAtLevel(item, PATIENT_LEVEL))
+
+
 def noteModality(scene: Any, modalities: Iterable[tuple[Any, str]]) -> None:
     """Say of nodes what series they are, by DICOM modality; those that came from DICOM know it already."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)

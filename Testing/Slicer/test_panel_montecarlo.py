@@ -205,6 +205,13 @@ def test_console_panel_and_command_line_give_the_same_dose(module, scene, phanto
     assert voxel == pytest.approx(0.05 * 1.602176634e-13 / (0.216 * 1.05e-3), rel=0.05)  # range 0.04 of 6 mm
 
 
+def test_every_nuclide_of_the_decay_data_is_offered_once():
+    from SynthDoseLib.mrml.forms import FURTHER_NUCLIDES, NUCLIDES
+    from SynthDoseLib.physics import nuclides
+
+    assert sorted((*NUCLIDES, *FURTHER_NUCLIDES)) == sorted(nuclides())
+
+
 def test_own_test_of_the_module(module):
     import slicer
 

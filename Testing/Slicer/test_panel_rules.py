@@ -101,6 +101,14 @@ RESULTS = {
 }
 
 
+ROLES = {
+    "doseVolume": ("SynthDose.sigmaVolume", "SynthDose.record"),
+    "phantom": ("SynthDose.materialsVolume", "SynthDose.materialTable", "SynthDose.organs", "SynthDose.record"),
+    "featureTable": ("SynthDose.image", "SynthDose.record"),
+    "segmentation": ("SynthDose.record",),
+}
+
+
 @pytest.fixture(params=MODULES)
 def situation(request, host, scene, tmp_path, monkeypatch):
     name = request.param
@@ -208,6 +216,33 @@ def test_a_scene_saved_during_a_run_opens_without_it_and_the_run_ends_well(host,
     if situation.result != "segmentation":  # there it is an input as well as a result
         assert getattr(widget._parameterNode, situation.result) is None
     assert widget.ui.runButton.enabled, widget.ui.runButton.toolTip
+
+
+def test_results_keep_their_references_record_and_place_in_a_saved_scene(host, scene, situation, tmp_path):
+    import slicer
+
+    start(host, situation)
+    finish(host, situation)
+    widget = situation.widget
+    result = getattr(widget._parameterNode, situation.result)
+    name = result.GetName()
+    assert slicer.util.saveScene(str(tmp_path / "results.mrb"))
+    scene.Clear()
+    slicer.util.loadScene(str(tmp_path / "results.mrb"))
+    widget.enter()
+    again = getattr(widget._parameterNode, situation.result)
+    assert again.GetName() == name
+    for role in ROLES[situation.result]:
+        assert again.GetNodeReference(role) is not None, role
+    record = json.loads(again.GetNodeReference("SynthDose.record").GetText())
+    assert record["versions"]
+    assert again.GetAttribute("SynthDose.version")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(again)
+    assert hierarchy.GetItemAncestorAtLevel(item, "Study")
+    if situation.result != "doseVolume":  # the phantom of that test belongs to nobody
+        patient = hierarchy.GetItemAncestorAtLevel(item, "Patient")
+        assert hierarchy.GetItemName(patient) == "Patient of CT"
 
 
 def test_cancel_ends_the_worker_within_a_second(host, scene, situation):
