@@ -26,6 +26,9 @@ STAGES = (
 KEPT = 4
 """Results of each part of a stage that a store holds; the oldest go first."""
 
+LARGEST_GB = 10.0
+"""Size of a store, above which the oldest results go, of whatever stage."""
+
 TAKEN_OVER, CALCULATED = "taken over", "calculated"
 
 VALUE, STATE = "value.json", "state.npz"
@@ -144,13 +147,29 @@ class StageStore:
                 digests[name] = sha256_of(entry / "files" / name)
         write_value(entry / VALUE, key, value, digests)
         (entry / STATE).unlink(missing_ok=True)
+        self._shrink(entry)
 
     def _forget_oldest(self, part: str, new: Path) -> None:
         pattern = f"{self.entry(part, '').name}" + "?" * 24
         entries = sorted((e for e in self._folder.glob(pattern) if e != new), key=lambda entry: entry.stat().st_mtime)
         for old in entries[: max(0, len(entries) - KEPT + 1)]:
-            (old / VALUE).unlink(missing_ok=True)
-            shutil.rmtree(old, ignore_errors=True)
+            _forget(old)
+
+    def _shrink(self, new: Path) -> None:
+        """Forget the oldest results while the store is too large; the newest one stays."""
+        entries = sorted((e for e in self._folder.iterdir() if e.is_dir()), key=lambda entry: entry.stat().st_mtime)
+        sizes = {entry: sum(file.stat().st_size for file in entry.rglob("*") if file.is_file()) for entry in entries}
+        for old in entries:
+            if sum(sizes.values()) <= LARGEST_GB * 1e9:
+                return
+            if old != new:
+                _forget(old)
+                del sizes[old]
+
+
+def _forget(entry: Path) -> None:
+    (entry / VALUE).unlink(missing_ok=True)  # first, so that half an entry is none
+    shutil.rmtree(entry, ignore_errors=True)
 
 
 class Stages:
@@ -232,7 +251,9 @@ class Stages:
         try:
             self._store.save(name, key, made, folder, files)
         except (OSError, SynthDoseError) as error:
-            self.notes.append(f"'{stage}' could not be kept for another run: {error}")
+            # without the path, which may name the patient
+            reason = getattr(error, "strerror", None) or "its folder cannot be written to"
+            self.notes.append(f"'{stage}' could not be kept for another run: {reason}.")
         return made
 
     def unfinished(self, stage: str, inputs: Any) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -269,6 +270,14 @@ def test_a_store_keeps_the_newest_only(tmp_path):
     assert len(list(tmp_path.iterdir())) == KEPT
     assert Stages(StageStore(tmp_path)).take("transport", KEPT + 2, lambda: 2) == 1
     assert Stages(StageStore(tmp_path)).take("transport", 0, lambda: 2) == 2
+
+
+def test_a_store_does_not_grow_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_store, "LARGEST_GB", 3e-5)
+    for number, stage in enumerate(("phantom", "activity", "transport", "results")):
+        Stages(StageStore(tmp_path)).take(stage, number, lambda: np.zeros(1500))  # 12 kB each
+        os.utime(next(tmp_path.glob(f"{stage}-*")), (number, number))
+    assert sorted(entry.name.split("-")[0] for entry in tmp_path.iterdir()) == ["results", "transport"]
 
 
 def test_a_result_that_is_not_whole_is_not_kept(tmp_path):
