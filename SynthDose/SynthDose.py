@@ -422,12 +422,6 @@ class SynthDoseLogic(JobLogic):
 
     def saveScene(self, parameters: SynthDoseParameterNode) -> pathlib.Path:
         """Save the scene as one file beside the results."""
-        from SynthDoseLib.mrml.run_tables import resultOf
-        from SynthDoseLib.mrml.volumes import SIGMA_REFERENCE, compressOnce
-
-        dose = parameters.doseVolume
-        if dose is not None:
-            compressOnce((dose, dose.GetNodeReference(SIGMA_REFERENCE), resultOf(dose, "image"), resultOf(dose, "activity")))
         name = parameters.ctVolume.GetName() if parameters.ctVolume is not None else "SynthDose"
         path = pathlib.Path(parameters.outputFolder) / f"{name.replace(' ', '_')}.mrb"
         if not slicer.util.saveScene(str(path)):

@@ -51,6 +51,8 @@ RESULT_TABLES: Mapping[str, str] = {
 TAKEN_OVER = "taken over"
 """Last message of a stage that was not calculated, because an earlier run had the same inputs."""
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 WHAT_CHANGED = "what has changed"
 
 BEGIN: Mapping[str, str] = {
@@ -128,7 +130,7 @@ def stagesText(reports: Iterable[ProgressReport]) -> str:
     Examples
     --------
     >>> stagesText([ProgressReport("read", 1.0), ProgressReport("phantom", 1.0, None, "taken over"),
-    ...     ProgressReport("transport", 0.5)])
+    ...     ProgressReport("transport", 0.5)]).replace(NO_BREAK, " ")
     '✓ Reading images · ↺ Building the phantom (taken over) · ▶ Transporting radiation 50 %'
     """
     texts = []
@@ -138,7 +140,7 @@ def stagesText(reports: Iterable[ProgressReport]) -> str:
         else:
             over = report.message == TAKEN_OVER
             texts.append(f"↺ {report.title} ({TAKEN_OVER})" if over else f"✓ {report.title}")
-    return " · ".join(texts)
+    return " · ".join(text.replace(" ", NO_BREAK) for text in texts)
 
 
 def durationText(seconds: float) -> str:

@@ -226,6 +226,9 @@ class BackgroundRun:
             line = raw.decode("utf-8", errors="replace").rstrip("\r")
             report = progressFromLine(line)
             if report is not None:
+                earlier = self._stages.get(report.stage)
+                if earlier is not None and earlier.fraction >= 1 > report.fraction:
+                    del self._stages[report.stage]  # goes on after others: it stands behind them
                 self._progress = self._stages[report.stage] = report
             elif line.strip():
                 lines.append(line)

@@ -46,7 +46,6 @@ def writeScene(run: str | Path, out: str | Path | None = None, *, title: str = "
         from .display import showDoseOverImage, showTableAndChart
         from .headless import HeadlessScene
         from .runs import loadRun
-        from .volumes import compressOnce
     except ModuleNotFoundError as error:
         if error.name not in ("slicer", "vtk", "vtkmodules"):
             raise
@@ -58,7 +57,6 @@ def writeScene(run: str | Path, out: str | Path | None = None, *, title: str = "
     nodes = loadRun(folder, core.scene, title=title)
     showDoseOverImage(core.scene, nodes.dose, nodes.image)
     core.fitSlices(nodes.hottestRas)
-    compressOnce((nodes.dose, nodes.sigma, nodes.image, nodes.activity))
     layouts = slicer.vtkMRMLLayoutNode
     core.setLayout(layouts.SlicerLayoutFourUpPlotTableView if nodes.chart else layouts.SlicerLayoutFourUpView)
     showTableAndChart(core.applicationLogic, nodes.organTable, nodes.chart)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -270,14 +270,6 @@ def _showRange(display: Any, values: NDArray[Any]) -> None:
     shown = doseDisplayRange(values)
     display.SetWindowLevelMinMax(0.0, shown.upper)
     display.SetThreshold(shown.lower, max(float(values.max()), shown.upper))
-
-
-def compressOnce(volumes: Iterable[Any]) -> None:
-    """Have volumes that were never saved written as they are: the bundle that they go into is compressed itself."""
-    for volume in volumes:
-        if volume is not None and volume.GetStorageNode() is None:
-            volume.AddDefaultStorageNode()
-            volume.GetStorageNode().SetUseCompression(0)
 
 
 def saveImage(image: ImageVolume, path: str | Path) -> None:
