@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +183,9 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
     )
 
 
-def _read(path: Path, unit: str = "", modality: str = "") -> ImageVolume:
+def _read(path: Path, unit: str = "") -> ImageVolume:
     values, grid, found = read_volume(path)
-    return ImageVolume(grid, values, modality=modality, unit=unit or found)
+    return ImageVolume(grid, values, unit=unit or found)
 
 
 def _readDose(folder: Path, notes: list[str]) -> DoseMap:
@@ -203,7 +203,10 @@ def _readDose(folder: Path, notes: list[str]) -> DoseMap:
 
 def _imageNode(folder: Path, scene: Any, notes: list[str]) -> Any:
     if (folder / "ct.nrrd").is_file():
-        return volumeNodeFromImage(_read(folder / "ct.nrrd", unit="HU", modality="CT"), "CT", scene)
+        image = _read(folder / "ct.nrrd")
+        if image.unit == "HU":
+            return volumeNodeFromImage(replace(image, modality="CT"), "CT", scene)
+        return volumeNodeFromImage(image, "Image", scene)  # an MR, with tissues assigned by label
     if (folder / "density.nrrd").is_file():
         notes.append("The run has no ct.nrrd: the dose is shown over the density.")
         return volumeNodeFromImage(_read(folder / "density.nrrd", unit="g/cm3"), "Density (g/cm3)", scene)

@@ -10,7 +10,7 @@ from .calibration import (
     schneider_calibration,
 )
 from .expectations import OrganExpectation, PatientFacts, expectation_of, expected_mass_g
-from .exports import density_classes, write_gate, write_penred
+from .exports import density_classes, material_entries, material_of, write_gate, write_penred
 from .people import stylised_person
 from .people_growth import growth_value, growth_z, percentile_to_z, z_to_percentile
 from .people_images import person_ct
@@ -51,6 +51,8 @@ __all__ = [
     "find_body",
     "growth_value",
     "growth_z",
+    "material_entries",
+    "material_of",
     "organ_masses",
     "percentile_to_z",
     "person_ct",

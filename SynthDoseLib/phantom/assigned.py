@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def _tissues(labels: LabelMap, overrides: Mapping[str, OverrideValue], notes: li
                     "is made of."
                 )
             given = override.density_g_cm3
-            result[organ.name] = Material(base.name, base.density_g_cm3 if given is None else given, base.mass_fractions)
+            result[organ.name] = base if given is None else replace(base, density_g_cm3=given)
             notes.append(f"{organ.name}: {base.name}, {result[organ.name].density_g_cm3:g} g/cm3 (override).")
         elif expected is not None:
             result[organ.name] = expected.material

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 
@@ -123,7 +123,7 @@ def _parse(row: dict[str, str]) -> OrganExpectation:
     tissue = get_material(row["material"])
     return OrganExpectation(
         pattern=row["organ"],
-        material=Material(tissue.name, float(row["density_g_cm3"]), tissue.mass_fractions),
+        material=replace(tissue, density_g_cm3=float(row["density_g_cm3"])),
         hu_low=float(row["hu_low"]),
         hu_high=float(row["hu_high"]),
         hu_contrast=float(row["hu_contrast"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SynthDoseLib.core import SynthDoseError, VoxelGrid, VoxelPhantom, atomic_number
-from SynthDoseLib.physics import atomic_weights
+from SynthDoseLib.core import Material, SynthDoseError, VoxelGrid, VoxelPhantom, atomic_number
+from SynthDoseLib.physics import atomic_weights, mean_excitation_energy
 
 DENSITY_STEP = 0.02  # relative width of the density classes: voxels are off by 1 % at most, class means by nothing
 VACUUM_G_CM3 = 1e-9
@@ -39,6 +39,28 @@ class DensityClasses:
     index: NDArray[np.int16]
     material: tuple[int, ...]
     density_g_cm3: tuple[float, ...]
+
+
+def material_entries(materials: Sequence[Material]) -> list[dict[str, Any]]:
+    """Materials as plain values, as `material_of` and the tables ``[[phantom.material]]`` of a case take them.
+
+    The mean excitation energy is the one that the engine takes, also where it follows from the composition.
+    """
+    return [
+        {
+            "index": number,
+            "name": material.name,
+            "density_g_cm3": material.density_g_cm3,
+            "mass_fractions": dict(material.mass_fractions),
+            "mean_excitation_eV": mean_excitation_energy(material),
+        }
+        for number, material in enumerate(materials)
+    ]
+
+
+def material_of(entry: Mapping[str, Any]) -> Material:
+    """Material of an entry of `material_entries`; one without mean excitation energy has that of its composition."""
+    return Material(entry["name"], entry["density_g_cm3"], entry["mass_fractions"], entry.get("mean_excitation_eV"))
 
 
 def density_classes(phantom: VoxelPhantom, step: float = DENSITY_STEP) -> DensityClasses:
@@ -158,6 +180,7 @@ def write_penred(folder: Path, phantom: VoxelPhantom, organs: Sequence[str] | No
             "organ": names.get(label, ""),
             "density_g_cm3": phantom.materials[material].density_g_cm3,
             "mass_fractions_Z": {str(atomic_number(s)): f for s, f in phantom.materials[material].mass_fractions.items()},
+            "mean_excitation_eV": mean_excitation_energy(phantom.materials[material]),
         }
         for number, (label, material) in enumerate(kinds, start=1)
     ]

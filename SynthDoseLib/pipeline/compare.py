@@ -14,7 +14,6 @@ import numpy as np
 from ..core import (
     ImageVolume,
     LabelMap,
-    Material,
     OrganDose,
     Progress,
     SynthDoseError,
@@ -23,7 +22,7 @@ from ..core import (
     silent,
 )
 from ..io import read_labels, read_volume, write_csv
-from ..phantom import assign_tissues, build_phantom, regrid_phantom
+from ..phantom import assign_tissues, build_phantom, material_of, regrid_phantom
 from ..phantom.assigned import WHOLE_BODY_NAMES
 from ..phantom.expectations import expectation_of
 from ..segmentation import OrganAgreement, apply_table, common_organs, compare_labels, label_table, match_organs
@@ -209,9 +208,7 @@ def _read_phantom(folder: Path) -> VoxelPhantom:
     """Read what ``synthdose phantom`` wrote."""
     try:
         record = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
-        materials = tuple(
-            Material(entry["name"], entry["density_g_cm3"], entry["mass_fractions"]) for entry in record["materials"]
-        )
+        materials = tuple(material_of(entry) for entry in record["materials"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SynthDoseError(f"{folder / 'phantom.json'} is not what 'synthdose phantom' writes: {error!r}.") from error
     index, grid, _ = read_volume(folder / "materials.nrrd")

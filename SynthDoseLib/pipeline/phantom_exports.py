@@ -10,7 +10,7 @@ import tomlkit
 
 from ..core import ImageVolume, LabelMap, SynthDoseError, VoxelPhantom
 from ..io import read_image, write_dicom_seg, write_dicom_series, write_volume
-from ..phantom import REST_OF_BODY, write_gate, write_penred
+from ..phantom import REST_OF_BODY, material_entries, write_gate, write_penred
 from ..phantom.meshes import organ_mesh, write_mesh
 from .toml_tables import nearest
 
@@ -91,10 +91,7 @@ def _write_case(folder: Path, phantom: VoxelPhantom) -> None:
             "materials": "materials.nrrd",
             "density": "density.nrrd",
             "organs": "organs.nrrd",
-            "material": [
-                {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
-                for n, m in enumerate(phantom.materials)
-            ],
+            "material": material_entries(phantom.materials),
             "organ": [{"index": o.index, "name": o.name} for o in phantom.labels.organs if counts[o.name]],
         },
         "source": {"kind": "organs", "weights": {source: 1.0}, "nuclide": "Lu-177", "progeny": "none"},

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core import ImageVolume, VoxelPhantom, atomic_path, inner_point, resource_path
-from ..phantom import PhantomQuality, expectation_of
+from ..phantom import PhantomQuality, expectation_of, material_entries
 from . import report_pictures as draw
 from .run_folder import write_json
 
@@ -18,7 +18,6 @@ PHANTOM_JSON = "phantom.json"
 QUALITY_PAGE = "quality.html"
 OUTLINED = 14  # more lines cannot be told apart
 CLOSE_VIEWS = 2
-CT_WINDOW_HU = (-160.0, 240.0)
 
 
 def grid_and_materials(phantom: VoxelPhantom) -> dict[str, Any]:
@@ -29,10 +28,7 @@ def grid_and_materials(phantom: VoxelPhantom) -> dict[str, Any]:
             "spacing_mm": list(phantom.grid.spacing_mm),
             "ijk_to_ras": phantom.grid.ijk_to_ras.tolist(),
         },
-        "materials": [
-            {"index": n, "name": m.name, "density_g_cm3": m.density_g_cm3, "mass_fractions": dict(m.mass_fractions)}
-            for n, m in enumerate(phantom.materials)
-        ],
+        "materials": material_entries(phantom.materials),
     }
 
 
@@ -73,16 +69,14 @@ def outline_pictures(phantom: VoxelPhantom, quality: PhantomQuality, image: Imag
 
 def _address(phantom: VoxelPhantom, image: ImageVolume | None, point: Any, colours: Mapping[str, tuple[str, str]]) -> str:
     if image is None:
-        values, grid, window, unit, fill = phantom.density_g_cm3, phantom.grid, (0.0, 1.6), "density / g/cm³", 0.0
-    elif image.modality in ("", "CT"):
-        values, grid, window, unit, fill = image.values, image.grid, CT_WINDOW_HU, "CT number / HU", -1000.0
+        values, grid, unit, (black, white, around) = phantom.density_g_cm3, phantom.grid, "density / g/cm³", (0.0, 1.6, 0.0)
     else:
-        low, high = (float(x) for x in np.quantile(image.values, (0.01, 0.995)))
-        values, grid, window, unit, fill = image.values, image.grid, (low, max(high, low + 1e-6)), image.modality, low
+        values, grid, (black, white, around) = image.values, image.grid, draw.grey_window(image)
+        unit = "CT number / HU" if image.modality in ("", "CT") else image.modality
 
     def panel(axes: Any, view: draw.PlaneView) -> Any:
-        shown = view.sample(values, grid, fill=fill)
-        return axes.imshow(shown, cmap="gray", vmin=window[0], vmax=window[1], extent=view.extent, interpolation="bilinear")
+        shown = view.sample(values, grid, fill=around)
+        return axes.imshow(shown, cmap="gray", vmin=black, vmax=white, extent=view.extent, interpolation="bilinear")
 
     figure = draw.three_planes(phantom.grid, phantom.labels, point, colours, panel, unit, "both")
     return "data:image/png;base64," + base64.b64encode(draw.figure_png(figure, dpi=100)).decode()

@@ -31,6 +31,7 @@ PALETTE = (
 """After Okabe & Ito and Tol: most are told apart by colour-blind readers."""
 DARK, LIGHT = "#0c0f13", "#e8ecf0"
 PIXELS = 420
+CT_WINDOW_HU = (-160.0, 240.0)
 PAGE_INCH = 11.2
 LOW_DOSE = 0.25  # of the highest dose of an organ; below it curves are squeezed to the axis
 
@@ -199,6 +200,14 @@ def organ_colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
+def grey_window(image: ImageVolume) -> tuple[float, float, float]:
+    """Values of an image that are black, white, and outside its grid: soft tissue of a CT, nearly all of other images."""
+    if image.modality in ("", "CT"):
+        return *CT_WINDOW_HU, -1000.0
+    low, high = (float(x) for x in np.quantile(image.values, (0.01, 0.995)))
+    return low, max(high, low + 1e-6), low
+
+
 def dose_over_ct_figure(
     ct: ImageVolume,
     dose: DoseMap,
@@ -206,7 +215,6 @@ def dose_over_ct_figure(
     *,
     point_ras_mm: ArrayLike | None = None,
     outlines: Mapping[str, tuple[str, str]] | None = None,
-    window_HU: tuple[float, float] = (-160.0, 240.0),
     maximum_Gy: float | None = None,
 ) -> Figure:
     """Draw absorbed dose over the CT in three planes of the patient.
@@ -214,7 +222,7 @@ def dose_over_ct_figure(
     Parameters
     ----------
     ct : ImageVolume
-        On any grid.
+        On any grid; or an MR, if tissues were assigned by label.
     dose : DoseMap
         Absolute, Gy.
     labels : LabelMap, optional
@@ -223,8 +231,6 @@ def dose_over_ct_figure(
         `picture_centre` if not given.
     outlines : mapping of organ to (colour, line style), optional
         Organs to outline; none if not given.
-    window_HU : tuple of 2 float
-        CT numbers that are black and white.
     maximum_Gy : float, optional
         Upper end of the colour scale; `display_maximum_Gy` if not given.
     """
@@ -232,13 +238,14 @@ def dose_over_ct_figure(
     levels = [level for level in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(0, top) if 0 < level < top]
 
     body = body_mask(labels) if labels is not None else np.ones(dose.grid.shape, bool)
+    black, white, around = grey_window(ct)
     weight, weighted = body.astype(np.float32), np.where(body, dose.dose_Gy, np.float32(0))
 
     def draw(axes: Any, view: PlaneView) -> Any:
         share = view.sample(weight, dose.grid)
         inside = share >= 0.5  # dose to the air around the body means nothing and is kept out of the interpolation
-        grey = view.sample(ct.values, ct.grid, fill=-1000.0)
-        axes.imshow(grey, cmap="gray", vmin=window_HU[0], vmax=window_HU[1], extent=view.extent, interpolation="bilinear")
+        grey = view.sample(ct.values, ct.grid, fill=around)
+        axes.imshow(grey, cmap="gray", vmin=black, vmax=white, extent=view.extent, interpolation="bilinear")
         value = view.sample(weighted, dose.grid) / np.maximum(share, 0.5)
         alpha = np.where(inside, np.clip((value / top - 0.02) / 0.15, 0.0, 1.0) * 0.62, 0.0)  # low dose fades into the CT
         shown = axes.imshow(value, cmap="turbo", vmin=0, vmax=top, alpha=alpha, extent=view.extent, interpolation="bilinear")

@@ -23,7 +23,7 @@ from .report_kinetics import time_pictures
 ENGINE_NAMES = {"monte-carlo": "Monte Carlo", "kernel": "Convolution with voxel S-kernels", "local": "Local deposition"}
 FILES = {
     "plan.toml": "the plan as resolved",
-    "ct.nrrd": "CT on the grid of the dose, HU",
+    "ct.nrrd": "CT (HU), or the image that stands for it, on the grid of the dose",
     "labels.seg.nrrd": "organs, for Slicer",
     "segmentation_volumes.csv, segmentation_entropy.nrrd": "volume intervals per organ and entropy per voxel of the network",
     "density.nrrd, materials.nrrd": "the phantom, g/cm³ and material index",

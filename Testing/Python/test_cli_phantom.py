@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_patient import grid, hounsfield, labels
 
 from SynthDoseLib.cli import BAD_INPUT, FAILURE, main
-from SynthDoseLib.core import LabelMap, VoxelGrid, organ_table
+from SynthDoseLib.core import LabelMap, VoxelGrid, VoxelPhantom, organ_table
 from SynthDoseLib.io import write_segmentation, write_volume
+from SynthDoseLib.phantom import material_of
+from SynthDoseLib.physics import get_material, mean_excitation_energy
+from SynthDoseLib.pipeline.case_file import read_case
+from SynthDoseLib.pipeline.phantom_exports import export_phantom
+from SynthDoseLib.pipeline.quality_report import grid_and_materials
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +217,25 @@ def test_a_cohort_has_an_index_survives_bad_patients_and_is_taken_up_again(tmp_p
     write_segmentation(tmp_path / "all" / "carl" / "second.seg.nrrd", labels(grid()))
     assert main([*command, "--override", "liver=1.1"]) == FAILURE
     assert "one file or folder of carl" in index(out)["carl"]["message"]
+
+
+def test_materials_come_back_as_they_were_written(tmp_path):
+    """Waters of ICRU 37 and 90 differ only in their mean excitation energy, 75 and 78 eV."""
+    where = VoxelGrid.from_spacing((4, 4, 4), (5.0, 5.0, 5.0))
+    kinds = (get_material("water"), get_material("water_icru90"), replace(get_material("air"), mean_excitation_eV=90.0))
+    index = np.zeros(where.shape, np.uint8)
+    index[1], index[2] = 1, 2
+    organs = LabelMap(where, np.where(index > 0, 0, 1), organ_table(["liver"]))
+    phantom = VoxelPhantom(where, index, np.ones(where.shape, np.float32), kinds, organs)
+    entries = json.loads(json.dumps(grid_and_materials(phantom)))["materials"]
+    assert [entry["mean_excitation_eV"] for entry in entries] == [75.0, 78.0, 90.0]
+    back = [material_of(entry) for entry in entries]
+    assert [mean_excitation_energy(replace(material, name="other")) for material in back] == [75.0, 78.0, 90.0]
+    for material, known in zip(back, kinds, strict=True):
+        assert material.mass_fractions == pytest.approx(known.mass_fractions)
+        assert (material.name, material.density_g_cm3) == (known.name, known.density_g_cm3)
+    old = {key: value for key, value in entries[1].items() if key != "mean_excitation_eV"}
+    assert mean_excitation_energy(material_of(old)) == 78.0
+    export_phantom(tmp_path, ["case"], phantom, None, organs)
+    case = read_case(tmp_path / "case" / "case.toml")
+    assert [m.mean_excitation_eV for m in case.phantom.materials] == [75.0, 78.0, 90.0]

@@ -14,9 +14,10 @@ from small_patient import PLAN, grid, hounsfield, write_patient
 
 from SynthDoseLib.cli import BAD_INPUT, INTERRUPTED, main
 from SynthDoseLib.core import Cancelled, ImageVolume, ProgressReport
-from SynthDoseLib.io import read_volume, write_dicom_series
+from SynthDoseLib.io import read_volume, write_dicom_series, write_volume
 from SynthDoseLib.pipeline import read_plan
 from SynthDoseLib.pipeline.batch import _organ_lines
+from SynthDoseLib.pipeline.report_pictures import grey_window
 from SynthDoseLib.pipeline.run import run_patient
 
 RUN_FOLDER = {
@@ -331,3 +332,30 @@ def test_a_transport_that_was_interrupted_goes_on_with_resume(tmp_path):
     result = run_patient(read_plan(other), broken, resume=True)
     assert any("began anew" in note for note in result.notes)
     assert {p.name for p in broken.iterdir()} == RUN_FOLDER
+
+
+def test_an_mr_with_tissues_by_label_goes_from_plan_to_report(tmp_path):
+    plan = PLAN.replace('modality = "CT"', 'modality = "MR"').replace(
+        "[dose]\nhistories = 4000", '[phantom]\nmaterials = "labels"\n[dose]\nengine = "local"'
+    )
+    path = write_patient(tmp_path, plan)
+    where = grid()
+    bright = np.where(hounsfield(where) == 0, 300.0, 0.0) + np.abs(np.random.default_rng(1).normal(0, 5, where.shape))
+    write_volume(tmp_path / "ct.nrrd", bright.astype(np.float32), where)
+    assert main(["run", str(path), "--out", str(tmp_path / "out")]) == 0
+    # decays per ml as in the closed form of the kinetics; 147 keV of electrons stay where they start, in liver of 1.05 g/ml
+    decays_per_ml = 1e5 * 2 ** (24 / 60) * 60 * 3600 / np.log(2)
+    expected_Gy = decays_per_ml * 0.147 * 1.602176634e-13 / 1.05e-3
+    assert float(organ_rows(tmp_path / "out")["liver"]["mean_dose_Gy"]) == pytest.approx(expected_Gy, rel=0.02)
+    record = json.loads((tmp_path / "out" / "phantom.json").read_text(encoding="utf-8"))
+    assert all(organ["mean_HU"] is None for organ in record["organs"])
+    shown, _, unit = read_volume(tmp_path / "out" / "ct.nrrd")
+    assert unit != "HU"
+    black, white, around = grey_window(ImageVolume(where, shown, modality="MR"))
+    assert -10 < black < 20
+    assert around == black
+    assert 290 < white < 330
+
+
+def test_a_ct_is_shown_in_the_window_of_soft_tissue():
+    assert grey_window(ImageVolume(grid(), hounsfield(grid()), modality="CT", unit="HU")) == (-160.0, 240.0, -1000.0)
