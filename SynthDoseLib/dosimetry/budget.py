@@ -138,12 +138,12 @@ def boundary_layer(mask: ArrayLike) -> NDArray[np.float64]:
     layer = np.zeros(inside.shape)
     for axis in range(3):
         low, high = (tuple(cut if n == axis else slice(None) for n in range(3)) for cut in (slice(-1), slice(1, None)))
-        across = [slope[low] + slope[high] for slope in slopes]
+        faces = inside[low] != inside[high]
+        across = [slope[low][faces] + slope[high][faces] for slope in slopes]
         length = np.sqrt(sum(component**2 for component in across))
         cosine = np.divide(np.abs(across[axis]), length, out=np.ones_like(length), where=length > FLAT)
-        half = np.where(inside[low] != inside[high], cosine / 2, 0.0)
-        layer[low] += half
-        layer[high] += half
+        layer[low][faces] += cosine / 2
+        layer[high][faces] += cosine / 2
     return layer
 
 

@@ -128,11 +128,10 @@ def _sampled(
         values = dose.dose_Gy[box][mask].astype(np.float64)
         return DoseVolumeHistogram(organ, count * grid.voxel_volume_ml, values, sigma_Gy)
     corner = np.array([part.start for part in box])
-    places, volume_ml = _label_samples(mask, corner, grid, count, smooth=smooth and count < MANY_VOXELS)
-    sampled, inside = _dose_at(dose, dose.grid.to_ijk(places))
+    ijk, volume_ml = _label_samples(mask, corner, grid, count, smooth=smooth and count < MANY_VOXELS)
+    sampled, inside = _dose_at(dose, ijk if dose.grid.matches(grid) else dose.grid.to_ijk(grid.to_ras(ijk)))
     _require_inside(organ, float((~inside).sum()), float(inside.size))
-    share = np.full(int(inside.sum()), volume_ml / inside.size)
-    return _histogram(organ, sampled[inside], share * 1000.0, sigma_Gy)
+    return _histogram(organ, sampled[inside], volume_ml / inside.size * 1000.0, sigma_Gy)
 
 
 def _require_inside(name: str, outside: float, total: float) -> None:
@@ -154,32 +153,31 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
     kji = ijk[:, ::-1]
     inside = np.asarray(((kji >= -0.5) & (kji <= shape - 0.5)).all(axis=1))
     place = np.clip(np.rint(kji), 0, shape - 1).astype(np.intp)
-    values = dose.dose_Gy
-    here = values[place[:, 0], place[:, 1], place[:, 2]].astype(np.float64)
-    result = here.copy()
+    if not len(place):
+        return np.zeros(0), inside
+    # slopes belong to voxels, of which there are far fewer than places: those of a box around them
+    lower, upper = place.min(axis=0), place.max(axis=0) + 1
+    box = tuple(slice(max(0, low - 1), high + 1) for low, high in zip(lower.tolist(), upper.tolist(), strict=True))
+    part = dose.dose_Gy[box].astype(np.float64)
+    corner = np.array([side.start for side in box])
+    where = tuple((place - corner).T)
+    result = part[where]
     for axis in range(3):
         if shape[axis] < 2:
             continue
-        at = place[:, axis]
-        forward, backward = (_neighbour(values, place, axis, np.clip(at + step, 0, shape[axis] - 1)) for step in (1, -1))
-        up, down = forward - here, here - backward
+        steps = np.diff(part, axis=axis)
+        first, last = (np.take(steps, [end], axis=axis) for end in (0, -1))
         # at the faces of the grid there is one neighbour, whose difference counts for both sides
-        up, down = np.where(at == shape[axis] - 1, down, up), np.where(at == 0, up, down)
+        up, down = np.concatenate([steps, last], axis=axis), np.concatenate([first, steps], axis=axis)
         slope = np.where(up * down > 0, np.where(np.abs(up) < np.abs(down), up, down), 0.0)
-        result += slope * (kji[:, axis] - at)
+        result += slope[where] * (kji[:, axis] - place[:, axis])
     return result, inside
-
-
-def _neighbour(values: NDArray[np.float32], place: NDArray[np.intp], axis: int, at: NDArray[np.intp]) -> NDArray[np.float64]:
-    index = [place[:, 0], place[:, 1], place[:, 2]]
-    index[axis] = at
-    return values[index[0], index[1], index[2]].astype(np.float64)
 
 
 def _label_samples(
     mask: NDArray[np.bool_], corner: NDArray[np.int_], grid: VoxelGrid, count: int, *, smooth: bool
 ) -> tuple[NDArray[np.float64], float]:
-    """Positions (n, 3), RAS mm, of evenly spread samples inside a label whose box starts at `corner`, and its volume, ml."""
+    """Voxel coordinates (n, 3) of evenly spread samples inside a label whose box starts at `corner`, and its volume, ml."""
     box = np.pad(mask, 2).astype(np.float32)
     lower = corner - 2
     spacing_kji = np.array(grid.spacing_mm[::-1])
@@ -200,7 +198,7 @@ def _label_samples(
         voxels = np.argwhere(box > 0)
         kji = (voxels[:, None, :] + offsets.reshape(-1, 3)[None]).reshape(-1, 3)
     kji = kji + lower + evenly_spread(len(kji)) / per_voxel
-    return grid.to_ras(kji[:, ::-1]), count * grid.voxel_volume_ml
+    return kji[:, ::-1], count * grid.voxel_volume_ml
 
 
 def _interpolate(field: NDArray[np.float32], places: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
@@ -213,10 +211,15 @@ def _interpolate(field: NDArray[np.float32], places: NDArray[np.float64], axis: 
     return np.asarray(np.take(field, lower, axis) * (1 - part) + np.take(field, upper, axis) * part)
 
 
-def _histogram(name: str, dose: NDArray[np.float64], volume_mm3: NDArray[np.float64], sigma_Gy: float) -> DoseVolumeHistogram:
-    """Histogram of samples of unequal volume, in steps of equal volume; the lowest and highest sample are kept."""
-    order = np.argsort(dose)
-    ordered, share = dose[order], volume_mm3[order]
+def _histogram(
+    name: str, dose: NDArray[np.float64], volume_mm3: NDArray[np.float64] | float, sigma_Gy: float
+) -> DoseVolumeHistogram:
+    """Histogram of samples of one volume or a volume each, in steps of equal volume; lowest and highest sample are kept."""
+    if isinstance(volume_mm3, float):
+        ordered, share = np.sort(dose), np.full(dose.size, volume_mm3)
+    else:
+        order = np.argsort(dose)
+        ordered, share = dose[order], volume_mm3[order]
     total = float(share.sum())
     middle = (np.cumsum(share) - share / 2) / total
     steps = min(STEPS, max(2, dose.size))

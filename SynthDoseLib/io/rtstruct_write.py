@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -149,8 +150,9 @@ def _contour(outline: NDArray[np.float64], k: int, grid: VoxelGrid, contour_numb
     item.ContourNumber, item.ContourGeometricType = contour_number, "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(lps)
     # 0.1 µm, far below any voxel
-    # as bytes: pydicom makes an object of every number, which takes a minute for a whole body
+    # as bytes that are said to be encoded like the file: pydicom makes an object of every number it reads, which takes long
     text = "\\".join([f"{x:.4f}" for x in lps.ravel().tolist()]).encode("ascii")
     text += b" " * (len(text) % 2)
     item[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(text), text, 0, True, True)
+    item.set_original_encoding(True, True, default_encoding)
     return item

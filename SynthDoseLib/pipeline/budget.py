@@ -69,6 +69,7 @@ def organ_budgets(
     charged_MeV = sum(e.yield_per_decay * e.mean_energy_MeV for e in emissions if e.particle != "photon")
     spread = relative_volume_sigmas(segmented)
     place = _place_sigma(plan, found, phantom)
+    boxes = ndimage.find_objects(phantom.labels.labels)
     budgets = []
     for row in rows:
         members = tuple(groups.get(row.organ, (row.organ,)))
@@ -77,7 +78,7 @@ def organ_budgets(
             continue
         own_MBq_s = sum(activity[name].tia_MBq_s for name in members if name in activity)
         share = min(1.0, own_MBq_s * 1e6 * charged_MeV * GY_G_PER_MEV / row.mass_g / row.mean_dose_Gy)
-        region = _region(members, phantom, found)
+        region = _region(members, phantom, found, boxes)
         parts = (
             _calibration(plan),
             _of_activity("recovery", members, activity, share, _no_recovery(recovery)),
@@ -90,18 +91,23 @@ def organ_budgets(
     return tuple(budgets)
 
 
-def _region(members: tuple[str, ...], phantom: VoxelPhantom, found: ActivityResult) -> _Region:
+def _region(
+    members: tuple[str, ...], phantom: VoxelPhantom, found: ActivityResult, boxes_of: Sequence[tuple[slice, ...] | None]
+) -> _Region:
     """Mask, activity as measured (recovery taken back) and density in a box around an organ."""
     labels = phantom.labels.labels
     index = {organ.name: organ.index for organ in phantom.labels.organs}
-    mask = np.isin(labels, [index[name] for name in members])
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    box = tuple(slice(max(0, s.start - 4), s.stop + 4) for s in box)
+    wanted = [index[name] for name in members]
+    boxes = [boxes_of[n - 1] for n in wanted if boxes_of[n - 1] is not None]
+    box = tuple(
+        slice(max(0, min(s.start for s in along) - 4), max(s.stop for s in along) + 4) for along in zip(*boxes, strict=True)
+    )
+    mask = np.isin(labels[box], wanted)
     scale = np.ones(max(index.values()) + 1)
     for curve in found.course.curves if found.course is not None else ():
         scale[index.get(curve.region, 0)] = curve.recovery
     measured = found.tia.tia_MBq_s[box] * scale[labels[box]]
-    return _Region(members, mask[box], measured, np.asarray(phantom.density_g_cm3[box], np.float64))
+    return _Region(members, mask, measured, np.asarray(phantom.density_g_cm3[box], np.float64))
 
 
 def _calibration(plan: RunPlan) -> Contribution:
