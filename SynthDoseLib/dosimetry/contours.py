@@ -157,7 +157,8 @@ def evenly_spread(count: int) -> NDArray[np.float64]:
     """Points spread evenly over the unit cube around 0, (count, 3): without them pieces would line up in steps of dose."""
     # additive recurrence with the powers of the root of x^4 = x + 1
     root = 1.2207440846057596
-    return np.asarray((np.arange(1, count + 1)[:, None] / root ** np.arange(1, 4)) % 1.0 - 0.5)
+    steps = np.arange(1, count + 1)[:, None] / root ** np.arange(1, 4)
+    return np.asarray(steps - np.floor(steps) - 0.5)
 
 
 def _fill(

@@ -149,18 +149,18 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
     of the differences to both neighbours, and not at all between a higher and a lower one: gradients come out exactly, the
     mean of the voxel stays, and the edge of an organ that beta particles irradiate is not smeared into it.
     """
-    shape = np.array(dose.grid.shape)
-    kji = ijk[:, ::-1]
-    inside = np.asarray(((kji >= -0.5) & (kji <= shape - 0.5)).all(axis=1))
-    place = np.clip(np.rint(kji), 0, shape - 1).astype(np.intp)
-    if not len(place):
+    shape = dose.grid.shape
+    inside = np.ones(len(ijk), bool)
+    if not len(ijk):
         return np.zeros(0), inside
+    kji = [np.ascontiguousarray(ijk[:, 2 - axis]) for axis in range(3)]
+    for at, size in zip(kji, shape, strict=True):
+        inside &= (at >= -0.5) & (at <= size - 0.5)
+    place = [np.clip(np.rint(at), 0, size - 1).astype(np.intp) for at, size in zip(kji, shape, strict=True)]
     # slopes belong to voxels, of which there are far fewer than places: those of a box around them
-    lower, upper = place.min(axis=0), place.max(axis=0) + 1
-    box = tuple(slice(max(0, low - 1), high + 1) for low, high in zip(lower.tolist(), upper.tolist(), strict=True))
+    box = tuple(slice(max(0, int(at.min()) - 1), int(at.max()) + 2) for at in place)
     part = dose.dose_Gy[box].astype(np.float64)
-    corner = np.array([side.start for side in box])
-    where = tuple((place - corner).T)
+    where = tuple(at - side.start for at, side in zip(place, box, strict=True))
     result = part[where]
     for axis in range(3):
         if shape[axis] < 2:
@@ -170,7 +170,7 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
         # at the faces of the grid there is one neighbour, whose difference counts for both sides
         up, down = np.concatenate([steps, last], axis=axis), np.concatenate([first, steps], axis=axis)
         slope = np.where(up * down > 0, np.where(np.abs(up) < np.abs(down), up, down), 0.0)
-        result += slope[where] * (kji[:, axis] - place[:, axis])
+        result += slope[where] * (kji[axis] - place[axis])
     return result, inside
 
 

@@ -42,8 +42,8 @@ def new_uid() -> str:
     return str(generate_uid(prefix=None))
 
 
-def reference_headers(image: ImageVolume) -> list[Dataset]:
-    """Headers, without pixels, of the DICOM files an image was read from.
+def reference_headers(image: ImageVolume, *, only_first: bool = False) -> list[Dataset]:
+    """Headers, without pixels, of the DICOM files an image was read from, or of the first one.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def reference_headers(image: ImageVolume) -> list[Dataset]:
             "Export to DICOM needs the DICOM series it belongs to, but the image was not read from DICOM. "
             "Give the DICOM folder of the CT as image."
         )
-    return [read_dataset(Path(name), pixels=False) for name in image.source_files]
+    files = image.source_files[:1] if only_first else image.source_files
+    return [read_dataset(Path(name), pixels=False) for name in files]
 
 
 def with_required_tags(header: Dataset) -> Dataset:
@@ -146,15 +147,17 @@ def object_of(
     description: str,
     deidentify: bool,
     syntax: str = ExplicitVRLittleEndian,
+    *,
+    only_first: bool = False,
 ) -> tuple[Dataset, list[Dataset]]:
-    """Return a new object in the study and frame of reference of a DICOM image, and the headers of that image.
+    """Return a new object in the study and frame of reference of a DICOM image, and the headers of that image or its first.
 
     Raises
     ------
     SynthDoseError
         If the image was not read from DICOM, or does not name its frame of reference.
     """
-    headers = reference_headers(image)
+    headers = reference_headers(image, only_first=only_first)
     frame = frame_of_reference(image, headers)
     if not frame:
         raise SynthDoseError(f"The {image.modality} does not name its frame of reference, so that nothing can be placed in it.")

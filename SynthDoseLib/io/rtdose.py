@@ -74,7 +74,7 @@ def write_rtdose(
     values = dose.dose_Gy
     if not np.isfinite(values).all() or float(values.min()) < 0:
         raise SynthDoseError(f"The dose holds negative or not finite values (lowest {float(values.min()):.4g} Gy).")
-    dataset, _ = object_of(reference, RTDOSE_STORAGE, "RTDOSE", description, deidentify)
+    dataset, _ = object_of(reference, RTDOSE_STORAGE, "RTDOSE", description, deidentify, only_first=True)
     grid = dose.grid
     put_plane(dataset, grid)
     count = grid.shape[0]
