@@ -20,7 +20,7 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
 from SynthDoseLib.mrml.forms import BEGIN, KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES, WHAT_CHANGED  # noqa: E402
-from SynthDoseLib.mrml.panel import JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import JobLogic, JobPanel, Requirements, showTable  # noqa: E402
 
 
 class SynthDose(ScriptedLoadableModule):
@@ -213,6 +213,12 @@ class SynthDoseLogic(JobLogic):
 
     def getParameterNode(self) -> SynthDoseParameterNode:
         return SynthDoseParameterNode(super().getParameterNode())
+
+    def requirements(self, parameters: SynthDoseParameterNode) -> Requirements:
+        """A bundle that is to find the organs needs torch and MONAI."""
+        base = JobLogic.requirements(self, parameters)
+        network = not self.task and parameters.segmentation is None and bool(parameters.bundle.strip())
+        return self.withNetworks(base) if network else base
 
     def problem(self, parameters: SynthDoseParameterNode) -> str:
         """What keeps a run from starting, "" if nothing."""

@@ -175,8 +175,7 @@ class SynthDoseSegmentationLogic(JobLogic):
         base = JobLogic.requirements(self, parameters)
         if self.task == "about" or (self.task != "compare" and parameters.method is not Method.NETWORK):
             return base
-        files = (*base.files, self.resource("requirements-segmentation.txt"))
-        return Requirements(files, base.needed | {"monai", "nibabel", "safetensors"}, torch=True)
+        return self.withNetworks(base)
 
     def bundlesAtHand(self) -> tuple[str, ...]:
         """Names of the bundles on this computer: shipped ones, then downloaded ones."""

@@ -103,6 +103,12 @@ class JobLogic(ScriptedLoadableModuleLogic):
         """Python packages that `task` needs."""
         return Requirements((self.resource("requirements.txt"),), self.neededPackages)
 
+    def withNetworks(self, base: Requirements) -> Requirements:
+        """The same and what running a MONAI bundle takes."""
+        files = (*base.files, self.resource("requirements-segmentation.txt"))
+        needed = base.needed | {"monai", "nibabel", "safetensors"} if base.needed else base.needed
+        return Requirements(files, needed, torch=True)
+
     def missingText(self, parameters: Any) -> str:
         """What to say when packages are missing and were not installed."""
         missing = ", ".join(self.requirements(parameters).blocking())

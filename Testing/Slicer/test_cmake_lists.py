@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -38,6 +39,16 @@ def test_every_module_is_listed_with_its_files():
     for name in modules():
         entries |= {f"SynthDose/{name}.py", f"SynthDose/Resources/UI/{name}.ui", f"SynthDose/Resources/Icons/{name}.png"}
     assert entries == wanted("SynthDose") - {"SynthDose/CMakeLists.txt"} - wanted("SynthDose/CLI")
+
+
+def test_every_module_has_a_test_of_its_own_that_slicer_runs():
+    assert "WITH_GENERIC_TESTS" in MODULE_CMAKE
+    assert "slicer_add_python_unittest(SCRIPT ${MODULE_NAME}.py)" in MODULE_CMAKE
+    for name in modules():
+        tree = ast.parse((REPOSITORY / "SynthDose" / f"{name}.py").read_text(encoding="utf-8"))
+        (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == f"{name}Test"]
+        assert [base.id for base in own.bases if isinstance(base, ast.Name)] == ["ScriptedLoadableModuleTest"]
+        assert [node for node in own.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
 
 
 def test_every_command_line_module_is_listed_with_its_files():

@@ -265,6 +265,19 @@ def test_what_a_panel_does_not_need_may_be_missing(host, scene, name, tmp_path):
     run_without(blocked, runs[name])
 
 
+def test_the_guided_case_asks_for_torch_only_where_a_bundle_finds_the_organs(host, scene):
+    module = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
+    logic = module.logic()
+    parameters = logic.getParameterNode()
+    assert not logic.requirements(parameters).torch
+    parameters.bundle = "synthetic_torso_ct"
+    assert logic.requirements(parameters).torch
+    assert [file.name for file in logic.requirements(parameters).files] == [FILE.name, NETWORKS.name]
+    parameters.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert not logic.requirements(parameters).torch
+    module.discard()
+
+
 def test_sizes_are_stated_for_every_requirement():
     lines = [*FILE.read_text(encoding="utf-8").split(), *NETWORKS.read_text(encoding="utf-8").split(), packages.TORCH]
     assert {packages._key(line) for line in lines} == set(packages.DOWNLOAD_MB)
