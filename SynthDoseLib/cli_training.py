@@ -37,6 +37,7 @@ def add_train_segmentation(
     train.add_argument("--weights", type=float, nargs="+", default=(), help="how often each cohort is drawn (default 1 each)")
     train.add_argument("--organs", nargs="+", help="organs or groups to learn, in place of the configuration's")
     train.add_argument("--steps", type=int, help="optimiser steps, in place of the configuration's")
+    train.add_argument("--learning-rate", type=float, help="in place of the configuration's, lower for fine-tuning")
     train.add_argument("--seed", type=int, help="in place of the configuration's")
     train.add_argument("--bundle-version", default="", help="version of the bundle (default: that of SynthDose)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
@@ -57,7 +58,8 @@ def _train_segmentation(arguments: argparse.Namespace, progress: Progress) -> in
         )
     from .pipeline.train import TrainingJob, train_segmentation
 
-    changes = {name: getattr(arguments, name) for name in ("organs", "steps", "seed") if getattr(arguments, name) is not None}
+    names = ("organs", "steps", "learning_rate", "seed")
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     job = TrainingJob(
         tuple(arguments.cohort),
         arguments.out,

@@ -93,7 +93,7 @@ class TrainingJob:
         words += ["--other-modality"] if self.other_modality else []
         words += ["--weights", *(f"{weight:g}" for weight in self.weights)] if self.weights else []
         for name, value in (self.changes or {}).items():
-            words += [f"--{name}", *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
+            words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
         return shlex.join([*words, "--out", self.out.name])
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..core import ImageVolume, LabelMap, MissingPackageError, Progress, ProgressReport, SynthDoseError, atomic_path, silent
 from .overlap import overlap_and_entropy
 from .recipe import REST, TrainingRecipe, channels_of
+from .tables import canonical_organs
 from .tissue import segment_tissue
 
 if TYPE_CHECKING:
@@ -119,17 +120,19 @@ def prepare_case(case: TrainingCase, recipe: TrainingRecipe) -> dict[str, Any]:
 
     labels = case.labels
     channel = channels_of((organ.name for organ in labels.organs), recipe.organs)
+    rest = recipe.organs.index(REST) + 1 if REST in recipe.organs else 0
     table = np.zeros(max((organ.index for organ in labels.organs), default=0) + 1, np.uint8)
     for organ in labels.organs:
-        table[organ.index] = channel.get(organ.name, 0)
+        # an organ that is not to be learned is rest of the body; a label that is no organ may be anything
+        table[organ.index] = channel.get(organ.name, rest if organ.name in canonical_organs() else 0)
     classes = table[labels.labels]
-    if not classes.any():
+    if not np.isin(classes, list(channel.values())).any():
         raise SynthDoseError(
             f"The labels of {case.name} ({', '.join(o.name for o in labels.organs) or 'none'}) hold no voxel of the organs to "
             f"train: {', '.join(recipe.organs)}. Give a label table (--labels), or take the case out of the cohort."
         )
     if REST in recipe.organs and REST not in channel:
-        classes[(classes == 0) & _body(case)] = recipe.organs.index(REST) + 1
+        classes[(classes == 0) & _body(case)] = rest
     data: dict[str, Any] = {"label": classes}
     if case.image is not None:
         if case.image.modality not in ("", recipe.modality):

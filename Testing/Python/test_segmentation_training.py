@@ -135,6 +135,22 @@ def test_a_case_is_brought_to_right_anterior_superior():
     assert abs(right[0] - right[1]) < 1
 
 
+def test_organs_that_are_not_learned_are_rest_of_the_body_and_not_the_air_around_it():
+    labels = np.zeros((10, 10, 12), np.uint16)
+    labels[:, :, 2:] = 1
+    labels[2:8, 2:8, 4:6], labels[2:8, 2:8, 8:10], labels[:, :, 0] = 2, 3, 4
+    organs = (Organ(1, "rest_of_body"), Organ(2, "liver"), Organ(3, "gallbladder"), Organ(4, "couch"))
+    grid = VoxelGrid.from_spacing(labels.shape, (6.0, 6.0, 6.0))
+    tissues = np.isin(labels, (1, 2, 3)).astype(np.uint8)
+    image = ImageVolume(grid, np.where(tissues, 40, -1000).astype(np.float32), modality="CT", unit="HU")
+    recipe = recipe_of(configuration(organs=["liver", "rest_of_body"], one_piece=[]))
+    expected = np.array([0, 2, 1, 2, 0])[labels]
+    unnamed = np.where(labels == 1, 0, labels).astype(np.uint16)  # what is no air and has no label is the rest
+    for values, given in ((labels, organs), (unnamed, organs[1:])):
+        found = prepare_case(TrainingCase("person", LabelMap(grid, values, given), image, tissues), recipe)
+        np.testing.assert_array_equal(np.asarray(found["label"][0]).transpose(2, 1, 0), expected)
+
+
 def test_a_window_depends_on_seed_and_step_alone():
     source = WindowSource([balls(1), balls(2)], recipe_of(configuration()))
     first = source.window(0, 5)
