@@ -252,6 +252,17 @@ def split_cohort(
     return chosen(False), chosen(True)
 
 
+def shown(source: str | os.PathLike[str]) -> str:
+    """Name of a file or folder without the way there, which is nobody's business in a bundle that is passed on.
+
+    Examples
+    --------
+    >>> shown("/home/me/patients/lu177/"), shown("synthetic:64:7")
+    ('lu177', 'synthetic:64:7')
+    """
+    return os.fspath(source).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
 def cohort_words(sources: Sequence[str | os.PathLike[str]], cases: Sequence[TrainingCase], held_out: int) -> str:
     """What the model card says about the patients."""
     real = sum(case.image is not None for case in cases)
@@ -261,4 +272,4 @@ def cohort_words(sources: Sequence[str | os.PathLike[str]], cases: Sequence[Trai
         parts.append(f"{real} patients with an image and labels")
     if made:
         parts.append(f"{made} synthetic people, of whom images were made with random contrast, resolution and artefacts")
-    return f"{' and '.join(parts)} ({', '.join(map(str, sources))}); {held_out} of them held out to choose the weights."
+    return f"{' and '.join(parts)} ({', '.join(map(shown, sources))}); {held_out} of them held out to choose the weights."

@@ -20,7 +20,7 @@ from ..segmentation import read_bundle
 from ..segmentation.bundle_writer import ModelCard, write_bundle, write_hashes
 from ..segmentation.recipe import TrainingRecipe, read_recipe, training_template
 from ..segmentation.training import History, TrainedNetwork, TrainingCase, train_network
-from .cohort import cohort_words, read_cohort, split_cohort
+from .cohort import cohort_words, read_cohort, shown, split_cohort
 
 if TYPE_CHECKING:
     import torch
@@ -85,11 +85,11 @@ class TrainingJob:
     version: str = ""
 
     def command(self) -> str:
-        """The command line that says the same, for the model card; without what does not change the weights."""
-        words = ["synthdose", "train-segmentation", *self.cohorts]
+        """The command line that says the same, for the model card: files by name, without what does not change the weights."""
+        words = ["synthdose", "train-segmentation", *map(shown, self.cohorts)]
         options = {"--config": self.config, "--from": self.start, "--labels": self.table, "--bundle-version": self.version}
         for option, value in options.items():
-            words += [option, value] if value else []
+            words += [option, shown(value)] if value else []
         words += ["--other-modality"] if self.other_modality else []
         words += ["--weights", *(f"{weight:g}" for weight in self.weights)] if self.weights else []
         for name, value in (self.changes or {}).items():
