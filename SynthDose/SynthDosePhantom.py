@@ -35,8 +35,7 @@ EXPORTS = {
 }
 """Formats of ``synthdose phantom --export``, by the parameter that asks for them."""
 
-MEDIAN_OF = ("female", 35.0, 163.3, 60.3)
-"""Sex, age in years, and their median height, cm, and weight, kg: the parameters' defaults, known without the growth charts."""
+MEDIAN_OF = ("female", 35.0)  # sex, and age in years, whose median height and weight are the parameters' defaults
 
 
 class Curve(Enum):
@@ -247,7 +246,7 @@ class SynthDosePhantomLogic(JobLogic):
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
-        self._median = MEDIAN_OF
+        self._medianOf: tuple[str, float] | None = MEDIAN_OF
 
     def getParameterNode(self) -> SynthDosePhantomParameterNode:
         return SynthDosePhantomParameterNode(super().getParameterNode())
@@ -268,12 +267,13 @@ class SynthDosePhantomLogic(JobLogic):
     def keepMedianSize(self, parameters: SynthDosePhantomParameterNode) -> None:
         """Let height and weight follow sex and age, if they are to be the medians."""
         p = parameters
-        if not p.medianSize or (p.sex, p.age, p.heightCm, p.weightKg) == self._median:
+        person = (p.sex, p.age) if p.medianSize else None
+        known, self._medianOf = self._medianOf, person  # first, as setting a parameter comes back here
+        if person is None or person == known:
             return
         from SynthDoseLib.phantom.people_growth import growth_value
 
         height, weight = (round(growth_value(p.sex, p.age, quantity, 0.0), 1) for quantity in ("height", "weight"))
-        self._median = (p.sex, p.age, height, weight)  # first, as setting a parameter comes back here
         with slicer.util.NodeModify(p.parameterNode):
             p.heightCm, p.weightKg = height, weight
 

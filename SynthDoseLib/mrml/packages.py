@@ -132,9 +132,10 @@ def askWhere(question: str) -> str | None:
     box.addButton(qt.QMessageBox.Cancel)
     box.exec_()
     chosen = box.clickedButton()
-    if chosen is not None and chosen.text == internet:
+    text = chosen.text.replace("&", "") if chosen is not None else ""  # some desktops add letters of their own
+    if text == internet:
         return INTERNET
-    if chosen is not None and chosen.text == folder:
+    if text == folder:
         return str(qt.QFileDialog.getExistingDirectory(window, _("Folder with .whl files"))) or None
     return None
 

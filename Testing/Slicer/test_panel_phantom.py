@@ -147,6 +147,22 @@ def test_a_stylised_child_is_made_with_sliders_and_shown_in_3d(host, scene, pane
     assert massOf(p.phantom) == pytest.approx(24.0, rel=0.1)
 
 
+def test_sliders_show_the_medians_until_they_are_moved(host, scene, panel):
+    ui, p = panel.ui, panel._parameterNode
+    shown = (ui.heightSlider.value, ui.weightSlider.value)
+    assert shown == pytest.approx((163.3, 60.3), abs=0.06)  # CDC 2000 at 20 years; 22.6 kg/m2 at that height
+    ui.medianCheckBox.click()
+    ui.heightSlider.value, ui.weightSlider.value = 180.0, 90.0
+    ui.ageSlider.value = 40.0
+    assert (p.heightCm, p.weightKg) == (180.0, 90.0)
+    ui.medianCheckBox.click()
+    assert (ui.heightSlider.value, ui.weightSlider.value) == pytest.approx(shown)
+    ui.sexBox.currentIndex = 1
+    assert p.heightCm == pytest.approx(176.8, abs=0.1)
+    scene.Clear()
+    assert (panel._parameterNode.heightCm, panel.ui.sexBox.currentIndex) == (163.3, 0)
+
+
 def test_the_calibration_is_a_table_with_a_curve_that_follows_it(host, panel):
     ui, p = panel.ui, panel._parameterNode
     assert not ui.knotsView.enabled
