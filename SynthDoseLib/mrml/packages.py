@@ -7,6 +7,7 @@ extension PyTorch, which knows the computer's graphics card. Packages come from 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,11 +50,16 @@ class Requirements:
     torch: bool = False
 
     def missing(self) -> list[str]:
-        """Return the requirements that are not installed, or are too old; torch first, as others bring their own."""
+        """Return the requirements that are not installed, or are too old; torch first, as others bring their own.
+
+        highdicom is left out where Slicer's own pydicom is older than 3 (before 5.12): it would replace that.
+        """
         lines = [TORCH] if self.torch else []
         for file in self.files:
             lines += file.read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if _REQUIREMENT.match(line.strip()) and not _installed(line.strip())]
+        missing = [line.strip() for line in lines if _REQUIREMENT.match(line.strip()) and not _installed(line.strip())]
+        old = _installed("pydicom") and not _installed("pydicom>=3.0")
+        return [line for line in missing if not (old and _key(line) == "highdicom")]
 
     def blocking(self) -> list[str]:
         """Return those missing requirements without which the task cannot be done."""
@@ -225,7 +231,8 @@ def _installed(requirement: str) -> bool:
     try:
         version = metadata.version(found["name"])
     except metadata.PackageNotFoundError:
-        return False
+        # Slicer builds this one itself, and a second one beside it would not do
+        return found["name"] == "SimpleITK" and importlib.util.find_spec("SimpleITK") is not None
     return found["least"] is None or _numbers(version) >= _numbers(found["least"])
 
 

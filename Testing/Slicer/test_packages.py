@@ -124,6 +124,15 @@ def test_a_package_that_is_too_old_counts_as_missing(pip):
     assert Requirements((FILE,)).missing() == []
 
 
+def test_what_slicer_brings_itself_is_not_replaced(pip):
+    pip.installed |= {"numba": "1", "tomlkit": "1"}
+    del pip.installed["simpleitk"]  # there, but without metadata
+    del pip.installed["highdicom"]
+    assert Requirements((FILE,)).missing() == ["highdicom>=0.25"]
+    pip.installed["pydicom"] = "2.4.4"  # of Slicer 5.10; highdicom 0.25 wants 3.0.1
+    assert Requirements((FILE,)).missing() == []
+
+
 def test_torch_comes_through_the_extension_pytorch_before_what_needs_it(slicer512, pytorch):
     asked, ask = questions(INTERNET)
     assert PackageInstaller(ask)(Requirements((FILE, NETWORKS), torch=True))
