@@ -31,7 +31,7 @@ from .voxel_values import tolerance_at
 FACTS = Path(__file__).with_name("electron_facts.json")
 REACH = 1.3  # CSDA ranges that a kernel's shells cover
 VOXELS_PER_RANGE = 40
-WIDE_MM = 20_000.0  # slabs
+WIDE_MM = 200_000.0  # slabs: what leaves sideways is 0.1 % of what photons of 1 MeV deposit
 SOFT_PHOTONS_MEV, SOFT_PHOTON_TOLERANCE = 0.1, 0.03
 SEEDS = 10
 Row = Mapping[str, Any]
@@ -110,7 +110,7 @@ def compare_voxels(fact: Row, effort: Effort) -> list[Comparison]:
 
 
 def compare_slabs(fact: Row, effort: Effort) -> list[Comparison]:
-    """Energy in the layers of slabs, vacuum outside: 1.5 %. The source is even in one of them, or a beam onto the first."""
+    """Energy in the layers of slabs, vacuum outside: 1.5 %. The source is even in one, or a beam onto the first."""
     kinds = list(dict.fromkeys(name for name, _ in fact["layers"]))
     index = np.repeat([kinds.index(name) for name, _ in fact["layers"]], [count for _, count in fact["layers"]])
     regions = {f"layers {low} to {high - 1}": (low, high) for (low, high), _, _ in fact["shares"]}
