@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from ..core import MissingPackageError, SynthDoseError
 from .geometry import STACK_SIZE
 from .problem import Problem, Work
+from .tracks import PLACES, SEGMENTS, new_tracks
 
 INSTALL = 'pip install "synthdose[cuda]"'
 _WAVES = 4  # blocks for each that has room: a long history holds up one of many
-_LOCAL_BYTES = STACK_SIZE * 12 * 8 + 1024  # of each thread that has room, in use or not
+_LOCAL_BYTES = 8 * (STACK_SIZE * 12 + SEGMENTS * 9 + PLACES * 4) + 1024  # of each thread that has room, in use or not
 _MEMORY_SHARE = 0.9
 _FETCHED_AT_ONCE = 1 << 22
 _LAUNCH_BYTES = 1 << 27  # compiled code and small arrays
@@ -142,7 +143,7 @@ class Gpu:
         empty = np.zeros(0)
         return GpuWork(
             np.zeros((components, self._voxels), np.int64),
-            *(empty, empty.astype(np.int64), empty.astype(np.uint64)),
+            *(empty, empty.astype(np.int64), empty.astype(np.uint64), new_tracks()),
             np.zeros(self._emissions, np.int64),
             np.zeros(3, np.int64),
             gpu=self,

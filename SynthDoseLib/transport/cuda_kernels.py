@@ -15,8 +15,9 @@ from typing import Any
 from numba import config, cuda, float64, int64, uint64
 from numba.cuda.core import config as cuda_config
 
-from .geometry import STACK_SIZE, add_whole
+from .geometry import COUNTS, STACK_SIZE, add_whole
 from .histories import run_histories
+from .tracks import PLACES, SEGMENTS, Tracks
 
 THREADS_PER_BLOCK, BLOCKS_PER_MULTIPROCESSOR = 128, 2
 """The kernel needs all of the 255 registers that a thread can have; two blocks of 128 threads leave it that many."""
@@ -61,9 +62,13 @@ _follow = on_device(run_histories, {add_whole: add_whole_atomically})
 def run_on_device(first, last, seed, stream, batch, kind, weight, spectrum, tables, tally, counts, totals):
     """As `run_histories`, on all threads of a grid; what belongs to a thread is made here."""
     stack = cuda.local.array((STACK_SIZE, 12), float64)
-    count = cuda.local.array(1, int64)
-    state = cuda.local.array(2, uint64)
-    count[0] = 0
+    count = cuda.local.array(COUNTS, int64)
+    state = cuda.local.array(7, uint64)
+    tracks = Tracks(
+        cuda.local.array((SEGMENTS, 9), float64), cuda.local.array((PLACES, 4), float64), cuda.local.array(3, float64)
+    )  # fmt: skip
+    for place in range(COUNTS):
+        count[place] = 0
     # a block has sums of its own: three places for all histories of a GPU would be waited for, and registers are short
     sums = cuda.shared.array(3, int64)
     thread = cuda.threadIdx.x
@@ -72,7 +77,7 @@ def run_on_device(first, last, seed, stream, batch, kind, weight, spectrum, tabl
     cuda.syncthreads()
     _follow(
         first + cuda.grid(1), last, cuda.gridsize(1), seed, stream, batch, kind, weight, spectrum, tables, tally, stack, count,
-        state, counts, sums,
+        state, tracks, counts, sums,
     )  # fmt: skip
     cuda.syncthreads()
     if thread < 3:

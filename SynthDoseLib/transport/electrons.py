@@ -27,6 +27,7 @@ from .electrons_tables import (
     BREMS,
     HARD,
     HARD_RISE,
+    KAPPA_POINTS,
     MU,
     RANGE,
     RATE,
@@ -38,8 +39,25 @@ from .electrons_tables import (
     TURN,
     TURN_RISE,
 )
-from .geometry import ELECTRON, PHOTON, POSITRON, deposit, distance_to_face, push_particle, rotate, voxel_index
+from .geometry import (
+    COPIES,
+    ELECTRON,
+    ENERGY,
+    KIND,
+    PHOTON,
+    POSITRON,
+    STACKED,
+    U,
+    V,
+    W,
+    deposit,
+    distance_to_face,
+    push_particle,
+    rotate,
+    voxel_index,
+)
 from .random import next_uniform
+from .tracks import BELOW, ENDING, FLIGHT, MADE, write_flight, write_state
 
 RESOLVED = 8.0
 """A track longer than this many voxels takes short steps: their dose shows more of its shape."""
@@ -48,14 +66,20 @@ _TWO_PI = 2 * math.pi
 
 
 @njit(forceinline=True)
-def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry, tables, tally, stack, count, state):
+def transport_electron(
+    kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry, tables, tally, stack, count, state, segments
+):  # fmt: skip
     """Follow one electron or positron until it stops or leaves the grid; return the energy times weight that left, MeV.
 
     Deposits go to `tally`, photons and hard secondaries to the stack. What is deposited, pushed and returned adds up to
     `energy`, plus 1.022 MeV for a positron, times `weight`.
+
+    While `count` has COPIES the track is written to `segments` instead (see `tracks`), as one in the material of the voxel
+    without end; the weight has to be 0 and the position far outside, so that nothing is deposited and no face is near.
     """
     sign = 1 if kind == POSITRON else 0
-    smallest = min(geometry.dx, geometry.dy, geometry.dz)
+    count[MADE] = 0
+    count[BELOW] = count[STACKED]
     flights = -math.log(next_uniform(state))
     to_hinge = next_uniform(state)
     length_set = -1
@@ -78,12 +102,15 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         n = min(int(place), rows.shape[0] - 2)
         part = place - n
         reach = (rows[n, RANGE] + part * (rows[n + 1, RANGE] - rows[n, RANGE])) / density
-        if reach < 0.5 * smallest and (
-            reach < tables.stop_share * smallest or reach < nearest_face(geometry, x, y, z, i, j, k)
+        edges = reach * geometry.per_edge
+        if (
+            count[COPIES] == 0
+            and edges < 0.5
+            and (edges < tables.stop_share or reach < nearest_face(geometry, x, y, z, i, j, k))
         ):
             break
         if length_set < 0:
-            length_set = tables.photons.shape[0] if reach > RESOLVED * smallest else 0
+            length_set = tables.photons.shape[0] if edges > RESOLVED else 0
         rows = tables.rows[base + length_set]
         step = rows[n, STEP] + part * (rows[n + 1, STEP] - rows[n, STEP])
         spread = rows[n, SPREAD] + part * (rows[n + 1, SPREAD] - rows[n, SPREAD])
@@ -99,6 +126,8 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 u, v, w = deflect(u, v, w, 0.5 * (behind + mu), tables.shapes[base + length_set, nearest_shape(n)], state)
                 behind = mu
             hinge_mu = mu
+        if count[COPIES] > 0 and (write_state(segments, count, FLIGHT, energy, reach * density, u, v, w) or edges < ENDING):
+            return 0.0
         turn = rows[n, TURN] + part * (rows[n + 1, TURN] - rows[n, TURN])
         turn_rise = rows[n, TURN_RISE] + part * (rows[n + 1, TURN_RISE] - rows[n, TURN_RISE])
         share = to_hinge * hinge_mu / mu
@@ -115,7 +144,10 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
         rate_rise *= factor
         flown = 0.0
         is_left = False
-        while not is_left:
+        if count[COPIES] > 0:
+            write_flight(segments, count, rate, rate_rise, goal)
+            flown = goal
+        while not is_left and count[COPIES] == 0:
             length = (goal - flown) / density
             new_x, new_y, new_z = x + u * length, y + v * length, z + w * length
             if (
@@ -159,8 +191,32 @@ def transport_electron(kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry
                 energy, u, v, w = collide(
                     kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, tables, tally, stack, count, state
                 )
+            if count[COPIES] > 0:
+                write_births(segments, tables.rows[base], tables, stack, count)
+    if count[COPIES] > 0:
+        write_state(segments, count, FLIGHT, energy, 0.0, u, v, w)
+        return 0.0
     stop(kind, energy, x, y, z, weight, i, j, k, voxel, 2 * material + sign, tables, tally, stack, count, state)
     return 0.0
+
+
+@njit
+def write_births(segments, rows, tables, stack, count):
+    """Move the particles that an event put on the stack to a record."""
+    while count[STACKED] > count[BELOW]:
+        count[STACKED] -= 1
+        p = stack[count[STACKED]]
+        rest = electron_range(p[ENERGY], rows, tables) if p[KIND] == ELECTRON else 0.0
+        write_state(segments, count, p[KIND], p[ENERGY], rest, p[U], p[V], p[W])
+        count[MADE] += 1
+
+
+@njit(inline="always")
+def electron_range(energy, rows, tables):
+    """CSDA range, g/cm2, from the rows of a material."""
+    row = (math.log(energy) - tables.log_first) * tables.rows_per_log
+    n = min(max(int(row), 0), rows.shape[0] - 2)
+    return rows[n, RANGE] + (row - n) * (rows[n + 1, RANGE] - rows[n, RANGE])
 
 
 @njit(inline="always")
@@ -326,13 +382,8 @@ def collide(kind, energy, x, y, z, u, v, w, weight, i, j, k, voxel, geometry, ta
     cosine = math.sqrt(max(0.0, kept) * total / (energy * (kept + 2.0 * REST_ENERGY)))
     u, v, w = rotate(u, v, w, min(1.0, cosine), azimuth)
     place = 2 * geometry.material[voxel]
-    rows = tables.rows[place]
-    row = (math.log(lost) - tables.log_first) * tables.rows_per_log
-    n = min(max(int(row), 0), rows.shape[0] - 2)
-    reach = (rows[n, RANGE] + (row - n) * (rows[n + 1, RANGE] - rows[n, RANGE])) / geometry.density[voxel]
-    is_local = reach < tables.stop_share * min(geometry.dx, geometry.dy, geometry.dz) or reach < nearest_face(
-        geometry, x, y, z, i, j, k
-    )
+    reach = electron_range(lost, tables.rows[place], tables) / geometry.density[voxel]
+    is_local = reach * geometry.per_edge < tables.stop_share or reach < nearest_face(geometry, x, y, z, i, j, k)
     if is_local or not push_particle(stack, count, ELECTRON, lost, x, y, z, du, dv, dw, weight, i, j, k):
         stop(ELECTRON, lost, x, y, z, weight, i, j, k, voxel, place, tables, tally, stack, count, state)
     return kept, u, v, w
@@ -393,7 +444,7 @@ def sample_photon_energy(energy, material, tables, state):
     ratio = math.log(energy / tables.photon_cut)
     while True:
         photon = tables.photon_cut * math.exp(ratio * next_uniform(state))
-        place = photon / energy * (spectrum.shape[1] - 1)
-        m = min(int(place), spectrum.shape[1] - 2)
+        place = photon / energy * (KAPPA_POINTS - 1)
+        m = min(int(place), KAPPA_POINTS - 2)
         if next_uniform(state) < spectrum[n, m] + (place - m) * (spectrum[n, m + 1] - spectrum[n, m]):
             return min(photon, energy)

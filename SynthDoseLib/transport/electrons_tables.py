@@ -51,7 +51,7 @@ ROWS_PER_SHAPE = 4
 
 _LOWEST_ENERGY = 1e-3
 _POINTS_PER_E_FOLD = 48
-_KAPPA_POINTS = 65
+KAPPA_POINTS = 65
 
 
 class ElectronTables(NamedTuple):
@@ -155,13 +155,13 @@ def build_electron_tables(
     points = int(np.ceil((last - first) * _POINTS_PER_E_FOLD)) + 2
     log_energy = np.linspace(first, last, points)
     energy = np.minimum(np.exp(log_energy), E_HIGHEST)  # the data end there
-    kappa = np.linspace(0.0, 1.0, _KAPPA_POINTS)
+    kappa = np.linspace(0.0, 1.0, KAPPA_POINTS)
     sets = 2 * len(materials)
     rows = np.zeros((2 * sets, points, 12), np.float32)
     shapes = np.zeros((2 * sets, points // ROWS_PER_SHAPE + 1, SHAPE_POINTS), np.float32)
     photons = np.zeros((sets, points), np.float32)
     annihilations = np.zeros((len(materials), points), np.float32)
-    spectrum = np.zeros((len(materials), points, _KAPPA_POINTS), np.float32)
+    spectrum = np.zeros((len(materials), points, KAPPA_POINTS), np.float32)
     cut = np.clip(hard_share * energy, hard_least_MeV, hard_most_MeV)
     for index, material in enumerate(materials):
         scaled = _scaled_bremsstrahlung(material, energy, kappa)

@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 
 from ..core import VoxelPhantom
 
-PHOTON, ELECTRON, POSITRON = 0, 1, 2
+PHOTON, ELECTRON, POSITRON, COPIED = 0, 1, 2, 4
+"""Kinds of particles; the last is a collision at several places: see `tracks`."""
 
 KIND, ENERGY, X, Y, Z, U, V, W, WEIGHT, VOXEL_I, VOXEL_J, VOXEL_K = range(12)
 """Columns of a particle on the stack; energies in MeV, positions in cm, voxel indices as whole floats."""
 
 STACK_SIZE = 64  # 20 MeV electrons in titanium need 20; a GPU keeps one for each of its threads
+
+STACKED, PLACED, OPEN, COPIES = range(4)
+COUNTS = 6
+"""What a thread counts: particles on the stack; places that wait for tracks; the particle COPIED that is given places now, -1
+for none; copies of the electron that is followed, 0 for one that flies itself; see also `tracks`."""
 
 TALLY_PER_MEV = float(2**36)
 """Tallies are int64 in fixed point, so that their sums do not depend on the order: 15 µeV steps, 1.3e8 MeV at most."""
@@ -37,6 +43,8 @@ class Geometry(NamedTuple):
     material : ndarray of uint8, (nk * nj * ni,)
     density : ndarray of float32, (nk * nj * ni,)
         g/cm3; 0 is vacuum.
+    per_edge : float
+        1 / (smallest voxel edge), 1/cm.
     """
 
     ni: int
@@ -47,15 +55,15 @@ class Geometry(NamedTuple):
     dz: float
     material: NDArray[np.uint8]
     density: NDArray[np.float32]
+    per_edge: float
 
 
 def build_geometry(phantom: VoxelPhantom) -> Geometry:
     """Flatten a phantom for the kernels."""
     nk, nj, ni = phantom.grid.shape
     dx, dy, dz = (s / 10.0 for s in phantom.grid.spacing_mm)
-    return Geometry(
-        ni, nj, nk, dx, dy, dz, np.ravel(phantom.material_index), np.ravel(phantom.density_g_cm3).astype(np.float32, copy=False)
-    )
+    material, density = np.ravel(phantom.material_index), np.ravel(phantom.density_g_cm3).astype(np.float32, copy=False)
+    return Geometry(ni, nj, nk, dx, dy, dz, material, density, 1.0 / min(dx, dy, dz))
 
 
 @njit(inline="always")
@@ -94,7 +102,7 @@ def rotate(u, v, w, cosine, azimuth):
 
 @njit
 def push_particle(stack, count, kind, energy, x, y, z, u, v, w, weight, i, j, k):
-    """Put a particle on the stack (STACK_SIZE, 12); `count` is an int64 array of one. Return False when it is full."""
+    """Put a particle on the stack (STACK_SIZE, 12); `count` begins with their number. Return False when it is full."""
     n = count[0]
     if n >= stack.shape[0]:
         return False

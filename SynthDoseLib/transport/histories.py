@@ -13,11 +13,15 @@ from .alphas import AlphaTables, transport_alpha
 from .electrons import transport_electron
 from .electrons_tables import ElectronTables
 from .geometry import (
+    COPIED,
+    COPIES,
     ELECTRON,
     ENERGY,
     KIND,
     PHOTON,
+    PLACED,
     POSITRON,
+    STACKED,
     VOXEL_I,
     VOXEL_J,
     VOXEL_K,
@@ -32,15 +36,22 @@ from .geometry import (
     add_whole,
     push_particle,
 )
-from .photons import transport_photon
-from .random import lattice_origin, lattice_point, seed_history
+from .photons import draw_copied, transport_photon
+from .random import begin_lattice, lattice_point, next_uniform, seed_history
 from .sampling import entry_of, start_particle
 from .sources import SourceTables
 from .tables import REST_ENERGY, PhotonTables
+from .track_copies import lay_down
+from .tracks import FIRST_FLIGHT, WEIGHT_OF_HISTORY
 
 ALPHA = 3
 EMITTED, ESCAPED, EXCESS = range(3)
 """Totals of a run of histories, energies times weight; for the last see `transport_photon`."""
+
+FAR = -1e30  # cm
+
+LEAST_WEIGHT = 0.99
+"""Photons of less, as a share of the weight of their history, meet Russian roulette."""
 
 TOTALS_PER_MEV = float(2**28)
 """Totals are int64 in fixed point, as tallies are: 4 meV steps, 3.4e10 MeV at most."""
@@ -51,10 +62,8 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    voxel_class
+    voxel_class, kerma
         See `transport_photon`.
-    analog_from : float
-        Photons of the source from this energy on, MeV, and all that comes from them are followed analog.
     """
 
     source: SourceTables
@@ -63,7 +72,7 @@ class Tables(NamedTuple):
     electrons: ElectronTables
     alphas: AlphaTables
     voxel_class: NDArray[np.uint8]
-    analog_from: float
+    kerma: bool
 
 
 @njit
@@ -106,7 +115,7 @@ def fixed_total(energy):
 
 @njit(nogil=True, cache=True, _nrt=False, error_model="numpy")
 def run_histories(
-    first, last, step, seed, stream, batch, kind, weight, spectrum, tables, tally, stack, count, state, counts, totals
+    first, last, step, seed, stream, batch, kind, weight, spectrum, tables, tally, stack, count, state, tracks, counts, totals
 ):  # fmt: skip
     """Follow every `step`-th history from `first` to `last` (excluded) of one group of emissions, one after the other.
 
@@ -128,21 +137,23 @@ def run_histories(
     tally : ndarray of int64, (voxels,)
         See `deposit`.
     stack : ndarray of float64, (STACK_SIZE, 12)
-    count : ndarray of int64, (1,)
-        Particles on the stack: 0 between histories.
-    state : ndarray of uint64, (2,)
+    count : ndarray of int64, (COUNTS,)
+        All 0 between histories.
+    state : ndarray of uint64, (7,)
+        See `next_uniform`, `begin_lattice`.
+    tracks : Tracks
     counts : ndarray of int64, (emissions,)
         Histories per emission are added.
     totals : ndarray of int64, (3,)
         EMITTED, ESCAPED, EXCESS are added, in units of 1 / TOTALS_PER_MEV.
     """
-    source, geometry, photons, electrons, alphas, voxel_class, analog_from = tables
-    origin = lattice_origin(seed, stream, batch)
+    source, geometry, photons, electrons, alphas, voxel_class, kerma = tables
+    begin_lattice(state, seed, stream, batch)
     for history in range(first, last, step):
         seed_history(state, seed, stream, np.uint64(history))
-        numbers = lattice_point(origin, np.uint64(history))
         begin, end = entry_of(source, history)
         for row in range(begin, end):
+            numbers = lattice_point(state, np.uint64(history))
             which, energy, emission, share, x, y, z, u, v, w = start_particle(row, kind, spectrum, source, numbers, state)
             if row == begin:
                 add_whole(counts, emission, 1)
@@ -158,27 +169,53 @@ def run_histories(
                 add_whole(totals, ESCAPED, fixed_total(left))
                 continue
             push_particle(stack, count, which, energy, x, y, z, u, v, w, own, i, j, k)
-            number = numbers[4]
-            kerma = energy < analog_from
-            while count[0] > 0:
-                count[0] -= 1
-                p = stack[count[0]]
+            tracks.kept[FIRST_FLIGHT] = numbers[4]
+            tracks.kept[WEIGHT_OF_HISTORY] = own
+            while count[STACKED] > 0:
+                count[STACKED] -= 1
+                p = stack[count[STACKED]]
                 which, energy, own = int(p[KIND]), p[ENERGY], p[WEIGHT]
                 x, y, z, u, v, w = p[X], p[Y], p[Z], p[U], p[V], p[W]
                 i, j, k = int(p[VOXEL_I]), int(p[VOXEL_J]), int(p[VOXEL_K])
                 if which == PHOTON:
+                    full = tracks.kept[WEIGHT_OF_HISTORY]
+                    if own < LEAST_WEIGHT * full:
+                        lives = next_uniform(state) * full < own
+                        add_whole(totals, EXCESS, fixed_total((own - full if lives else own) * energy))
+                        if not lives:
+                            continue
+                        own = full
                     left, excess = transport_photon(
-                        energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, electrons, voxel_class, kerma, tally,
-                        stack, count, number, state,
+                        energy, x, y, z, u, v, w, own, i, j, k, geometry, photons, electrons, voxel_class, kerma, tracks.places,
+                        tally, stack, count, tracks.kept[FIRST_FLIGHT], state,
                     )  # fmt: skip
                     add_whole(totals, ESCAPED, fixed_total(left))
                     add_whole(totals, EXCESS, fixed_total(excess))
-                    number = 0.0
-                else:
-                    left = transport_electron(
-                        which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state
+                    tracks.kept[FIRST_FLIGHT] = 0.0
+                    continue
+                if which == COPIED:
+                    count[PLACED] = int(x)
+                    energy, u, v, w, rest = draw_copied(
+                        energy, u, v, w, own, int(x), int(y), geometry, photons, tracks, tally, stack, count, state
+                    )
+                    add_whole(totals, EXCESS, fixed_total(-rest))
+                    if count[COPIES] == 0:
+                        continue
+                    which, own = ELECTRON, 0.0
+                    x = y = z = FAR
+                left = transport_electron(
+                    which, energy, x, y, z, u, v, w, own, i, j, k, geometry, electrons, tally, stack, count, state,
+                    tracks.segments,
+                )  # fmt: skip
+                add_whole(totals, ESCAPED, fixed_total(left))
+                several = float(count[COPIES])
+                while count[COPIES] > 0:
+                    count[COPIES] -= 1
+                    left, missing = lay_down(
+                        tracks, count[PLACED] + count[COPIES], several, geometry, electrons, tally, stack, count, state
                     )
                     add_whole(totals, ESCAPED, fixed_total(left))
+                    add_whole(totals, EXCESS, fixed_total(missing))
 
 
 KINDS = {"photon": PHOTON, "electron": ELECTRON, "positron": POSITRON, "alpha": ALPHA}

@@ -20,11 +20,10 @@ from ..core import VoxelPhantom, resample_mean
 from .crop import box_of_matter
 from .particle_lists import ParticleListSource
 from .sources import BeamSource, OrganSource, PointSource, Source, SphereSource, VolumeSource
-from .tables import PhotonTables, range_classes
+from .tables import range_classes
 
 SHARE = 0.1
 SHARE_AT_SOURCE = 0.012
-LONG_SHARE = 0.6
 
 
 def local_range_classes(phantom: VoxelPhantom, source: Source) -> NDArray[np.uint8]:
@@ -36,20 +35,6 @@ def local_range_classes(phantom: VoxelPhantom, source: Source) -> NDArray[np.uin
     for k, plane in enumerate(thinnest):
         result[k] = range_classes(share[k] * edge_cm * plane, up=False)
     return result.ravel()
-
-
-def first_long_range_MeV(phantom: VoxelPhantom, photons: PhotonTables) -> float:
-    """Energy from which most of the voxels are small to the electrons that photons set free, in their mean range.
-
-    Such electrons cost more time than their photons, so that nothing is gained by scoring on the way.
-    """
-    size = min(phantom.grid.spacing_mm) / 10 * phantom.density_g_cm3
-    matter = phantom.density_g_cm3 > 0
-    thickness = np.median(size[matter])
-    material = np.bincount(phantom.material_index[matter]).argmax()
-    long = np.flatnonzero(photons.reach[:, material] > LONG_SHARE * thickness)
-    row = long[0] if long.size else photons.reach.shape[0]
-    return float(np.exp(photons.log_first + row / photons.rows_per_log))
 
 
 def _contrast(phantom: VoxelPhantom, source: Source) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import math
 from numba import njit
 
 from .random import next_uniform
-from .tables import PER_ANGSTROM, REST_ENERGY
+from .tables import PER_ANGSTROM, REST_ENERGY, SCATTER_POINTS
 
 KAHN_MOST = 2.0  # in units of the rest energy: above it the plain proposal of the ratio is refused too often
 
@@ -21,7 +21,6 @@ def sample_compton(energy, material, incoherent, state):
     """
     kappa = energy / REST_ENERGY
     least = 1.0 / (1.0 + 2.0 * kappa)
-    points = incoherent.shape[1]
     plain = kappa < KAHN_MOST
     log_part = 0.0 if plain else -math.log(least)
     square_part = 0.5 * (1.0 - least * least)
@@ -43,10 +42,10 @@ def sample_compton(energy, material, incoherent, state):
         number = next_uniform(state)
         if number < accept:
             x = PER_ANGSTROM * energy * math.sqrt(0.5 * t)
-            place = x / (1.0 + x) * (points - 1)
+            place = x / (1.0 + x) * (SCATTER_POINTS - 1)
             slot = int(place)
             low = incoherent[material, slot]
-            if number < accept * (low + (place - slot) * (incoherent[material, min(slot + 1, points - 1)] - low)):
+            if number < accept * (low + (place - slot) * (incoherent[material, min(slot + 1, SCATTER_POINTS - 1)] - low)):
                 return ratio, max(-1.0, 1.0 - t)
 
 

@@ -29,10 +29,9 @@ def energy_row(energy, photons):
 @njit(inline="always")
 def voxel_indices(geometry, voxel):
     """Indices (i, j, k) of a place in the flattened arrays."""
-    k = voxel // (geometry.ni * geometry.nj)
-    rest = voxel - k * geometry.ni * geometry.nj
-    j = rest // geometry.ni
-    return rest - j * geometry.ni, j, k
+    row = voxel // geometry.ni
+    k = row // geometry.nj
+    return voxel - row * geometry.ni, row - k * geometry.nj, k
 
 
 @njit(inline="always")

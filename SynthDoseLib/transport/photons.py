@@ -6,9 +6,10 @@ the stack with the energy they get; binding energy is given to the electron, but
 Two estimators. Analog: a collision sets its electrons free. On the way (`score_flight`): where electrons are local (see
 `locality`) the collision kerma is scored by track length; elsewhere electrons are set free at even distances all along the
 flight, more of them than collisions would, of equal energy times weight, and the collision itself then sets none free; voxels
-thicker than a mean free path are left to the collisions, which tell more there than the way to them. The expected weight of
-electrons per path, energy and direction is that of analog collisions, so that the second part is unbiased everywhere, and the
-first where electrons are local.
+thicker than a mean free path are left to the collisions, which tell more there than the way to them. Electrons that are long to
+the voxels are copies of one, as far as the photon flies in one material (see `tracks`). The expected weight of electrons per
+path, energy and direction is that of analog collisions, so that the second part is unbiased everywhere, and the first where
+electrons are local.
 """
 
 from __future__ import annotations
@@ -18,9 +19,22 @@ import math
 import numpy as np
 from numba import njit
 
-from .electrons import nearest_face, stop
-from .electrons_tables import RANGE
-from .geometry import ELECTRON, PHOTON, POSITRON, STACK_SIZE, deposit, push_particle, voxel_index
+from .electrons import electron_range, nearest_face, stop
+from .geometry import (
+    COPIED,
+    COPIES,
+    ELECTRON,
+    OPEN,
+    PHOTON,
+    PLACED,
+    POSITRON,
+    STACK_SIZE,
+    STACKED,
+    Y,
+    deposit,
+    push_particle,
+    voxel_index,
+)
 from .photon_collisions import (
     sample_compton,
     sample_pair_cosine,
@@ -31,19 +45,17 @@ from .photon_collisions import (
 from .photon_flights import STEPS_PER_CM, energy_row, faces_ahead, fly, random_azimuth, turn, voxel_indices
 from .random import next_uniform
 from .sampling import isotropic_direction
-from .tables import (
-    E_LOWEST,
-    REST_ENERGY,
-    TOTAL,
-    TOTAL_SLOPE,
-    TRANSFER,
-    TRANSFER_SLOPE,
-)
+from .tables import E_LOWEST, REST_ENERGY, TOTAL, TOTAL_SLOPE, TRANSFER, TRANSFER_SLOPE
+from .tracks import WEIGHT_OF_COPIES
 
 OPAQUE = 1.0  # mean free paths
 BY_COMPTON, BY_PAIR = -3, -2
 FILLING, CROSSING, MOST_ELECTRONS = 0.6, 6.0, 12.0
 """See `electrons_per_collision`: they decide about time and variance, not about the dose."""
+
+LONG_SHARE, COPIES_PER_RANGE, MOST_COPIES = 0.4, 1.0, 32.0
+"""Electrons whose mean range is more than this share of a voxel are copied, so many for a range and a voxel; the most copies of
+one, and for one collision."""
 
 
 @njit
@@ -63,13 +75,8 @@ def set_free(
     `transport_electron`.
     """
     if kinetic >= electrons.absorption:
-        rows = electrons.rows[2 * material]
-        row = (math.log(kinetic) - electrons.log_first) * electrons.rows_per_log
-        n = min(int(row), rows.shape[0] - 2)
-        reach = (rows[n, RANGE] + (row - n) * (rows[n + 1, RANGE] - rows[n, RANGE])) / geometry.density[voxel]
-        if reach >= electrons.stop_share * min(geometry.dx, geometry.dy, geometry.dz) and reach >= nearest_face(
-            geometry, x, y, z, i, j, k
-        ):
+        reach = electron_range(kinetic, electrons.rows[2 * material], electrons) / geometry.density[voxel]
+        if reach * geometry.per_edge >= electrons.stop_share and reach >= nearest_face(geometry, x, y, z, i, j, k):
             if a == 0.0 and b == 0.0:
                 a, b = random_azimuth(state)
             du, dv, dw = turn(u, v, w, cosine, a, b)
@@ -186,21 +193,97 @@ def collide_in_passing(
     return brought
 
 
+@njit
+def note_place(energy, x, y, z, u, v, w, brought, voxel, geometry, places, stack, count):
+    """Let the collision of the flight that waits on the stack happen here, too; return False where that cannot be.
+
+    It is drawn when its turn comes (`draw_copied`). A particle COPIED is the photon before the collision; X is the first of its
+    places, Y their number, and its weight what it brings to each of them, as energy times weight.
+    """
+    if count[PLACED] >= places.shape[0]:
+        return False
+    if count[OPEN] < 0 or stack[count[OPEN], Y] >= MOST_COPIES:
+        i, j, k = voxel_indices(geometry, voxel)
+        if not push_particle(stack, count, COPIED, energy, count[PLACED], 0, 0, u, v, w, brought, i, j, k):
+            return False
+        count[OPEN] = count[STACKED] - 1
+    place = places[count[PLACED]]
+    place[0] = x
+    place[1] = y
+    place[2] = z
+    place[3] = voxel
+    count[PLACED] += 1
+    stack[count[OPEN], Y] += 1.0
+    return True
+
+
+@njit
+def draw_copied(energy, u, v, w, brought, first, copies, geometry, photons, tracks, tally, stack, count, state):
+    """Draw the collision that happens at several places; see `note_place`, `collide_in_passing`.
+
+    A pair is set free for all of them at one.
+
+    Returns
+    -------
+    float, float, float, float
+        Energy and direction of the electron to copy.
+    float
+        Rest energy times weight of pairs, MeV.
+    """
+    row, fraction = energy_row(energy, photons)
+    material = geometry.material[int(tracks.places[first, 3])]
+    given, process = draw_transfer(energy, material, row, fraction, photons, state)
+    weight = brought / given
+    if process == BY_PAIR:
+        place = tracks.places[first + min(int(next_uniform(state) * copies), copies - 1)]
+        voxel = int(place[3])
+        i, j, k = voxel_indices(geometry, voxel)
+        set_pair_free(
+            energy, place[0], place[1], place[2], u, v, w, weight * copies, i, j, k, voxel, material, photons, tally, stack,
+            count, state,
+        )  # fmt: skip
+        return 0.0, u, v, w, weight * copies * 2.0 * REST_ENERGY
+    kinetic, cosine = given, recoil_cosine(energy, given)
+    if process != BY_COMPTON:
+        for n in range(first, first + copies):
+            kinetic = photoelectron_energy(energy, process, weight, int(tracks.places[n, 3]), photons, tally)
+        cosine = sample_photoelectron(kinetic, state) if kinetic > 0.0 else 1.0
+    a, b = random_azimuth(state)
+    u, v, w = turn(u, v, w, cosine, a, b)
+    tracks.kept[WEIGHT_OF_COPIES] = weight
+    count[COPIES] = copies
+    return kinetic, u, v, w, 0.0
+
+
+@njit(inline="always")
+def is_long(reach, density, geometry):
+    """Whether electrons of this range, g/cm2, are long to a voxel of this density, so that copies pay."""
+    return reach * geometry.per_edge > LONG_SHARE * density
+
+
 @njit(inline="always")
 def electrons_per_collision(mass_attenuation, reach, density, geometry):
     """How many electrons to set free along a flight for one of a collision, so that it pays.
 
     That would be one for each voxel on the way if electrons stayed in it and cost nothing; those that cross several cost the
-    more time the more they cross, and tell about all of these.
+    more time the more they cross, and tell about all of these. Copies cost little.
     """
-    size = density * min(geometry.dx, geometry.dy, geometry.dz)
+    size = density / geometry.per_edge
+    if is_long(reach, density, geometry):
+        return min(MOST_COPIES, max(1.0, COPIES_PER_RANGE / (mass_attenuation * (size + reach))))
     return min(MOST_ELECTRONS, max(1.0, FILLING / (mass_attenuation * (size + CROSSING * reach))))
 
 
 @njit(inline="always")
+def is_opaque(mu, geometry):
+    """Whether a voxel is thicker than OPAQUE mean free paths; mu in 1/cm."""
+    return mu > OPAQUE * geometry.per_edge
+
+
+@njit(inline="always")
 def score_flight(
-    energy, x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, electrons, voxel_class, tally, stack,
-    count, state,
+    energy, x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, electrons, voxel_class, places, tally,
+    stack, count, state,
 ):  # fmt: skip
     """As `fly`, and score on the way; return also the energy scored or given to electrons that were set free.
 
@@ -218,10 +301,9 @@ def score_flight(
     last = -1  # material of the coefficients at hand
     attenuation, transfer, needed, many = 0.0, 0.0, 255, 1.0
     travelled = np.int64(0)
-    edge = min(geometry.dx, geometry.dy, geometry.dz) * STEPS_PER_CM
     scored, mu, wanted = 0.0, 0.0, next_uniform(state)
     # decided before the flight, because even distances allow no choice on the way that depends on what was set free on it
-    crowded = count[0] > STACK_SIZE // 4
+    crowded = count[STACKED] > STACK_SIZE // 4
     while True:
         reached = min(next_i, next_j, next_k)
         density = np.float64(geometry.density[voxel])
@@ -236,11 +318,12 @@ def score_flight(
             many = 1.0
             if not crowded:
                 many = electrons_per_collision(attenuation * STEPS_PER_CM, photons.reach[row, m], density, geometry)
+            count[OPEN] = -1
         length = np.float64(reached - travelled)
         mu = density * attenuation
         depth = mu * length
         stretch = min(depth, paths)
-        if mu * edge > OPAQUE:
+        if is_opaque(mu * STEPS_PER_CM, geometry):
             pass
         elif needed <= voxel_class[voxel]:
             if depth >= paths:
@@ -254,10 +337,17 @@ def score_flight(
             wanted /= many
             while wanted < stretch:
                 length = (travelled + wanted / mu) / STEPS_PER_CM
-                scored += collide_in_passing(
-                    energy, x + u * length, y + v * length, z + w * length, u, v, w, transfer / (attenuation * many), voxel,
-                    row, fraction, geometry, photons, electrons, tally, stack, count, state,
-                )  # fmt: skip
+                brought = transfer / (attenuation * many)
+                at_x, at_y, at_z = x + u * length, y + v * length, z + w * length
+                if is_long(photons.reach[row, m], density, geometry) and note_place(
+                    energy, at_x, at_y, at_z, u, v, w, brought, voxel, geometry, places, stack, count
+                ):
+                    scored += brought
+                else:
+                    scored += collide_in_passing(
+                        energy, at_x, at_y, at_z, u, v, w, brought, voxel, row, fraction, geometry, photons, electrons, tally,
+                        stack, count, state,
+                    )  # fmt: skip
                 wanted += 1.0 / many
             wanted = (wanted - stretch) * many
         if depth >= paths:
@@ -274,7 +364,7 @@ def score_flight(
         next_j += pace_j & is_j
         next_k += pace_k & is_k
     length = paths / mu
-    if mu * edge <= OPAQUE and needed <= voxel_class[voxel]:
+    if not is_opaque(mu * STEPS_PER_CM, geometry) and needed <= voxel_class[voxel]:
         given = density * transfer * length
         deposit(tally, voxel, given)
         scored += given
@@ -301,6 +391,7 @@ def transport_photon(
     electrons,
     voxel_class,
     kerma,
+    places,
     tally,
     stack,
     count,
@@ -322,6 +413,8 @@ def transport_photon(
         Longest range, as a class, of electrons that are local in each voxel.
     kerma : bool
         Whether to score on the way; otherwise collisions set their electrons free (analog).
+    places : ndarray of float64, (PLACES, 4)
+        See `tracks`.
     tally : ndarray of int64, (voxels,)
     stack, count, state : ndarray
         See `push_particle`, `next_uniform`.
@@ -342,7 +435,7 @@ def transport_photon(
         if kerma:
             inside, x, y, z, i, j, k, scored = score_flight(
                 energy, x, y, z, u, v, w, i, j, k, paths, weight, row, fraction, geometry, photons, electrons, voxel_class,
-                tally, stack, count, state,
+                places, tally, stack, count, state,
             )  # fmt: skip
             excess -= scored
         else:
@@ -352,7 +445,7 @@ def transport_photon(
         voxel = voxel_index(geometry, i, j, k)
         m = geometry.material[voxel]
         mu = geometry.density[voxel] * (photons.steps[row, m, TOTAL] + fraction * photons.steps[row, m, TOTAL_SLOPE])
-        scored_before = kerma and mu * min(geometry.dx, geometry.dy, geometry.dz) <= OPAQUE
+        scored_before = kerma and not is_opaque(mu, geometry)
         nearest = row + (1 if next_uniform(state) < fraction else 0)
         choice = next_uniform(state)
         if choice < photons.shares[nearest, m, 0]:

@@ -15,14 +15,15 @@ from ..core import Emission, Material, SynthDoseError, VoxelPhantom
 from .alphas import AlphaTables, build_alpha_tables
 from .electrons_tables import ElectronTables, build_electron_tables
 from .emission_groups import EmissionGroup, group_emissions, list_group
-from .geometry import POSITRON, STACK_SIZE, build_geometry
+from .geometry import COUNTS, POSITRON, STACK_SIZE, build_geometry
 from .histories import ALPHA, KINDS, Tables, run_histories
-from .locality import first_long_range_MeV, local_range_classes
+from .locality import local_range_classes
 from .particle_lists import ParticleListSource, list_notes
 from .sources import Source, build_source
 from .table_store import kept_tables, table_recipe
 from .tables import E_HIGHEST, REST_ENERGY, PhotonTables, build_photon_tables
 from .tallies import add_list, add_rest, compact, organ_energies, range_of_labels
+from .tracks import Tracks, new_tracks
 
 CHUNK_SECONDS = 0.1
 """How long a kernel runs before it looks up: cancelling has to feel immediate."""
@@ -63,7 +64,7 @@ class Work:
     ----------
     tallies : ndarray of int64, (components, voxels)
         All zero between batches.
-    stack, count, state, counts, totals
+    stack, count, state, tracks, counts, totals
         See `run_histories`.
     cpu_s : float
         Time spent in histories.
@@ -75,6 +76,7 @@ class Work:
     stack: NDArray[np.float64]
     count: NDArray[np.int64]
     state: NDArray[np.uint64]
+    tracks: Tracks
     counts: NDArray[np.int64]
     totals: NDArray[np.int64]
     cpu_s: float = 0.0
@@ -91,7 +93,8 @@ class Work:
         own = problem.groups[group]
         run_histories(
             first, last, 1, np.uint64(problem.seed), np.uint64(stream), np.uint64(batch), own.kind, weight, own.spectrum,
-            problem.tables, self.tallies[component], self.stack, self.count, self.state, self.counts, self.totals,
+            problem.tables, self.tallies[component], self.stack, self.count, self.state, self.tracks, self.counts,
+            self.totals,
         )  # fmt: skip
 
     def fetch(self) -> None:
@@ -139,7 +142,7 @@ def build_problem(
         electrons,
         alphas,
         local_range_classes(phantom, source) if auto else np.zeros(1, np.uint8),
-        first_long_range_MeV(phantom, photons) if auto else 0.0,
+        auto,
     )
     notes = list_notes(source) if isinstance(source, ParticleListSource) else ()
     return Problem(groups, tables, phantom.labels.labels.ravel(), max(1, len(emissions)), seed, notes)
@@ -196,8 +199,9 @@ def new_work(problem: Problem, components: int = 1) -> Work:
     return Work(
         np.zeros((components, problem.labels.size), np.int64),
         np.zeros((STACK_SIZE, 12)),
-        np.zeros(1, np.int64),
-        np.zeros(2, np.uint64),
+        np.zeros(COUNTS, np.int64),
+        np.zeros(7, np.uint64),
+        new_tracks(),
         np.zeros(problem.emission_count, np.int64),
         np.zeros(3, np.int64),
     )

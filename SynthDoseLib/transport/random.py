@@ -55,29 +55,36 @@ def next_uniform(state):
 
 
 @njit(inline="always")
-def lattice_origin(seed, stream, batch):
-    """Where the lattice of a batch begins: five random uint64, independent from batch to batch."""
+def begin_lattice(state, seed, stream, batch):
+    """Put down where the lattice of a batch begins: five random uint64, independent from batch to batch, in state[2:7].
+
+    They are in memory because a GPU has no registers to spare.
+    """
     key = splitmix64(splitmix64(seed ^ _GOLDEN) ^ (stream * _MIX_2)) ^ (batch * _MIX_1)
     a = splitmix64(key)
     b = splitmix64(a ^ batch)
     c = splitmix64(b ^ stream)
     d = splitmix64(c ^ batch)
-    return a, b, c, d, splitmix64(d ^ stream)
+    state[2] = a
+    state[3] = b
+    state[4] = c
+    state[5] = d
+    state[6] = splitmix64(d ^ stream)
 
 
 @njit(inline="always")
-def lattice_point(origin, history):
+def lattice_point(state, history):
     """Five numbers in (0, 1) for the beginning of a history: each is uniform, and those of a batch fill the space evenly.
 
     A randomly shifted lattice leaves every estimate unbiased, and the batches independent; what depends smoothly on these
     numbers has less variance (R. Cranley and T. N. L. Patterson, SIAM J. Numer. Anal. 13 (1976) 904).
     """
     return (
-        _unit(origin[0] + history * _RECURRENCE[0]),
-        _unit(origin[1] + history * _RECURRENCE[1]),
-        _unit(origin[2] + history * _RECURRENCE[2]),
-        _unit(origin[3] + history * _RECURRENCE[3]),
-        _unit(origin[4] + history * _RECURRENCE[4]),
+        _unit(state[2] + history * _RECURRENCE[0]),
+        _unit(state[3] + history * _RECURRENCE[1]),
+        _unit(state[4] + history * _RECURRENCE[2]),
+        _unit(state[5] + history * _RECURRENCE[3]),
+        _unit(state[6] + history * _RECURRENCE[4]),
     )
 
 

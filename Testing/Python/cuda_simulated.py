@@ -89,7 +89,7 @@ def compare(problem: Problem, group: int) -> dict[str, Any]:
     simulated.fetch()
     return {
         "particle": kind,
-        "estimator": "auto" if problem.tables.analog_from > 0.0 else "analog",
+        "estimator": "auto" if problem.tables.kerma else "analog",
         "histories": int(simulated.counts.sum()),
         "voxels": int((simulated.tallies > 0).sum()),
         "equal": [bool((getattr(cpu, name) == getattr(simulated, name)).all()) for name in ("tallies", "counts", "totals")],

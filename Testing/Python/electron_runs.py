@@ -9,8 +9,9 @@ from numba import njit
 
 import SynthDoseLib.transport  # noqa: F401  (sets the folder of compiled kernels before the first one is defined)
 from SynthDoseLib.transport.electrons import transport_electron
-from SynthDoseLib.transport.geometry import KIND, PHOTON, STACK_SIZE, TALLY_PER_MEV, Geometry
+from SynthDoseLib.transport.geometry import COUNTS, KIND, PHOTON, STACK_SIZE, TALLY_PER_MEV, Geometry
 from SynthDoseLib.transport.random import next_uniform, seed_history
+from SynthDoseLib.transport.tracks import SEGMENTS
 
 
 def block(shape, size_cm, density=1.0, material=0):
@@ -24,6 +25,7 @@ def block(shape, size_cm, density=1.0, material=0):
         *(float(s) for s in size_cm),
         np.broadcast_to(np.ravel(material), count).astype(np.uint8) if np.size(material) == 1 else np.ravel(material),
         np.broadcast_to(np.ravel(density), count).astype(np.float32) if np.size(density) == 1 else np.ravel(density),
+        1.0 / min(size_cm),
     )
 
 
@@ -34,7 +36,7 @@ def shoot(kind, energy, position, direction, weight, histories, seed, primaries_
     `result` per history: energy escaped, energy of photons, photons, sum of their z direction times energy, secondaries.
     """
     stack = np.zeros((STACK_SIZE, 12))
-    count = np.zeros(1, np.int64)
+    count, segments = np.zeros(COUNTS, np.int64), np.zeros((SEGMENTS, 9))
     state = np.zeros(2, np.uint64)
     x, y, z = position
     i, j, k = int(x / geometry.dx), int(y / geometry.dy), int(z / geometry.dz)
@@ -47,7 +49,7 @@ def shoot(kind, energy, position, direction, weight, histories, seed, primaries_
             u, v = math.sqrt(1.0 - w * w) * math.cos(azimuth), math.sqrt(1.0 - w * w) * math.sin(azimuth)
         count[0] = 0
         result[n, 0] = transport_electron(
-            kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry, tables, tally, stack, count, state
+            kind, energy, x, y, z, u, v, w, weight, i, j, k, geometry, tables, tally, stack, count, state, segments
         )
         while count[0] > 0:
             count[0] -= 1
@@ -61,7 +63,7 @@ def shoot(kind, energy, position, direction, weight, histories, seed, primaries_
                 if not primaries_only:
                     result[n, 0] += transport_electron(
                         int(p[KIND]), p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], int(p[9]), int(p[10]), int(p[11]),
-                        geometry, tables, tally, stack, count, state,
+                        geometry, tables, tally, stack, count, state, segments,
                     )  # fmt: skip
 
 

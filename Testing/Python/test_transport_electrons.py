@@ -32,7 +32,7 @@ from SynthDoseLib.transport.electrons_tables import (
     TURN,
     build_electron_tables,
 )
-from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
+from SynthDoseLib.transport.geometry import COUNTS, ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
 from SynthDoseLib.transport.random import seed_history
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -65,11 +65,12 @@ def test_energy_is_conserved_in_any_mixture_of_voxels(kind, extra, energy):
 def test_a_full_stack_deposits_what_it_cannot_take():
     geometry = block((3, 3, 3), (0.1, 0.1, 0.1))
     tables = build_electron_tables([WATER], 3.0)
-    tally, count = np.zeros(27, np.int64), np.zeros(1, np.int64)
+    tally, count = np.zeros(27, np.int64), np.zeros(COUNTS, np.int64)
     state = np.array([3, 5], np.uint64)
     escaped = transport_electron(
-        POSITRON, 2.0, 0.15, 0.15, 0.15, 0.0, 0.0, 1.0, 1.0, 1, 1, 1, geometry, tables, tally, np.zeros((0, 12)), count, state
-    )
+        POSITRON, 2.0, 0.15, 0.15, 0.15, 0.0, 0.0, 1.0, 1.0, 1, 1, 1, geometry, tables, tally, np.zeros((0, 12)), count, state,
+        np.zeros((1, 9)),
+    )  # fmt: skip
     assert tally.sum() / TALLY_PER_MEV + escaped == pytest.approx(2.0 + 2 * REST_ENERGY, rel=1e-9)
 
 
@@ -342,7 +343,7 @@ def test_backscatter_of_aluminium_is_plausible(energy, least, most):
 
 def test_a_positron_ends_in_two_quanta_back_to_back(water_tables):
     geometry = block((5, 5, 5), (0.3,) * 3)
-    stack, count = np.zeros((STACK_SIZE, 12)), np.zeros(1, np.int64)
+    stack, count = np.zeros((STACK_SIZE, 12)), np.zeros(COUNTS, np.int64)
     state = np.array([11, 13], np.uint64)
     transport_electron(
         POSITRON,
@@ -363,6 +364,7 @@ def test_a_positron_ends_in_two_quanta_back_to_back(water_tables):
         stack,
         count,
         state,
+        np.zeros((1, 9)),
     )
     assert count[0] == 2
     np.testing.assert_array_equal(stack[:2, KIND], PHOTON)

@@ -19,8 +19,9 @@ from electron_runs import block
 from SynthDoseLib.physics import csda_range, get_material
 from SynthDoseLib.transport.electrons import isotropic, transport_electron
 from SynthDoseLib.transport.electrons_tables import build_electron_tables
-from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
+from SynthDoseLib.transport.geometry import COUNTS, ELECTRON, ENERGY, KIND, PHOTON, POSITRON, STACK_SIZE, TALLY_PER_MEV
 from SynthDoseLib.transport.random import next_uniform, seed_history
+from SynthDoseLib.transport.tracks import SEGMENTS
 
 WATER = get_material("water")
 DENSITIES = np.array([0.0012, 0.26, 0.95, 1.0, 1.92])
@@ -31,7 +32,7 @@ BATCHES = 20
 def fill(kind, energy, histories, seed, heavier, geometry, tables, tally):
     """Start particles uniformly per mass (one in each of equal shares), follow them and their electrons."""
     stack = np.zeros((STACK_SIZE, 12))
-    count = np.zeros(1, np.int64)
+    count, segments = np.zeros(COUNTS, np.int64), np.zeros((SEGMENTS, 9))
     state = np.zeros(2, np.uint64)
     for n in range(histories):
         seed_history(state, np.uint64(seed), np.uint64(0), np.uint64(n))
@@ -45,14 +46,14 @@ def fill(kind, energy, histories, seed, heavier, geometry, tables, tally):
         z = (k + 1 - (heavier[voxel] - place) / geometry.density[voxel]) * geometry.dz
         u, v, w = isotropic(state)
         count[0] = 0
-        transport_electron(kind, energy, x, y, z, u, v, w, 1.0, i, j, k, geometry, tables, tally, stack, count, state)
+        transport_electron(kind, energy, x, y, z, u, v, w, 1.0, i, j, k, geometry, tables, tally, stack, count, state, segments)
         while count[0] > 0:
             count[0] -= 1
             p = stack[count[0]].copy()
             if p[KIND] != PHOTON:
                 transport_electron(
                     int(p[KIND]), p[ENERGY], p[2], p[3], p[4], p[5], p[6], p[7], p[8], int(p[9]), int(p[10]), int(p[11]),
-                    geometry, tables, tally, stack, count, state,
+                    geometry, tables, tally, stack, count, state, segments,
                 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from SynthDoseLib.physics import (
     photon_cross_sections,
 )
 from SynthDoseLib.transport.electrons_tables import build_electron_tables
-from SynthDoseLib.transport.geometry import ELECTRON, ENERGY, KIND, STACK_SIZE, TALLY_PER_MEV, build_geometry
+from SynthDoseLib.transport.geometry import COUNTS, ELECTRON, ENERGY, KIND, STACK_SIZE, TALLY_PER_MEV, build_geometry
 from SynthDoseLib.transport.photon_collisions import (
     sample_compton,
     sample_pair_share,
@@ -30,6 +30,7 @@ from SynthDoseLib.transport.photon_flights import energy_row, fly
 from SynthDoseLib.transport.photons import score_flight, transport_photon
 from SynthDoseLib.transport.random import next_uniform, seed_history
 from SynthDoseLib.transport.tables import PER_ANGSTROM, REST_ENERGY, build_photon_tables
+from SynthDoseLib.transport.tracks import PLACES
 
 WATER = get_material("water")
 TABLES = build_photon_tables((WATER,), 20.0)
@@ -107,15 +108,15 @@ def scored_flights(energy, count, geometry, photons, electrons, voxel_class, tal
     state = np.zeros(2, np.uint64)
     row, fraction = energy_row(energy, photons)
     x, y = geometry.ni * geometry.dx / 2, geometry.nj * geometry.dy / 2
-    total = 0.0
+    total, places = 0.0, np.zeros((PLACES, 4))
     for n in range(count):
         seed_history(state, np.uint64(5), np.uint64(0), np.uint64(n))
         paths = -math.log(next_uniform(state))
         total += score_flight(
             energy, x, y, 0.0, 0.0, 0.0, 1.0, int(x / geometry.dx), int(y / geometry.dy), 0, paths, 1.0, row, fraction,
-            geometry, photons, electrons, voxel_class, tally, stack, waiting, state,
+            geometry, photons, electrons, voxel_class, places, tally, stack, waiting, state,
         )[7]  # fmt: skip
-        waiting[0] = 0
+        waiting[:] = 0
     return total
 
 
@@ -127,6 +128,7 @@ def histories(energy, count, geometry, photons, electrons, voxel_class, kerma, t
     place = (middle + 0.5) * geometry.dx
     left = 0.0
     pushed = 0.0
+    places = np.zeros((PLACES, 4))
     for n in range(count):
         seed_history(state, np.uint64(6), np.uint64(0), np.uint64(n))
         cosine = 2.0 * next_uniform(state) - 1.0
@@ -134,7 +136,8 @@ def histories(energy, count, geometry, photons, electrons, voxel_class, kerma, t
         azimuth = 2.0 * math.pi * next_uniform(state)
         gone, _ = transport_photon(
             energy, place, place, place, sine * math.cos(azimuth), sine * math.sin(azimuth), cosine, 1.0,
-            middle, middle, middle, geometry, photons, electrons, voxel_class, kerma, tally, stack, waiting, 0.0, state,
+            middle, middle, middle, geometry, photons, electrons, voxel_class, kerma, places, tally, stack, waiting, 0.0,
+            state,
         )  # fmt: skip
         left += gone
         while waiting[0] > 0:
@@ -239,13 +242,14 @@ def test_what_is_scored_on_the_way_is_the_energy_transfer_of_first_collisions(en
     count = 100_000
     scored = scored_flights(
         energy_MeV, count, build_geometry(phantom), TABLES, ELECTRONS, np.full(phantom.grid.size, voxel_class, np.uint8), tally,
-        np.zeros((STACK_SIZE, 12)), np.zeros(1, np.int64),
+        np.zeros((STACK_SIZE, 12)), np.zeros(COUNTS, np.int64),
     )  # fmt: skip
     sections = photon_cross_sections(WATER, energy_MeV)
     _, ratio, weight = klein_nishina(energy_MeV, WATER)
     pairs = float(sections.pair + sections.triplet)
-    # electrons of pairs come with their positrons, whose quanta only local pairs send out apart from them
-    of_pair = energy_MeV - (2 * REST_ENERGY if voxel_class else 0.0)
+    # pairs that are set free on the way come with their rest energy; those of collisions that are drawn later do not yet
+    later = energy_MeV > 2
+    of_pair = energy_MeV - (2 * REST_ENERGY if voxel_class or later else 0.0)
     transfer = energy_MeV * float(sections.photoelectric + sections.compton * (1 - weight @ ratio)) + pairs * of_pair
     mu = float(sections.total)
     crossed = 1 - math.exp(-mu * 10.5)
@@ -264,7 +268,7 @@ def test_analog_photons_conserve_energy(energy_MeV):
     count = 5000
     left, pushed = histories(
         energy_MeV, count, build_geometry(phantom), TABLES, ELECTRONS, np.zeros(1, np.uint8), False, tally,
-        np.zeros((STACK_SIZE, 12)), np.zeros(1, np.int64),
+        np.zeros((STACK_SIZE, 12)), np.zeros(COUNTS, np.int64),
     )  # fmt: skip
     found = (left + pushed + tally.sum() / TALLY_PER_MEV) / (count * energy_MeV)
     assert found == pytest.approx(1, abs=1e-7)
