@@ -199,11 +199,17 @@ def check_overlaps(notes: Iterable[str]) -> list[Finding]:
 
 
 def check_body(phantom: VoxelPhantom, ct: ImageVolume | None) -> list[Finding]:
-    """Holes in the body, its truncation at the sides of the image, arms."""
+    """An image that shows nothing, holes in the body, its truncation at the sides of the image, arms."""
     body = np.asarray(phantom.density_g_cm3 > 0)
     if not body.any():
         return [Finding(FAIL, "body", "", "every voxel is vacuum", "a body", "Check calibration and outline.")]
-    return _check_body_holes(body, phantom) + _check_truncation(body, phantom, ct) + _check_arms(body, phantom)
+    blank = [] if ct is None or np.ptp(ct.values) > 0 else [
+        Finding(
+            FAIL, "body", "", f"the image has the value {float(ct.values.flat[0]):g} everywhere", "a body in air",
+            "Give the image that shows the patient; this phantom is a block of one tissue.",
+        )
+    ]  # fmt: skip
+    return blank + _check_body_holes(body, phantom) + _check_truncation(body, phantom, ct) + _check_arms(body, phantom)
 
 
 def _check_body_holes(body: NDArray[np.bool_], phantom: VoxelPhantom) -> list[Finding]:

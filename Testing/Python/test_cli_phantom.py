@@ -69,6 +69,14 @@ def test_an_offset_that_is_stated_makes_it_a_ct(tmp_path, capsys):
     assert "liver" in capsys.readouterr().out
 
 
+def test_an_image_that_shows_nothing_fails_the_verdict(tmp_path):
+    files = patient(tmp_path / "p", np.zeros(grid().shape, np.float32))
+    assert main(["phantom", *files, "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "phantom.json").read_text())
+    assert record["verdict"] == "fail"
+    assert "the image has the value 0 everywhere" in [finding["found"] for finding in record["findings"]]
+
+
 def test_a_single_slice(tmp_path, capsys):
     one = VoxelGrid.from_spacing((1, 24, 24), (5.0, 5.0, 5.0))
     files = patient(tmp_path / "p", hounsfield(one), one)
