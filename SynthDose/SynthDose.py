@@ -20,6 +20,7 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
 from SynthDoseLib.mrml.forms import BEGIN, KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES, WHAT_CHANGED  # noqa: E402
+from SynthDoseLib.mrml.jobs import BAD_INPUT  # noqa: E402
 from SynthDoseLib.mrml.panel import JobLogic, JobPanel, Requirements, showTable  # noqa: E402
 
 
@@ -355,8 +356,10 @@ class SynthDoseLogic(JobLogic):
         """Why a run failed; what it had finished is not lost."""
         if self.task == "check" and self._lines:
             return self._lines[-1]
-        kept = _("Stages that were finished are kept: 'Calculate dose' goes on from there.")
-        return f"{JobLogic.failure(self, state)}\n{kept}" if self.task == "" and state.stages else JobLogic.failure(self, state)
+        text = JobLogic.failure(self, state)
+        if self.task or not state.stages or state.exitCode == BAD_INPUT:
+            return text
+        return f"{text}\n" + _("Stages that were finished are kept: 'Calculate dose' goes on from there.")
 
     def done(self) -> str:
         """What to say when the results are there."""

@@ -25,6 +25,9 @@ GRACE_S = 0.6
 
 LOG_LINES_KEPT = 2000
 
+BAD_INPUT = 2
+"""Exit status of ``synthdose`` when it refuses its input."""
+
 KILLED = (-9, 137)
 """Exit statuses of a process that the system or a user has killed."""
 
@@ -98,28 +101,21 @@ def progressFromLine(line: str) -> ProgressReport | None:
 
 
 def failureText(exitCode: int | None, lines: Sequence[str]) -> str:
-    """Return why a run failed and what to do: the command line's own message, or else the last lines that it wrote.
+    """Return why a run failed: the command line's own message, or else the last lines that it wrote.
 
     Examples
     --------
     >>> failureText(2, ["reading", "synthdose: There is no CT."])
     'There is no CT.'
     >>> print(failureText(-9, ["Transporting"]))
-    The calculation ended unexpectedly (exit status -9: killed, often for want of memory). The scene is as it was.
-    Start it again; if it ends so again, use larger voxels or close other programs, and report the log below.
+    The calculation ended unexpectedly (exit status -9: killed, often for want of memory).
     Transporting
     """
     said = [index for index, line in enumerate(lines) if line.startswith("synthdose: ")]
     if said:
         return "\n".join(lines[said[-1] :]).removeprefix("synthdose: ")
     killed = ": killed, often for want of memory" if exitCode in KILLED else ""
-    return "\n".join(
-        [
-            f"The calculation ended unexpectedly (exit status {exitCode}{killed}). The scene is as it was.",
-            "Start it again; if it ends so again, use larger voxels or close other programs, and report the log below.",
-            *lines[-5:],
-        ]
-    )
+    return "\n".join([f"The calculation ended unexpectedly (exit status {exitCode}{killed}).", *lines[-5:]])
 
 
 class BackgroundRun:
