@@ -288,7 +288,8 @@ class SynthDoseLogic(JobLogic):
 
         if self.running:
             raise RuntimeError(_("A calculation is running already."))
-        self._job = BackgroundRun(self.command(["check"]), pathlib.Path(slicer.app.temporaryPath) / "SynthDose-check.txt")
+        self._logFile = pathlib.Path(slicer.app.temporaryPath) / "SynthDose-check.txt"
+        self._job = BackgroundRun(self.command(["check"]), self._logFile)
         return True
 
     def withOrgansListed(self, parameters: SynthDoseParameterNode) -> str:

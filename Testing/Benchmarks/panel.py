@@ -93,7 +93,7 @@ def five_clicks(folder: str, histories: str, runs: str) -> dict[str, Any]:
         worker = children_cpu()
         begun, cpu = time.perf_counter(), time.process_time()
         ui.runButton.click()
-        started, started_cpu = time.perf_counter(), time.process_time()
+        started_cpu = time.process_time()
         host.waitUntil(lambda: not widget.logic.running and not widget.timer.active, 3600)
         done, done_cpu = time.perf_counter(), time.process_time()
         worker = children_cpu() - worker
@@ -107,9 +107,9 @@ def five_clicks(folder: str, histories: str, runs: str) -> dict[str, Any]:
         own, other = (organ_doses(inputs / name / "organ_doses.csv") for name in ("run", "again"))
         measured.append(
             {
-                "panel_s": done - begun, "command_s": alone, "start_s": started - begun, "start_cpu_s": started_cpu - cpu,
-                "load_s": done - marks["loading"], "worker_cpu_s": worker, "command_cpu_s": alone_cpu,
-                "wait_cpu_s": done_cpu - started_cpu, "load_cpu_s": done_cpu - marks["loading_cpu"], "same": own == other, "histories": p.histories,
+                "panel_s": done - begun, "command_s": alone, "start_cpu_s": started_cpu - cpu,
+                "worker_cpu_s": worker, "command_cpu_s": alone_cpu, "wait_cpu_s": done_cpu - started_cpu,
+                "load_cpu_s": done_cpu - marks["loading_cpu"], "same": own == other, "histories": p.histories,
             }
         )  # fmt: skip
     return {"sample_s": sample, "runs": measured}
@@ -127,7 +127,7 @@ def watch(widget: Any) -> dict[str, float]:
     load = type(widget.logic).loadResults
 
     def noted(parameters: Any) -> Any:
-        marks.update(loading=time.perf_counter(), loading_cpu=time.process_time())
+        marks["loading_cpu"] = time.process_time()
         return load(widget.logic, parameters)
 
     widget.logic.loadResults = noted
