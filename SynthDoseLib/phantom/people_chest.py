@@ -169,7 +169,7 @@ def _place_airways(p: Placement) -> None:
             ([(0, -17, 336), (-20, -23, 314), (-46, -30, 290)], [9, 6.5, 5.5]),
         ]
     )
-    canvas.claim(windpipe.box(1.9), windpipe, [canvas.gas("", p.gas_ml["trachea"]), *p.solid("trachea", "airway_wall")])
+    canvas.claim(windpipe.box(1.9), windpipe, [canvas.gas("", p.gas_ml["trachea"]), *p.solid("trachea_wall", "airway_wall")])
 
 
 def _place_heart(p: Placement) -> None:

@@ -25,9 +25,10 @@ ORGAN_GROUPS: dict[str, tuple[str, ...]] = {
     "skeleton": _BONES,
     "heart": ("heart_wall", "heart_contents"),
     **{organ: (f"{organ}_wall", f"{organ}_contents") for organ in ("stomach", "colon", "gallbladder", "urinary_bladder")},
+    "trachea": ("trachea_wall",),
     "small_bowel": ("small_bowel_wall", "small_bowel_contents", "duodenum_wall", "duodenum_contents"),
     **{organ: (organ,) for organ in (
-        "brain", "spinal_cord", "thyroid_gland", "thymus", "trachea", "esophagus", "aorta", "inferior_vena_cava",
+        "brain", "spinal_cord", "thyroid_gland", "thymus", "esophagus", "aorta", "inferior_vena_cava",
         "pulmonary_artery",
         "liver", "spleen", "pancreas", "prostate", "uterus",
         *(f"{organ}_{side}" for organ in ("lung", "kidney", "adrenal_gland", "breast", "eye", "parotid_gland",

@@ -175,7 +175,7 @@ def _partner(name: str) -> str:
 
 
 def _is_there(name: str, present: set[str]) -> bool:
-    stand_ins = (name, *STAND_INS.get(name, ()), *MEMBERS.get(name, ()))
+    stand_ins = (name, f"{name}_wall", *STAND_INS.get(name, ()), *MEMBERS.get(name, ()))
     return any(other in present for other in stand_ins)
 
 

@@ -23,7 +23,7 @@ _TISSUES: dict[str, tuple[str, ...]] = {  # tissue of `LOOKS`: organs, or groups
     "contents": ("small_bowel_contents", "stomach_contents", "duodenum_contents"),
     "stool": ("colon_contents",),
     "wall": ("stomach_wall", "colon_wall", "small_bowel_wall", "urinary_bladder_wall", "gallbladder_wall", "esophagus",
-             "duodenum_wall", "trachea"),
+             "duodenum_wall", "trachea", "trachea_wall"),
     "stomach": ("stomach",),
     "urine": ("urinary_bladder", "urinary_bladder_contents"),
     "bile": ("gallbladder", "gallbladder_contents"),
