@@ -53,8 +53,8 @@ FAR = -1e30  # cm
 LEAST_WEIGHT = 0.99
 """Photons of less, as a share of the weight of their history, meet Russian roulette."""
 
-TOTALS_PER_MEV = float(2**28)
-"""Totals are int64 in fixed point, as tallies are: 4 meV steps, 3.4e10 MeV at most."""
+TOTALS_PER_MEV = float(2**33)
+"""Totals are int64 in fixed point, as tallies are: 0.1 meV steps, 1e9 MeV at most in a batch."""
 
 
 class Tables(NamedTuple):
