@@ -2,10 +2,11 @@
 
 An electron flies straight from hinge to hinge and is turned at each by the elastic and soft inelastic scattering of one step:
 half of the one behind it and half of the one ahead, because scattering grows as the electron slows down. The first hinge lies
-anywhere in the first step, the others one step apart: evenly spaced hinges give the right spread of depth and width after
-several steps without any sampling of displacements, and no moment of the flight is special. The way to the next hinge is
-counted in scattering strength (K1), not in cm, so that voxels of any density and material can be crossed on the way; only a new
-material or a hard event calls for a new row of the tables. Soft losses are deposited along the flight.
+anywhere in the first step (and takes it for the one behind), the others one step apart: evenly spaced hinges give the right
+spread of depth and width after several steps without any sampling of displacements, and no moment of the flight is special. The
+way to the next hinge is counted in scattering strength (K1), not in cm, so that voxels of any density and material can be
+crossed on the way; only a new material or a hard event calls for a new row of the tables. Soft losses are deposited along the
+flight.
 
 Hard events are Moller or Bhabha collisions and bremsstrahlung photons above the cut-offs of `ElectronTables`. An electron whose
 range ends before the nearest face of its voxel is deposited there, and the photons it would still have emitted are sampled
@@ -120,11 +121,9 @@ def transport_electron(
         hard = rows[n, HARD] + part * (rows[n + 1, HARD] - rows[n, HARD])
         hard_rise = rows[n, HARD_RISE] + part * (rows[n + 1, HARD_RISE] - rows[n, HARD_RISE])
         if hinge_mu < 0.0:
-            if behind < 0.0:  # the start: the first hinge gets the share of this step that it has behind it
-                behind = 2.0 * to_hinge * mu
-            else:
+            if behind > 0.0:
                 u, v, w = deflect(u, v, w, 0.5 * (behind + mu), tables.shapes[base + length_set, nearest_shape(n)], state)
-                behind = mu
+            behind = mu
             hinge_mu = mu
         if count[COPIES] > 0 and (write_state(segments, count, FLIGHT, energy, reach * density, u, v, w) or edges < ENDING):
             return 0.0
