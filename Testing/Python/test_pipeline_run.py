@@ -28,11 +28,14 @@ RUN_FOLDER = {
 HEADER = "organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy,total_sigma_Gy"
 
 
+MORE = PLAN.replace("histories = 4000", "histories = 8000")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """Run folder of the small patient."""
     folder = tmp_path_factory.mktemp("patient")
-    assert main(["run", str(write_patient(folder)), "--out", str(folder / "out")]) == 0
+    assert main(["run", str(write_patient(folder, MORE)), "--out", str(folder / "out")]) == 0
     return folder / "out"
 
 
@@ -150,7 +153,7 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path):
 
 
 def test_threads_do_not_change_the_dose(finished, tmp_path):
-    plan = write_patient(tmp_path, PLAN.replace("threads = 1", "threads = 2"))
+    plan = write_patient(tmp_path, MORE.replace("threads = 1", "threads = 2"))
     assert main(["run", str(plan), "--out", str(tmp_path / "out")]) == 0
     first, _, _ = read_volume(finished / "dose_Gy.nrrd")
     second, _, _ = read_volume(tmp_path / "out" / "dose_Gy.nrrd")

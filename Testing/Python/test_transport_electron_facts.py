@@ -15,7 +15,7 @@ EFFORT = Effort(share=0.5, threads=1, estimator="analog")
 
 
 def chosen(kind, **wanted):
-    found = [fact for fact in electron_facts()[kind] if all(fact[key] == value for key, value in wanted.items())]
+    found = [fact for fact in electron_facts()[kind] if all(fact.get(key) == value for key, value in wanted.items())]
     assert found
     return found
 
