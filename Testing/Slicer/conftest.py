@@ -18,7 +18,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 if sys.platform.startswith("linux"):
     os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
-from surroundings import MISSING  # noqa: E402
+from surroundings import MISSING, REPOSITORY  # noqa: E402
 
 collect_ignore_glob = ["test_[!r]*.py"] if MISSING else []  # test_requirements.py says why
 
@@ -57,6 +57,14 @@ def scene(host):
     """The harness's scene, emptied."""
     host.core.scene.Clear()
     return host.core.scene
+
+
+@pytest.fixture
+def module(host, scene, request):
+    """The module of the extension that a test file names as MODULE; the guided case if it names none."""
+    loaded = host.loadModule(REPOSITORY / "SynthDose" / f"{getattr(request.module, 'MODULE', 'SynthDose')}.py")
+    yield loaded
+    loaded.discard()
 
 
 @pytest.fixture

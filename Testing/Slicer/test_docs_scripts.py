@@ -5,17 +5,9 @@ from __future__ import annotations
 import re
 import sys
 
-import pytest
 from surroundings import HERE, REPOSITORY
 
 PAGE = (REPOSITORY / "Docs" / "slicer-scripts.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
 
 
 def test_the_script_of_the_page_ends_in_a_dose(host, scene, module, monkeypatch, tmp_path):

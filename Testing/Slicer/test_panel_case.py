@@ -7,21 +7,14 @@ import tomllib
 
 import numpy as np
 import pytest
-from surroundings import HERE, REPOSITORY, finished
-from test_panel_synthdose import patient, useWorker
+from surroundings import HERE, finished
+from test_panel_synthdose import choose, patient, useWorker
 
 from SynthDoseLib.core import ImageVolume
 from SynthDoseLib.mrml import gridFromVolumeNode, imageFromVolumeNode, volumeNodeFromImage
 from SynthDoseLib.mrml.case_inputs import planValues
 from SynthDoseLib.mrml.run_tables import resultOf
 from SynthDoseLib.mrml.time_points import COLUMNS, volumesOf
-
-
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
 
 
 @pytest.fixture
@@ -34,9 +27,7 @@ def panel(host, scene, module, tmp_path):
 
 def chooseInputs(widget, scene):
     ct, segmentation, spect = patient(scene, spacing=9.0)
-    widget.ui.ctSelector.setCurrentNode(ct)
-    widget.ui.segmentationSelector.setCurrentNode(segmentation)
-    widget.ui.activitySelector.setCurrentNode(spect)
+    choose(widget.ui, ct, segmentation, spect)
     return ct, segmentation, spect
 
 

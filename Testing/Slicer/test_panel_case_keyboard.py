@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 
-import pytest
 from surroundings import REPOSITORY
 
 UI = REPOSITORY / "SynthDose" / "Resources" / "UI" / "SynthDose.ui"
@@ -16,13 +15,6 @@ UNITS = {
     "sigmaSpinBox": "%", "minutesSpinBox": "minutes", "voxelSpinBox": "mm", "ctSelector": "HU", "previousSelector": "Gy",
     "timePointView": "Bq/ml", "organTableView": "Gy",
 }  # fmt: skip
-
-
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
 
 
 def fields() -> list[ElementTree.Element]:

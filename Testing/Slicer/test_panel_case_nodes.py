@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
-from surroundings import REPOSITORY, finished
-from test_panel_synthdose import patient, useWorker
+from surroundings import finished
+from test_panel_synthdose import choose, patient, useWorker
 
 from SynthDoseLib.mrml.hierarchy import MODALITY
 from SynthDoseLib.mrml.run_tables import CHART_ROLES, ROLE_PREFIX, TABLES, resultOf
@@ -15,13 +14,6 @@ from SynthDoseLib.mrml.time_points import volumesOf
 from SynthDoseLib.mrml.volumes import SIGMA_REFERENCE
 
 VOLUMES = (SIGMA_REFERENCE, f"{ROLE_PREFIX}image", f"{ROLE_PREFIX}activity")
-
-
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
 
 
 def volume(node: Any) -> dict[str, Any]:
@@ -121,9 +113,7 @@ def test_a_saved_case_is_the_same_when_it_is_loaded(host, scene, module, tmp_pat
     widget = host.show(module, 460, 1300)
     useWorker(widget, "quick")
     ui, p = widget.ui, widget._parameterNode
-    ui.ctSelector.setCurrentNode(ct)
-    ui.segmentationSelector.setCurrentNode(segmentation)
-    ui.activitySelector.setCurrentNode(spect)
+    choose(ui, ct, segmentation, spect)
     ui.outputEdit.currentPath = str(tmp_path)
     ui.nuclideBox.setCurrentText("Y-90")
     p.organHalfLives, p.seed, p.materials = "liver = 60", 11, "hu"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from surroundings import HERE, REPOSITORY, finished
-from test_panel_synthdose import patient, useWorker
+from surroundings import HERE, finished
+from test_panel_synthdose import choose, patient, useWorker
 
 from SynthDoseLib.mrml.forms import BEGIN, NO_BREAK, TAKEN_OVER, WHAT_CHANGED
 from SynthDoseLib.mrml.run_tables import resultOf
@@ -15,20 +15,11 @@ from SynthDoseLib.pipeline import stage_store
 
 
 @pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
-
-
-@pytest.fixture
 def panel(host, scene, module, tmp_path):
     """The panel with its inputs chosen, and a quick fake worker in place of the calculation."""
     ct, segmentation, spect = patient(scene, spacing=9.0)
     widget = host.show(module, 460, 1400)
-    widget.ui.ctSelector.setCurrentNode(ct)
-    widget.ui.segmentationSelector.setCurrentNode(segmentation)
-    widget.ui.activitySelector.setCurrentNode(spect)
+    choose(widget.ui, ct, segmentation, spect)
     widget.ui.outputEdit.currentPath = str(tmp_path)
     useWorker(widget, "quick")
     return widget
@@ -196,9 +187,7 @@ def test_a_killed_calculation_goes_on_and_gives_the_dose_of_one_that_was_not(hos
     ct, segmentation, spect = patient(scene, spacing=12.0)
     widget = host.show(module)
     p, ui = widget._parameterNode, widget.ui
-    ui.ctSelector.setCurrentNode(ct)
-    ui.segmentationSelector.setCurrentNode(segmentation)
-    ui.activitySelector.setCurrentNode(spect)
+    choose(ui, ct, segmentation, spect)
     ui.outputEdit.currentPath = str(tmp_path)
     p.histories = 20_000
     ui.runButton.click()

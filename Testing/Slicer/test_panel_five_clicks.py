@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from surroundings import REPOSITORY, finished
-from test_panel_synthdose import ellipsoid, patient, useWorker
+from test_panel_synthdose import choose, ellipsoid, patient, useWorker
 
 from SynthDoseLib.core import VoxelGrid
 from SynthDoseLib.mrml.run_tables import resultOf
@@ -33,13 +33,6 @@ class User:
         assert widget.isEnabled()
         self.clicks += 1
         QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
-
-
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
 
 
 def organDoses(path: Path) -> dict[str, tuple[str, str]]:
@@ -148,8 +141,7 @@ def doseOverCt(host, scene, module, tmp_path):
     ct, segmentation, spect = patient(scene)
     ui = widget.ui
     ui.outputEdit.currentPath = str(tmp_path)
-    for selector, node in ((ui.ctSelector, ct), (ui.segmentationSelector, segmentation), (ui.activitySelector, spect)):
-        selector.setCurrentNode(node)
+    choose(ui, ct, segmentation, spect)
     views = {name: SliceView(host.core, name, (400, 400)) for name in ("Green", "Red")}
     ui.runButton.click()
     host.waitUntil(finished(widget), 60)

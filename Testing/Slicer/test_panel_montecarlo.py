@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY, finished
+from surroundings import finished
 
 from SynthDoseLib.core import LabelMap, Organ, VoxelGrid
 from SynthDoseLib.io import write_segmentation, write_volume
@@ -35,11 +35,7 @@ def writePhantomFolder(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseMonteCarlo.py")
-    yield loaded
-    loaded.discard()
+MODULE = "SynthDoseMonteCarlo"
 
 
 @pytest.fixture

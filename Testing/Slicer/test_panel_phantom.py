@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY, finished
+from surroundings import finished
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import (
@@ -17,12 +17,7 @@ from SynthDoseLib.mrml import (
     volumeNodeFromImage,
 )
 
-
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDosePhantom.py")
-    yield loaded
-    loaded.discard()
+MODULE = "SynthDosePhantom"
 
 
 @pytest.fixture

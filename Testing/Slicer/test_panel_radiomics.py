@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from surroundings import REPOSITORY, finished
+from surroundings import finished
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, VoxelGrid
 from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage
@@ -15,11 +15,7 @@ from SynthDoseLib.mrml import segmentationNodeFromLabelMap, volumeNodeFromImage
 needs_pyradiomics = pytest.mark.skipif(importlib.util.find_spec("radiomics") is None, reason="needs pyradiomics")
 
 
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseRadiomics.py")
-    yield loaded
-    loaded.discard()
+MODULE = "SynthDoseRadiomics"
 
 
 @pytest.fixture

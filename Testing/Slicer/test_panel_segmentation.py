@@ -24,11 +24,7 @@ def bundle(tmp_path_factory):
     return write_thresholds(tmp_path_factory.mktemp("thresholds") / "bundle")
 
 
-@pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseSegmentation.py")
-    yield loaded
-    loaded.discard()
+MODULE = "SynthDoseSegmentation"
 
 
 @pytest.fixture

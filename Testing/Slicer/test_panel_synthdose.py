@@ -55,23 +55,20 @@ def patient(scene, spacing: float = 6.0):
 
 
 @pytest.fixture
-def module(host, scene):
-    loaded = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
-    yield loaded
-    loaded.discard()
-
-
-@pytest.fixture
 def panel(host, scene, module, tmp_path):
     """The panel with its inputs chosen, and a quick fake worker in place of the calculation."""
     ct, segmentation, spect = patient(scene)
     widget = host.show(module, 460, 1250)
-    widget.ui.ctSelector.setCurrentNode(ct)
-    widget.ui.segmentationSelector.setCurrentNode(segmentation)
-    widget.ui.activitySelector.setCurrentNode(spect)
+    choose(widget.ui, ct, segmentation, spect)
     widget.ui.outputEdit.currentPath = str(tmp_path)
     useWorker(widget, "quick")
     return widget
+
+
+def choose(ui, ct, segmentation, spect) -> None:
+    ui.ctSelector.setCurrentNode(ct)
+    ui.segmentationSelector.setCurrentNode(segmentation)
+    ui.activitySelector.setCurrentNode(spect)
 
 
 def useWorker(widget, mode: str) -> None:
@@ -333,9 +330,7 @@ def test_the_real_calculation_ends_in_doses_over_the_ct(host, scene, module, tmp
     ct, segmentation, spect = patient(scene, spacing=8.0)
     widget = host.show(module, 460, 1250)
     ui, p = widget.ui, widget._parameterNode
-    ui.ctSelector.setCurrentNode(ct)
-    ui.segmentationSelector.setCurrentNode(segmentation)
-    ui.activitySelector.setCurrentNode(spect)
+    choose(ui, ct, segmentation, spect)
     ui.outputEdit.currentPath = str(tmp_path)
     p.histories = 200_000
     p.maxMinutes = 0.5
