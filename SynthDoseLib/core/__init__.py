@@ -2,7 +2,7 @@
 
 from .emissions import PARTICLES, Emission
 from .errors import Cancelled, MissingPackageError, SynthDoseError
-from .files import atomic_path, resource_path, sha256_of, user_path
+from .files import atomic_path, bare_name, resource_path, sha256_of, user_path
 from .grid import VoxelGrid, inner_point
 from .materials import SYMBOLS, Material, atomic_number
 from .particles import ParticleList
@@ -31,6 +31,7 @@ __all__ = [
     "VoxelPhantom",
     "atomic_number",
     "atomic_path",
+    "bare_name",
     "computer",
     "inner_point",
     "label_counts",

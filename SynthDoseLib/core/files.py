@@ -36,6 +36,17 @@ def user_path(*parts: str) -> Path:
     return Path.home().joinpath(".synthdose", *parts)
 
 
+def bare_name(source: str | os.PathLike[str]) -> str:
+    """Name of a file or folder of any system without the way there, which is nobody's business in what is passed on.
+
+    Examples
+    --------
+    >>> bare_name("/home/me/patients/lu177/"), bare_name("C:\\\\bundles\\\\torso"), bare_name("synthetic:64:7")
+    ('lu177', 'torso', 'synthetic:64:7')
+    """
+    return os.fspath(source).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside `path` with the same suffixes; rename it to `path` when the block succeeds.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import LabelMap, Organ, Progress, ProgressReport, SynthDoseError, silent
+from ..core import LabelMap, Organ, Progress, ProgressReport, SynthDoseError, bare_name, silent
 from ..io import read_image, read_labels
 from ..phantom import ORGAN_GROUPS, sample_person
 from ..segmentation import apply_table, label_table, match_organs
@@ -252,17 +252,6 @@ def split_cohort(
     return chosen(False), chosen(True)
 
 
-def shown(source: str | os.PathLike[str]) -> str:
-    """Name of a file or folder without the way there, which is nobody's business in a bundle that is passed on.
-
-    Examples
-    --------
-    >>> shown("/home/me/patients/lu177/"), shown("synthetic:64:7")
-    ('lu177', 'synthetic:64:7')
-    """
-    return os.fspath(source).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-
-
 def cohort_words(sources: Sequence[str | os.PathLike[str]], cases: Sequence[TrainingCase], held_out: int) -> str:
     """What the model card says about the patients."""
     real = sum(case.image is not None for case in cases)
@@ -272,4 +261,4 @@ def cohort_words(sources: Sequence[str | os.PathLike[str]], cases: Sequence[Trai
         parts.append(f"{real} patients with an image and labels")
     if made:
         parts.append(f"{made} synthetic people, of whom images were made with random contrast, resolution and artefacts")
-    return f"{' and '.join(parts)} ({', '.join(map(shown, sources))}); {held_out} of them held out to choose the weights."
+    return f"{' and '.join(parts)} ({', '.join(map(bare_name, sources))}); {held_out} of them held out to choose the weights."

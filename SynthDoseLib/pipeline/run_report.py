@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..core import DoseMap, ImageVolume, VoxelPhantom
+from ..core import DoseMap, ImageVolume, VoxelPhantom, bare_name
 from ..dosimetry import OrganBudget
 from ..phantom import PhantomQuality
 from ..transport import SimulationResult
@@ -125,7 +125,7 @@ def _segmentation_source(plan: RunPlan) -> str:
     if segmentation.path is not None:
         return "Organs were read from a file." if plan.output.deidentify else f"Organs were read from {segmentation.path.name}."
     if segmentation.bundle:
-        names = [name.replace("\\", "/").rsplit("/", 1)[-1] for name in (segmentation.bundle, *segmentation.ensemble)]
+        names = [bare_name(name) for name in (segmentation.bundle, *segmentation.ensemble)]
         if len(names) > 1:
             return f"Organs were found by the mean of the MONAI bundles {', '.join(names)}."
         return f"Organs were found by the MONAI bundle {names[0]}."

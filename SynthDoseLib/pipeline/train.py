@@ -15,12 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .. import __version__
-from ..core import Progress, SynthDoseError, atomic_path, sha256_of, silent
+from ..core import Progress, SynthDoseError, atomic_path, bare_name, sha256_of, silent
 from ..segmentation import read_bundle
 from ..segmentation.bundle_writer import ModelCard, write_bundle, write_hashes
 from ..segmentation.recipe import TrainingRecipe, read_recipe, training_template
 from ..segmentation.training import History, TrainedNetwork, TrainingCase, train_network
-from .cohort import cohort_words, read_cohort, shown, split_cohort
+from .cohort import cohort_words, read_cohort, split_cohort
 
 if TYPE_CHECKING:
     import torch
@@ -86,10 +86,10 @@ class TrainingJob:
 
     def command(self) -> str:
         """The command line that says the same, for the model card: files by name, without what does not change the weights."""
-        words = ["synthdose", "train-segmentation", *map(shown, self.cohorts)]
+        words = ["synthdose", "train-segmentation", *map(bare_name, self.cohorts)]
         options = {"--config": self.config, "--from": self.start, "--labels": self.table, "--bundle-version": self.version}
         for option, value in options.items():
-            words += [option, shown(value)] if value else []
+            words += [option, bare_name(value)] if value else []
         words += ["--other-modality"] if self.other_modality else []
         words += ["--weights", *(f"{weight:g}" for weight in self.weights)] if self.weights else []
         for name, value in (self.changes or {}).items():

@@ -17,20 +17,20 @@ from .stations import members
 
 def run_settings(plan: RunPlan, phantom: VoxelPhantom) -> RunSettings:
     """Settings of the transport, with the members of the groups of organs that the plan names."""
-    organs: list[str] = []
-    for name in plan.dose.organs:
-        organs += [member for member in members(name, phantom.labels) if member not in organs]
     dose = plan.dose
+    organs: list[str] = []
+    for name in dose.organs:
+        organs += [member for member in members(name, phantom.labels) if member not in organs]
     limited = dose.histories or dose.relative_sigma or dose.max_seconds
     return RunSettings(
         histories=dose.histories,
         relative_sigma=dose.relative_sigma if limited else EngineOptions.kernel_sigma,
         organs=tuple(organs),
-        max_seconds=plan.dose.max_seconds,
-        seed=plan.dose.seed,
-        device=plan.dose.device,
-        threads=plan.dose.threads,
-        estimator=plan.dose.estimator,
+        max_seconds=dose.max_seconds,
+        seed=dose.seed,
+        device=dose.device,
+        threads=dose.threads,
+        estimator=dose.estimator,
     )
 
 
