@@ -108,11 +108,10 @@ def build_phantom(
     densities = curve.density(values)
     material = curve.material_number(values)
     air = (material == curve.material_number(curve.lowest_hu)) & (densities < AIR_LIKE_G_CM3)
+    palette = list(curve.materials)
     if metal_material is not None:
         densities[metal_voxels] = metal_material.density_g_cm3
         air[metal_voxels] = False
-    palette = list(curve.materials)
-    if metal_material is not None:
         palette.append(metal_material)
         material[metal_voxels] = len(palette) - 1
     organ_of = labels.labels.ravel()[here]

@@ -58,7 +58,7 @@ def find_metal(
     above = values > curve.highest_hu
     if not above.any():
         return above
-    found = above & _patches_with(values > max(METAL_HU, curve.highest_hu), above, here, grid)
+    found = _patches_with(values > max(METAL_HU, curve.highest_hu), above, here, grid)
     if metal is not None and not found.any():
         found = above
     if metal is None and found.any():
@@ -93,9 +93,9 @@ def _patches_with(
         return core
     image = np.zeros(grid.shape, bool)
     image.ravel()[here] = candidates
-    patch, _ = ndimage.label(image, np.ones((3, 3, 3), bool))
-    number = patch.ravel()[here]
-    return np.isin(number, np.unique(number[core]))
+    seeds = np.zeros(grid.shape, bool)
+    seeds.ravel()[here] = core
+    return np.asarray(ndimage.binary_propagation(seeds, np.ones((3, 3, 3), bool), mask=image)).ravel()[here]
 
 
 def _amount(voxels: NDArray[np.bool_], grid: VoxelGrid) -> str:

@@ -117,15 +117,17 @@ def fano(effort: Effort) -> list[Comparison]:
         ("electron", 0.2, 0.02, 0.005), ("electron", 1.0, 0.1, 0.005), ("electron", 4.0, 0.4, 0.005),
         ("photon", 0.03, 1.0, 0.01),
     ):  # fmt: skip
-        phantom, names = _mixed(41, 12, voxel_cm)
+        size, margin = 41, 12
+        phantom, names = _mixed(size, margin, voxel_cm)
         source = VolumeSource(phantom.grid, phantom.density_g_cm3)
         emission = Emission.line(particle, energy_MeV, 1.0)
         result = precise_run(phantom, source, [emission], dict.fromkeys(names, tolerance), effort, seed=111)
         mass_g = float(phantom.density_g_cm3.sum(dtype=np.float64)) * phantom.grid.voxel_volume_ml
         lost = 0.0
         if particle == "electron":
-            way_cm = 0.5 * np.array((41, 17)) * voxel_cm
-            lost = _radiated_share(energy_MeV) * _escaping_share(energy_MeV, *way_cm, float(phantom.density_g_cm3.mean()))
+            half_cm, core_cm = 0.5 * size * voxel_cm, (0.5 * size - margin) * voxel_cm
+            mean_density = float(phantom.density_g_cm3.mean())
+            lost = _radiated_share(energy_MeV) * _escaping_share(energy_MeV, half_cm, core_cm, mean_density)
         expected = energy_MeV * (1 - lost) / mass_g * MEV_PER_G_IN_GY
         for organ in result.organs:
             own = organ.dose_Gy, organ.sigma_Gy
