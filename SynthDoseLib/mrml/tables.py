@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from .volumes import sceneOrDefault
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Dose, Gy, and fraction of the volume that receives at least that dose; equal lengths."""
+
+ALIKE = 0.35
+"""Distance of two RGB colours, 0 to 1 each, below which lines are hard to tell apart."""
 
 
 def readCsv(path: Path) -> dict[str, list[str]]:
@@ -139,9 +143,11 @@ def dvhChartNode(
     Returns
     -------
     vtkMRMLPlotChartNode
+        Curves whose colours are hard to tell apart differ in the style of their lines.
     """
     scene = sceneOrDefault(scene)
     chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", name)
+    drawn: list[tuple[float, ...]] = []
     for organ in curves if shown is None else [organ for organ in shown if organ in curves]:
         series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", organ)
         series.SetAndObserveTableNodeID(table.GetID())
@@ -153,6 +159,11 @@ def dvhChartNode(
             series.SetColor(*colours[organ])
         else:
             series.SetUniqueColor()
+        alike = sum(math.dist(series.GetColor(), colour) < ALIKE for colour in drawn)
+        series.SetLineStyle(
+            (series.LineStyleSolid, series.LineStyleDash, series.LineStyleDot, series.LineStyleDashDot)[alike % 4]
+        )
+        drawn.append(series.GetColor())
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
     chart.SetTitle(name)
     chart.SetXAxisTitle("absorbed dose [Gy]")

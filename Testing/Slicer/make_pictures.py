@@ -55,6 +55,7 @@ def drawChart(chart: Any, path: Path, title: str = "Dose volume histograms", siz
         plot.SetLabel(series.GetName())
         plot.SetColorF(*series.GetColor())
         plot.SetWidth(2)
+        plot.GetPen().SetLineType(series.GetLineStyle())  # the numbers of both are the same
     drawn.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(chart.GetXAxisTitle())
     drawn.GetAxis(vtk.vtkAxis.LEFT).SetTitle(chart.GetYAxisTitle())
     view.GetRenderWindow().Render()
@@ -104,6 +105,7 @@ def main(folder: str, histories: str = "20000000") -> None:
         p.outputFolder, p.histories, p.restHalfLifeHours = work, int(histories), round(halfLives.pop(""), 1)
         p.maxMinutes = 4.0
         p.organHalfLives = "\n".join(f"{organ} = {hours:.1f}" for organ, hours in halfLives.items())
+        views = {name: SliceView(host.core, name, (VIEW, VIEW)) for name in ("Red", "Green")}  # before there is a dose scale
         widget.ui.runButton.click()
         host.waitUntil(lambda: not widget.logic.running, 500)
         print(widget.ui.statusLabel.text, widget.ui.logEdit.toPlainText())
@@ -111,8 +113,9 @@ def main(folder: str, histories: str = "20000000") -> None:
         organs.GetDisplayNode().SetOpacity2DOutline(0.8)
         organs.GetDisplayNode().SetSliceIntersectionThickness(1)
         host.screenshot(module.widgetRepresentation(), work / "panel.png")
-        for name in ("Red", "Green"):
-            SliceView(host.core, name, (VIEW, VIEW)).save(work / f"{name}.png")
+        for name, view in views.items():
+            view.fit(view.logic.GetSliceOffset())
+            view.save(work / f"{name}.png")
         drawChart(resultOf(p.doseVolume, "dvhChart"), work / "chart.png")
         right = PANEL_WIDTH + VIEW
         compose(

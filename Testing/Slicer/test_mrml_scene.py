@@ -138,6 +138,8 @@ def test_the_scene_written_by_the_command_opens_with_everything_in_place(host, s
     data = series.GetTableNode()
     fraction = slicer.util.arrayFromTableColumn(data, series.GetYColumnName())
     assert (np.diff(fraction) <= 0).all()
+    styles = [chart.GetNthPlotSeriesNode(index).GetLineStyle() for index in range(3)]
+    assert styles[0] != styles[1]  # both kidneys have one colour
     layout = slicer.util.getNodesByClass("vtkMRMLLayoutNode")[0]
     assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotTableView
     assert slicer.util.getNode("PlotView1").GetPlotChartNodeID() == chart.GetID()
