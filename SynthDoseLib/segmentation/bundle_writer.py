@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import SynthDoseError, atomic_path, sha256_of
-from .randomised import AIR_HU
-from .recipe import TrainingRecipe
+from .recipe import TrainingRecipe, normalised_air
 from .training import TrainedNetwork
 
 
@@ -127,19 +126,6 @@ def write_hashes(root: Path) -> None:
     lines = [f"{sha256_of(path)}  {path.relative_to(root).as_posix()}\n" for path in files]
     with atomic_path(root / "SHA256SUMS") as path:
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
-
-
-def normalised_air(recipe: TrainingRecipe) -> float:
-    """What a recipe's normalisation makes of the air around a patient: it goes around an image smaller than a window."""
-    import torch
-
-    air, tissue = (AIR_HU, 40.0) if recipe.modality == "CT" else (0.0, 1.0)
-    image = torch.full((1, 16, 16, 16), air)
-    image[:, 4:12, 4:12, 4:12] = tissue
-    data = {"image": image}
-    for transform in recipe.chain("normalisation"):
-        data = transform(data)
-    return round(float(data["image"][0, 0, 0, 0]), 6)
 
 
 def value_range(recipe: TrainingRecipe) -> list[float]:

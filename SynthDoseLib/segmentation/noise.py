@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -35,3 +36,10 @@ def blur(image: torch.Tensor, sigma_voxels: Sequence[float]) -> torch.Tensor:
         shape[2 + axis] = 5
         result = functional.conv3d(result, (kernel / kernel.sum()).reshape(shape))
     return result[0, 0]
+
+
+def tensor_of(values: Sequence[float] | NDArray[np.float64]) -> torch.Tensor:
+    """float32 tensor of some numbers."""
+    import torch
+
+    return torch.from_numpy(np.asarray(values, np.float32))

@@ -1,4 +1,4 @@
-"""What organs of one tissue lack in an image: vessels of the liver, pelvis and pyramids of the kidneys, cysts and lesions."""
+"""What organs of one tissue lack in an image: vessels, renal pelvis and pyramids, cysts and lesions, gas in the bowel."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 _LESIONS_IN = ("liver", "kidney", "spleen")
+_CONTENTS = ("bowel", "stomach", "contents", "stool")
 MOST_LESIONS = 4  # of an organ that has any
 _DEEP = 0.93  # share of an organ around a voxel, from which on it is no cortex
 
@@ -98,3 +99,23 @@ def _lesions(image: torch.Tensor, inside: torch.Tensor, limits: tuple[float, flo
         square = (axes[0] - i)[:, None, None] ** 2 + (axes[1] - j)[None, :, None] ** 2 + (axes[2] - k)[None, None, :] ** 2
         radius = float(np.exp(random.uniform(np.log(0.7), np.log(3.5))))
         image[inside & (square < radius**2)] = float(random.uniform(*limits))
+
+
+def fill_bowel(
+    image: torch.Tensor,
+    index: torch.Tensor,
+    place: dict[str, int],
+    pattern: torch.Tensor,
+    random: np.random.Generator,
+    *,
+    gas: float,
+    bright: float,
+) -> None:
+    """Put gas, and sometimes swallowed contrast medium, into stomach and bowel."""
+    for name, own in place.items():
+        if not name.endswith(_CONTENTS):
+            continue
+        inside = index == own
+        image[inside & (pattern > random.uniform(0.8, 3.0))] = gas
+        if random.random() < 0.3:
+            image[inside & (pattern < random.uniform(-1.5, 0.5))] = bright

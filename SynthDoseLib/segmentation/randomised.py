@@ -11,101 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .noise import blur, smooth_noise
-from .organ_detail import add_organ_detail
+from .looks import TissueLook, look_of
+from .mr_contrast import add_coils_and_ghosts, draw_mr
+from .noise import blur, smooth_noise, tensor_of
+from .organ_detail import add_organ_detail, fill_bowel
 
 if TYPE_CHECKING:
     import torch
 
-AIR_HU = -1000.0
-
-
-@dataclass(frozen=True)
-class TissueLook:
-    """What a tissue may look like.
-
-    Attributes
-    ----------
-    hu, hu_spread : float
-        Mean CT number without contrast medium and its standard deviation between people, HU.
-    gain_HU : float
-        Rise in a full contrast phase, HU.
-    texture_HU : float
-        Largest amplitude of what varies within the tissue, HU.
-    t1, t2 : float
-        Brightness in MR of T1 and T2 weighting, 0 to 1.
-    """
-
-    hu: float
-    hu_spread: float
-    gain_HU: float
-    texture_HU: float
-    t1: float
-    t2: float
-
-
-LOOKS: dict[str, TissueLook] = {
-    "air": TissueLook(-1000, 0, 0, 0, 0.0, 0.0),
-    "gas": TissueLook(-950, 40, 0, 20, 0.0, 0.0),
-    "fat": TissueLook(-100, 9, 0, 14, 0.95, 0.75),
-    "muscle": TissueLook(52, 10, 12, 22, 0.40, 0.20),
-    "skin": TissueLook(15, 20, 10, 15, 0.40, 0.30),
-    "lung": TissueLook(-770, 70, 20, 130, 0.08, 0.08),
-    "liver": TissueLook(55, 10, 55, 16, 0.60, 0.35),
-    "spleen": TissueLook(46, 6, 75, 16, 0.42, 0.60),
-    "kidney": TissueLook(33, 6, 140, 60, 0.42, 0.65),
-    "pancreas": TissueLook(36, 12, 50, 25, 0.60, 0.40),
-    "blood": TissueLook(42, 7, 130, 20, 0.30, 0.25),
-    "myocardium": TissueLook(44, 6, 70, 35, 0.40, 0.30),
-    "bowel": TissueLook(26, 14, 25, 45, 0.40, 0.50),
-    "stomach": TissueLook(28, 14, 20, 45, 0.40, 0.50),
-    "urine": TissueLook(8, 6, 0, 8, 0.15, 0.98),
-    "bile": TissueLook(10, 8, 0, 5, 0.30, 0.95),
-    "gland": TissueLook(40, 8, 40, 20, 0.42, 0.50),
-    "thyroid": TissueLook(95, 20, 60, 15, 0.45, 0.50),
-    "adrenal": TissueLook(25, 14, 45, 10, 0.42, 0.45),
-    "brain": TissueLook(35, 4, 4, 8, 0.50, 0.60),
-    "nerve": TissueLook(32, 8, 4, 8, 0.45, 0.60),
-    "breast": TissueLook(10, 25, 10, 40, 0.45, 0.45),
-    "breast_gland": TissueLook(10, 25, 10, 40, 0.45, 0.45),
-    "cartilage": TissueLook(90, 25, 5, 40, 0.35, 0.25),
-    "spongiosa": TissueLook(190, 45, 15, 80, 0.70, 0.45),
-    "cortical": TissueLook(680, 130, 0, 150, 0.06, 0.05),
-    "tumour": TissueLook(45, 20, 45, 30, 0.40, 0.60),
-    "csf": TissueLook(8, 5, 0, 5, 0.15, 1.0),
-    "eye": TissueLook(15, 8, 0, 5, 0.20, 0.95),
-    "thymus": TissueLook(15, 30, 10, 25, 0.60, 0.50),
-    "wall": TissueLook(40, 8, 45, 15, 0.42, 0.40),
-    "contents": TissueLook(20, 14, 0, 30, 0.40, 0.60),
-    "stool": TissueLook(20, 25, 0, 70, 0.45, 0.40),
-    "medullary": TissueLook(-40, 30, 0, 25, 0.90, 0.70),
-}
-"""Typical values for 120 kV and 1.5 T by tissue, or by a part of its name; chosen here: the ranges are what matters."""
-
-OTHER_TISSUE = TissueLook(40, 25, 40, 25, 0.45, 0.45)
 _ARM = (("fat", 1.0), ("muscle", 0.85), ("cortical", 0.32), ("spongiosa", 0.2))  # tissue and share of the radius
 _BONE_SHARE = 0.5
-_FATTY = {"fat": 0.15, "medullary": 0.2, "spongiosa": 0.3, "skin": 0.5}  # what fat suppression leaves
-_CONTENTS = ("bowel", "stomach", "contents", "stool")
-
-
-def look_of(tissue: str) -> TissueLook:
-    """Look of a tissue: by its name, by a part of it ("spongiosa_ribs", "colon_wall"), or that of any soft tissue.
-
-    Examples
-    --------
-    >>> look_of("spongiosa_ribs") == LOOKS["spongiosa"], look_of("cervix") == OTHER_TISSUE
-    (True, True)
-    """
-    if tissue in LOOKS:
-        return LOOKS[tissue]
-    parts = tissue.split("_")
-    for part in (parts[-1], *parts):
-        if part in LOOKS:
-            return LOOKS[part]
-    return OTHER_TISSUE
 
 
 @dataclass(frozen=True)
@@ -122,7 +38,7 @@ class RandomScan:
         Chance of slices up to three voxels thick, of a scan of a few slices, of a round field of view, and per side of a
         field of view that cuts the patient.
     couch, arms : float
-        Chance of a couch under the patient, and of arms beside it; CT only.
+        Chance of a couch under the patient (CT only), and of arms beside it.
     detail : float
         Chance of what an organ of one tissue lacks; see `add_organ_detail`.
     """
@@ -145,7 +61,7 @@ def random_scan(
     spacing_mm: float,
     settings: RandomScan,
     random: np.random.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scan a map of tissues with a random scanner.
 
     Parameters
@@ -164,8 +80,9 @@ def random_scan(
     Returns
     -------
     tuple of Tensor
-        Image, float32: HU for CT, about 0 to 1 for MR; and the classes inside the field of view, uint8. Outside it the
-        image is air and the class 0.
+        Image, float32: HU for CT, about 0 to 1 for MR; classes, uint8, 0 outside the field of view; and whether the field of
+        view includes a voxel, bool. What it does not include is in the image all the same: a normalisation by percentiles
+        would otherwise depend on how much of a window is empty, and a scan is as large as its field of view.
     """
     import torch
 
@@ -175,8 +92,8 @@ def random_scan(
     if settings.modality == "CT":
         image = _ct(tissues, looks, place, coarse, fine, settings, random)
     else:
-        image = _mr(tissues, looks, place, coarse, fine, settings, random)
-    image = _resolve(image, settings.thick_slices, random)
+        image = draw_mr(tissues, classes, looks, place, coarse, fine, settings.strange, settings.detail, random)
+    image = _resolve(image, settings, random)
     white = torch.from_numpy(random.standard_normal(tuple(image.shape), dtype=np.float32))
     if settings.modality == "CT":
         if random.random() < settings.couch:
@@ -186,19 +103,12 @@ def random_scan(
         if random.random() < 0.3:
             image += float(random.uniform(5, 35)) * _streaks(image.shape, random)
         image += float(random.uniform(0, 10)) * smooth_noise(image.shape, 24.0, random) + float(random.normal(0, 5))
-        outside = AIR_HU
     else:
-        image *= torch.exp(float(random.uniform(0, 0.45)) * smooth_noise(image.shape, 36.0, random))
-        level = float(np.exp(random.uniform(np.log(0.008), np.log(0.08))))
+        image = add_coils_and_ghosts(image.abs_(), random)
+        level = float(np.exp(random.uniform(np.log(0.004), np.log(0.05))))
         image = torch.hypot(image + level * white, level * white.roll((11, 13, 17), (0, 1, 2)))
-        outside = 0.0
-    return _field_of_view(image, classes.clone(), outside, settings, random)
-
-
-def _table(values: Sequence[float] | NDArray[np.float64]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.asarray(values, np.float32))
+    seen = _field_of_view(image.shape, settings, random)
+    return image, classes * seen, seen
 
 
 def _ct(
@@ -227,11 +137,11 @@ def _ct(
     amplitude = np.array([look.texture_HU for look in looks]) * random.uniform(0, 1, number)
     share = random.uniform(0, 1, number)
     index = tissues.long()
-    image = _table(hu)[index]
-    image += _table(amplitude * share)[index] * coarse + _table(amplitude * (1 - share))[index] * fine
+    image = tensor_of(hu)[index]
+    image += tensor_of(amplitude * share)[index] * coarse + tensor_of(amplitude * (1 - share))[index] * fine
     if random.random() < settings.detail:
         add_organ_detail(image, tissues, place, hu, (-20.0, 130.0), random)
-    _fill_bowel(image, index, place, coarse, random, gas=-950.0, bright=float(random.uniform(150, 450)))
+    fill_bowel(image, index, place, coarse, random, gas=-950.0, bright=float(random.uniform(150, 450)))
     shifted = fine.roll((9, 4, 13), (0, 1, 2))
     if "muscle" in place and "fat" in place:
         # fat between muscle fibres; vessels, nodes and strands in the fat
@@ -245,76 +155,17 @@ def _ct(
     return image
 
 
-def _mr(
-    tissues: torch.Tensor,
-    looks: Sequence[TissueLook],
-    place: dict[str, int],
-    coarse: torch.Tensor,
-    fine: torch.Tensor,
-    settings: RandomScan,
-    random: np.random.Generator,
-) -> torch.Tensor:
-    """MR brightness before resolution and noise."""
-    number = len(looks)
-    weight = random.uniform(-0.2, 1.2)
-    bright = np.array([weight * look.t1 + (1 - weight) * look.t2 for look in looks])
-    living = np.array([look.hu > -300 for look in looks])
-    bright += living * random.normal(0, 0.12, number)
-    if random.random() < 0.35:
-        for name, own in place.items():  # fat suppression
-            left = next((left for start, left in _FATTY.items() if name.startswith(start)), 1.0)
-            bright[own] *= left * (random.uniform(0.5, 1.5) if left < 1 else 1.0)
-    if "blood" in place and random.random() < 0.5:
-        bright[place["blood"]] = random.uniform(0, 1.2)
-    if random.random() < settings.strange * 3:
-        soft = living & np.array([not name.startswith("cortical") for name in place])
-        bright[soft] = random.uniform(0.1, 1.0, int(soft.sum()))
-    bright = np.clip(bright, 0, 1.3)
-    amplitude = 0.25 * bright * random.uniform(0, 1, number)
-    share = random.uniform(0, 1, number)
-    index = tissues.long()
-    image = _table(bright)[index]
-    image += _table(amplitude * share)[index] * coarse + _table(amplitude * (1 - share))[index] * fine
-    if random.random() < settings.detail:
-        add_organ_detail(image, tissues, place, bright, (0.05, 1.1), random)
-    _fill_bowel(image, index, place, coarse, random, gas=0.02, bright=float(random.uniform(0.1, 1.1)))
-    if "muscle" in place and "fat" in place:
-        image[(index == place["fat"]) & (fine > random.uniform(1.3, 3.5))] = float(bright[place["muscle"]])
-        muscle = index == place["muscle"]
-        image[muscle & (fine.roll((9, 4, 13), (0, 1, 2)) > random.uniform(1.2, 3.5))] = float(bright[place["fat"]])
-    return image.clamp_(min=0.0)
-
-
-def _fill_bowel(
-    image: torch.Tensor,
-    index: torch.Tensor,
-    place: dict[str, int],
-    pattern: torch.Tensor,
-    random: np.random.Generator,
-    *,
-    gas: float,
-    bright: float,
-) -> None:
-    """Put gas, and sometimes swallowed contrast medium, into stomach and bowel."""
-    for name, own in place.items():
-        if not name.endswith(_CONTENTS):
-            continue
-        inside = index == own
-        image[inside & (pattern > random.uniform(0.8, 3.0))] = gas
-        if random.random() < 0.3:
-            image[inside & (pattern < random.uniform(-1.5, 0.5))] = bright
-
-
-def _resolve(image: torch.Tensor, thick_slices: float, random: np.random.Generator) -> torch.Tensor:
-    """Blur across and along the slices; sometimes average slices to thick ones."""
+def _resolve(image: torch.Tensor, settings: RandomScan, random: np.random.Generator) -> torch.Tensor:
+    """Blur across and along the slices; sometimes average slices to thick ones, which in MR may stand upright."""
     import torch.nn.functional as functional
 
     across = float(random.uniform(0.25, 0.75))
     image = blur(image, (across, across, float(random.uniform(0.25, 0.9))))
-    if random.random() < thick_slices:
-        count = image.shape[2]
-        fewer = max(2, round(count / float(random.uniform(1.5, 3.0))))
-        averaged = functional.interpolate(image[None, None], size=(*image.shape[:2], fewer), mode="area")
+    if random.random() < settings.thick_slices:
+        axis = 2 if settings.modality == "CT" else int(random.choice(3, p=(0.1, 0.2, 0.7)))
+        size = list(image.shape)
+        size[axis] = max(2, round(size[axis] / float(random.uniform(1.5, 3.0))))
+        averaged = functional.interpolate(image[None, None], size=size, mode="area")
         image = functional.interpolate(averaged, size=tuple(image.shape), mode="trilinear", align_corners=False)[0, 0]
     return image
 
@@ -387,31 +238,25 @@ def add_arms(
             classes[where] = bone if share < _BONE_SHARE else body
 
 
-def _field_of_view(
-    image: torch.Tensor, classes: torch.Tensor, outside: float, settings: RandomScan, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make what the scan does not cover air and background, in place."""
+def _field_of_view(shape: Sequence[int], settings: RandomScan, random: np.random.Generator) -> torch.Tensor:
+    """Voxels that the scan covers."""
     import torch
 
-    ni, nj, nk = image.shape
-    lost = torch.zeros(1, 1, 1, dtype=torch.bool)
+    ni, nj, nk = shape
+    seen = torch.ones(ni, nj, nk, dtype=torch.bool)
     if random.random() < settings.slab:
         count = int(random.integers(max(4, nk // 6), nk))
         first = int(random.integers(0, nk - count + 1))
-        k = torch.arange(nk)
-        lost = lost | ((k < first) | (k >= first + count))[None, None, :]
+        seen[:, :, :first] = seen[:, :, first + count :] = False
     for axis, side in enumerate((ni, nj)):
-        along = torch.arange(side).reshape([-1 if a == axis else 1 for a in range(3)])
+        along = seen.movedim(axis, 0)
         for first_side in (True, False):
             if random.random() < settings.cut:
                 count = int(random.integers(1, max(2, side // 3)))
-                lost = lost | (along < count if first_side else along >= side - count)
+                along[slice(0, count) if first_side else slice(side - count, side)] = False
     if random.random() < settings.circle:
         middle = (np.array([ni, nj]) - 1) / 2 + random.uniform(-6, 6, 2)
         radius = float(random.uniform(0.36, 0.52)) * max(ni, nj)
         x, y = torch.arange(ni)[:, None, None] - middle[0], torch.arange(nj)[None, :, None] - middle[1]
-        lost = lost | (x**2 + y**2 > radius**2)
-    gone = lost.expand(image.shape)
-    image[gone] = outside
-    classes[gone] = 0
-    return image, classes
+        seen &= x**2 + y**2 <= radius**2
+    return seen

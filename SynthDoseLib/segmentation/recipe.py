@@ -24,6 +24,7 @@ RANDOM_TRANSFORMS = frozenset(
     "RandSimulateLowResolutiond".split()
 )
 OWN_TRANSFORMS = frozenset(("RandomWindowd", "RandomScand"))
+AIR_HU = -1000.0
 _MIRRORS = ("RandFlipd", "RandAxisFlipd", "RandRotate90d", "Flipd")  # left would become right
 
 _NUMBERS: dict[str, tuple[float, float]] = {  # name: smallest and largest allowed value
@@ -244,6 +245,19 @@ def _transform(component: Component, part: str) -> Any:
         )
     short_name(component, allowed, "transform")
     return build(component, "transforms", allowed)
+
+
+def normalised_air(recipe: TrainingRecipe) -> float:
+    """What a recipe's normalisation makes of the air around a patient: it goes around an image smaller than a window."""
+    import torch
+
+    air, tissue = (AIR_HU, 40.0) if recipe.modality == "CT" else (0.0, 1.0)
+    image = torch.full((1, 16, 16, 16), air)
+    image[:, 4:12, 4:12, 4:12] = tissue
+    data = {"image": image}
+    for transform in recipe.chain("normalisation"):
+        data = transform(data)
+    return round(float(data["image"][0, 0, 0, 0]), 6)
 
 
 def channels_of(names: Iterable[str], organs: Iterable[str]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core import ImageVolume, LabelMap, MissingPackageError, Progress, ProgressReport, SynthDoseError, atomic_path, silent
 from .overlap import overlap_and_entropy
-from .recipe import REST, TrainingRecipe, channels_of
+from .recipe import REST, TrainingRecipe, channels_of, normalised_air
 from .tables import canonical_organs
 from .tissue import segment_tissue
 
@@ -196,6 +196,7 @@ class WindowSource:
     def __init__(self, cases: Sequence[TrainingCase], recipe: TrainingRecipe, progress: Progress = silent) -> None:
         self._recipe = recipe
         self._chain = [*recipe.chain("randomisation"), *recipe.chain("normalisation")]
+        self._air = normalised_air(recipe)
         self._names = [case.name for case in cases]
         self._data = []
         for number, case in enumerate(cases, start=1):
@@ -229,6 +230,8 @@ class WindowSource:
                 f"The randomisation of the training configuration gives windows of {tuple(image.shape[1:])} voxels; the "
                 f'configuration says {self._recipe.window}. RandomWindowd or RandSpatialCropd with "@window" cuts them.'
             )
+        if "seen" in data:
+            image = torch.where(data["seen"], image, self._air)
         return image[None].float(), classes[0].to(torch.uint8)
 
     def class_counts(self) -> NDArray[np.int64]:

@@ -12,10 +12,10 @@ from monai.transforms import MapTransform, Randomizable
 
 from ..core import SynthDoseError
 from .deformation import Deformation, linear_at, nearest_at, random_places
-from .randomised import AIR_HU, RandomScan, add_arms, random_scan
-from .recipe import REST
+from .randomised import RandomScan, add_arms, random_scan
+from .recipe import AIR_HU, REST
 
-TISSUE, TISSUE_NAMES = "tissue", "tissue_names"
+TISSUE, TISSUE_NAMES, SEEN = "tissue", "tissue_names", "seen"
 
 
 class RandomWindowd(Randomizable, MapTransform):
@@ -99,6 +99,8 @@ class RandomWindowd(Randomizable, MapTransform):
 class RandomScand(Randomizable, MapTransform):
     """Make an image from a map of tissues, of a random scanner; patients that come with an image keep theirs.
 
+    The result says under "seen" what the field of view includes; the rest has to become air once the image is normalised.
+
     Parameters
     ----------
     keys : str
@@ -124,10 +126,10 @@ class RandomScand(Randomizable, MapTransform):
         random = np.random.default_rng(self.R.randint(2**31))
         tissues, classes = result.pop(TISSUE)[0].clone(), result["label"][0].clone()
         names = result.pop(TISSUE_NAMES)
-        if self.scan.modality == "CT" and random.random() < self.scan.arms:
+        if random.random() < self.scan.arms:
             add_arms(tissues, classes, names, self.bone, self.rest, random)
-        image, classes = random_scan(tissues, classes, names, self.spacing_mm, self.scan, random)
-        result[self.keys[0]], result["label"] = image[None], classes[None]
+        image, classes, seen = random_scan(tissues, classes, names, self.spacing_mm, self.scan, random)
+        result[self.keys[0]], result["label"], result[SEEN] = image[None], classes[None], seen[None]
         return result
 
 
