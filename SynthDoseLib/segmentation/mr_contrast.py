@@ -50,15 +50,21 @@ def water_and_fat(random: np.random.Generator) -> tuple[float, float]:
 
 
 def tissue_brightness(
-    looks: Sequence[TissueLook], names: Sequence[str], strange: float, random: np.random.Generator
+    looks: Sequence[TissueLook],
+    names: Sequence[str],
+    sequence: tuple[float, float],
+    strange: float,
+    random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Brightness of tissues in a random sequence.
+    """Brightness of tissues with random T1 and T2 weighting and random shares of fat.
 
     Parameters
     ----------
     looks : sequence of TissueLook
     names : sequence of str
         Of the same tissues.
+    sequence : (float, float)
+        Factors of water and fat.
     strange : float
         Chance that every soft tissue is as bright as it likes.
     random : numpy Generator
@@ -76,8 +82,7 @@ def tissue_brightness(
     shares = np.array([_fat_share(name, random) for name in names]) * living
     if _FOLLOWS_FLOW in names and random.random() < 0.5:
         water[list(names).index(_FOLLOWS_FLOW)] = random.uniform(0, 1.2)
-    of_water, of_fat = water_and_fat(random)
-    bright = of_water * water * (1 - shares) + of_fat * fat * shares
+    bright = sequence[0] * water * (1 - shares) + sequence[1] * fat * shares
     if random.random() < strange:
         soft = living & np.array([not name.startswith("cortical") for name in names])
         bright[soft] = random.uniform(0.05, 1.0, int(soft.sum()))
@@ -122,7 +127,7 @@ def draw_mr(
     """
     names = list(place)
     number = len(looks)
-    bright = tissue_brightness(looks, names, strange, random)
+    bright = tissue_brightness(looks, names, water_and_fat(random), strange, random)
     amplitude = 0.2 * np.abs(bright) * random.uniform(0, 1, number)
     share = random.uniform(0, 1, number)
     index = tissues.long()

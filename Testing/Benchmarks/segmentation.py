@@ -20,15 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap
 from SynthDoseLib.io import read_image, read_labels
 from SynthDoseLib.phantom import find_body, synthetic_patient
+from SynthDoseLib.pipeline.cohort import PEOPLE_SPACING_MM, synthetic_case
 from SynthDoseLib.segmentation import apply_table, label_table, organ_group, read_bundle, segment_with_bundle, shipped_bundles
 from SynthDoseLib.segmentation.bundle_writer import replace_measurements
+from SynthDoseLib.segmentation.randomised import random_scan
+from SynthDoseLib.segmentation.recipe import read_recipe
+from SynthDoseLib.segmentation.training_transforms import RandomScand
 
 from .results import RESULTS, write_section
 
@@ -116,10 +122,52 @@ def synthetic_rows(bundle: str, patients: int) -> dict[str, list[Agreement]]:
     return rows
 
 
+def synthetic_mr_rows(bundle: str, patients: int) -> dict[str, list[Agreement]]:
+    """Agreement with the truth of random MR scans of synthetic people, per organ."""
+    rows: dict[str, list[Agreement]] = {}
+    for seed in range(UNSEEN, UNSEEN + patients):
+        image, truth = synthetic_mr(seed)
+        found = segment_with_bundle(image, bundle)
+        for organ, numbers in compare(found, truth, truth.labels > 0).items():
+            rows.setdefault(organ, []).append(numbers)
+        print(f"synthetic MR {seed}", file=sys.stderr)
+    return rows
+
+
 def real_scan(path: Path, labels: Path, table: str, modality: str) -> tuple[ImageVolume, LabelMap]:
     """A scan and TotalSegmentator's labels of it."""
     image = read_image(path, modality=modality)
     return image, apply_table(read_labels(labels, reference=image.grid), label_table(table))
+
+
+def outline_of_mr(image: ImageVolume) -> NDArray[np.bool_]:
+    """Body of an MR image whose air is dark: what is brighter than an eighth of the bright, slice by slice without holes."""
+    smooth = ndimage.gaussian_filter(image.values.astype(np.float64), 0.7)
+    bright = smooth > np.percentile(smooth, 99) / 8
+    pieces, _ = ndimage.label(np.stack([ndimage.binary_fill_holes(ndimage.binary_closing(plane)) for plane in bright]))
+    return np.asarray(pieces == np.bincount(pieces[pieces > 0]).argmax())
+
+
+def synthetic_mr(seed: int) -> tuple[ImageVolume, LabelMap]:
+    """A random MR scan of 3 mm of a person of the kind that the training has, and what it shows."""
+    person = synthetic_case(seed)
+    settings = next(step for step in read_recipe("torso_mr").chain("randomisation") if isinstance(step, RandomScand)).scan
+    assert person.tissues is not None
+    tissues, classes = (
+        torch.from_numpy(np.ascontiguousarray(values.transpose(2, 1, 0)).astype(np.uint8))
+        for values in (person.tissues, person.labels.labels)
+    )
+    image, seen_classes, seen = random_scan(
+        tissues, classes, person.tissue_names, PEOPLE_SPACING_MM, settings, np.random.default_rng([seed, 7])
+    )
+    box = tuple(slice(int(found.min()), int(found.max()) + 1) for found in np.nonzero(seen.numpy().transpose(2, 1, 0)))
+    lower, shape = tuple(part.start for part in box), tuple(part.stop - part.start for part in box)
+    grid = person.labels.grid.crop((lower[0], lower[1], lower[2]), (shape[0], shape[1], shape[2]))
+    values, labels = (array.numpy().transpose(2, 1, 0)[box] for array in (image * seen, seen_classes))
+    return (
+        ImageVolume(grid, np.ascontiguousarray(values), "MR"),
+        LabelMap(grid, np.ascontiguousarray(labels).astype(np.uint16), person.labels.organs),
+    )
 
 
 def unlabelled_ct(folder: Path) -> ImageVolume:
@@ -202,6 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metrics[options.ct] |= _metrics("synthetic patients", rows)
         title = f"### {read_bundle(options.ct).name}: synthetic patients (seeds from {UNSEEN}), truth known, CT of 3 mm"
         parts.append(f"{title}\n\n{table_of(rows)}")
+    if options.mr and options.patients:
+        rows = synthetic_mr_rows(options.mr, options.patients)
+        metrics[options.mr] |= _metrics("synthetic people", rows)
+        title = f"### {read_bundle(options.mr).name}: random MR of synthetic people (seeds from {UNSEEN}), truth known, 3 mm"
+        parts.append(f"{title}\n\n{table_of(rows)}")
     torso = options.shared / "ct_torso_totalseg"
     scans = (
         ("real CT (lower chest to pelvis, 3 mm)", options.ct, "example_ct.nii.gz", "example_seg_fast_force_split.nii.gz",
@@ -214,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         image, theirs = real_scan(torso / scan, torso / labels, table, modality)
         found, seconds = _timed(lambda image=image, bundle=bundle: segment_with_bundle(image, bundle))
-        body = find_body(image) if modality == "CT" else None
+        body = find_body(image) if modality == "CT" else outline_of_mr(image)
         numbers = {organ: [value] for organ, value in compare(found, theirs, body).items()}
         heading = f"### {read_bundle(bundle).name}: {title}, against TotalSegmentator's labels, {seconds:.0f} s"
         parts.append(f"{heading}{_unshipped(bundle)}\n\n{table_of(numbers)}")

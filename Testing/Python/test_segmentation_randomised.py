@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from SynthDoseLib.core import LabelMap, Organ, SynthDoseError, VoxelGrid
@@ -15,14 +18,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
 
 from SynthDoseLib.segmentation.deformation import Deformation, linear_at, nearest_at, random_places  # noqa: E402
+from SynthDoseLib.segmentation.looks import LOOKS, look_of  # noqa: E402
+from SynthDoseLib.segmentation.mr_contrast import tissue_brightness, water_and_fat  # noqa: E402
 from SynthDoseLib.segmentation.noise import smooth_noise  # noqa: E402
 from SynthDoseLib.segmentation.organ_detail import add_organ_detail  # noqa: E402
-from SynthDoseLib.segmentation.randomised import (  # noqa: E402
-    LOOKS,
-    RandomScan,
-    add_arms,
-    random_scan,
-)
+from SynthDoseLib.segmentation.randomised import RandomScan, add_arms, random_scan  # noqa: E402
 
 NAMES = ("air", "fat", "muscle", "liver", "cortical", "spongiosa", "lung")
 STILL = RandomScan(strange=0, thick_slices=0, slab=0, circle=0, cut=0, couch=0, arms=0)
@@ -79,8 +79,9 @@ def test_a_ct_shows_each_tissue_near_its_number_and_keeps_the_labels():
     tissues, classes = person()
     means = []
     for seed in range(12):
-        image, seen = random_scan(tissues, classes, NAMES, 4.0, STILL, np.random.default_rng(seed))
-        assert torch.equal(seen, classes)
+        image, found, seen = random_scan(tissues, classes, NAMES, 4.0, STILL, np.random.default_rng(seed))
+        assert torch.equal(found, classes)
+        assert seen.all()
         means.append([float(image[tissues == place].mean()) for place in range(7)])
     found = dict(zip(NAMES, np.mean(means, axis=0), strict=True))
     assert found["air"] < -950
@@ -89,17 +90,59 @@ def test_a_ct_shows_each_tissue_near_its_number_and_keeps_the_labels():
     assert np.std([row[3] for row in means]) > 8  # contrast phases and steatosis change the liver
 
 
-def test_what_the_scan_does_not_cover_is_air_and_background():
+def test_what_the_scan_does_not_cover_is_background():
     tissues, classes = person()
     settings = RandomScan(strange=0, thick_slices=0, slab=1.0, circle=1.0, cut=1.0, couch=0, arms=0)
-    for modality, outside in (("CT", -1000.0), ("MR", 0.0)):
+    for modality in ("CT", "MR"):
         changed = RandomScan(**{**settings.__dict__, "modality": modality})
-        image, seen = random_scan(tissues, classes, NAMES, 4.0, changed, np.random.default_rng(4))
-        lost = image == outside
-        assert 0.3 < float(lost.float().mean()) < 1
-        assert not seen[lost].any()
-        assert torch.equal(seen[~lost], classes[~lost])
+        image, found, seen = random_scan(tissues, classes, NAMES, 4.0, changed, np.random.default_rng(4))
+        assert 0.3 < float((~seen).float().mean()) < 1
+        assert not found[~seen].any()
+        assert torch.equal(found[seen], classes[seen])
         assert float(image.min()) >= -1200 if modality == "CT" else float(image.min()) >= 0
+
+
+def test_a_window_is_normalised_before_the_field_of_view_cuts_it():
+    """The brightness of what is seen does not depend on how much of the window is not."""
+    labels = body_labels()
+    tissues, names = tissues_of(labels)
+    case = TrainingCase("labels only", labels, tissues=tissues, tissue_names=names)
+    windows = []
+    for slab in (0.0, 1.0):
+        chain = json.loads(json.dumps(read_recipe("torso_mr").configuration["randomisation"]))
+        chain["transforms"][1] |= {"slab": slab, "circle": 0.0, "cut": 0.0}
+        windows.append(WindowSource([case], read_recipe("torso_mr", {"randomisation": chain})).window(0, 0))
+    (whole, _), (cut, classes) = windows
+    lost = cut != whole
+    assert lost.float().mean() > 0.1
+    assert (cut[lost] == -1).all()
+    assert not classes[lost[0, 0]].any()
+
+
+def test_water_and_fat_are_added_kept_apart_or_subtracted():
+    """Fat is fat for at least 88 %, muscle water for at least 85 %, compact bone and air neither."""
+    looks = [look_of(name) for name in NAMES]
+
+    def bright(sequence: tuple[float, float]) -> dict[str, NDArray[np.float64]]:
+        rows = [tissue_brightness(looks, NAMES, sequence, 0.0, np.random.default_rng(seed)) for seed in range(200)]
+        return dict(zip(NAMES, np.transpose(rows), strict=True))
+
+    in_phase, water, fat, out_of_phase = (bright(pair) for pair in ((1, 1), (1, 0), (0, 1), (1, -1)))
+    for name in NAMES:
+        np.testing.assert_allclose(water[name] + fat[name], in_phase[name])
+        np.testing.assert_allclose(water[name] - fat[name], out_of_phase[name])
+    assert (out_of_phase["fat"] < 0).all()
+    assert (fat["fat"] > 5 * fat["muscle"]).all()
+    assert (water["fat"] <= 0.12 * 1.3).all()
+    assert not in_phase["air"].any()
+
+
+def test_every_kind_of_sequence_occurs():
+    random = np.random.default_rng(3)
+    drawn = np.array([water_and_fat(random) for _ in range(1000)])
+    water_only, fat_only = (drawn[:, 1] >= 0) & (drawn[:, 1] <= 0.3), drawn[:, 0] <= 0.3
+    for kind in ((drawn == (1, 1)).all(axis=1), water_only, fat_only, drawn[:, 1] < 0):
+        assert kind.mean() > 0.1
 
 
 def test_the_same_seed_makes_the_same_scan_and_another_another():

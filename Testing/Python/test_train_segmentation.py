@@ -12,9 +12,9 @@ from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, Voxe
 from SynthDoseLib.io import write_segmentation, write_volume
 from SynthDoseLib.pipeline.cohort import read_cohort, split_cohort
 from SynthDoseLib.segmentation import read_bundle, segment_with_bundle
-from SynthDoseLib.segmentation.bundle_writer import normalised_air, value_range
+from SynthDoseLib.segmentation.bundle_writer import value_range
 from SynthDoseLib.segmentation.overlap import dice_scores
-from SynthDoseLib.segmentation.recipe import read_recipe
+from SynthDoseLib.segmentation.recipe import normalised_air, read_recipe
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
@@ -109,7 +109,7 @@ def test_the_bundle_is_complete_and_segments(trained):
     ("recipe", "changes", "air", "limits"),
     [
         ("torso_ct", {}, -1.0, [-1.0, 1.0]),  # -1000 HU, clipped to -400
-        ("torso_mr", {}, 0.0, [0.0, 1.0]),
+        ("torso_mr", {}, -1.0, [-1.0, 1.0]),
         ("torso_ct", {"normalisation": {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 500,
                                         "b_min": 0, "b_max": 1}}, -2.0, []),
     ],
