@@ -104,7 +104,7 @@ def _lesions(image: torch.Tensor, inside: torch.Tensor, limits: tuple[float, flo
 def fill_bowel(
     image: torch.Tensor,
     index: torch.Tensor,
-    place: dict[str, int],
+    place: Mapping[str, int],
     pattern: torch.Tensor,
     random: np.random.Generator,
     *,
