@@ -22,6 +22,8 @@ MAX_MATERIALS = 255
 AIR_LIKE_G_CM3 = 0.05  # air cavities are not rest of the body; lung is, at 0.1 and more
 GAS_G_CM3 = 0.5  # what is lighter in a hollow organ of reference density is gas, or partly gas
 LEAST_HU_RANGE = 150.0
+FAT_HU, PADDING_HU = -50.0, -1500.0  # fat is below, and so is what scanners fill in where they saw nothing
+SAMPLE = 1_000_000
 DENSITIES = ("ct", "reference")
 CONTRASTS = ("keep", "override")
 
@@ -246,16 +248,25 @@ def require_ct(ct: ImageVolume) -> None:
             f"The values of the image lie between {lowest:g} and {highest:g}, too close together for Hounsfield units: from "
             f"air to tissue there are 1000. {remedy}"
         )
-    if lowest >= 0:
-        shifted = float(np.mean((ct.values > 700) & (ct.values < 1300)))
+    some = ct.values.ravel()[:: max(1, ct.grid.size // SAMPLE)]
+    negative = float(np.mean((some > PADDING_HU) & (some < FAT_HU)))
+    watery = float(np.mean((some > 700) & (some < 1300)))
+    if lowest >= 0 or negative < 0.001 or (watery > 0.15 and negative < 0.05):
         guess = (
             "many of them are around 1000, where water is if 1000 or 1024 has been added: hu_offset = -1000 or -1024."
-            if shifted > 0.15
+            if watery > 0.15
             else 'an MR image has its tissues assigned by label ([phantom] materials = "labels").'
         )
+        share = "no value is below 0" if lowest >= 0 else f"{negative:.2%} of the values are below {FAT_HU:g}"
         raise SynthDoseError(
-            f"The image is not in Hounsfield units: no value is below 0 (they reach from {lowest:g} to {highest:g}), but air "
+            f"The image is not in Hounsfield units: {share} (they reach from {lowest:g} to {highest:g}), but air "
             f"and fat are negative. {remedy} Here {guess}"
+        )
+    around = float(np.median(np.concatenate([ct.values[:, :, 0], ct.values[:, :, -1]])))
+    if around > 500 and float(np.mean((some > PADDING_HU) & (some < -700))) < 0.01:
+        raise SynthDoseError(
+            f"The image is not in Hounsfield units: its border has {around:g} HU, where a CT has the air of the room "
+            f"(-1000 HU); the values may have been turned round. {remedy}"
         )
 
 

@@ -2,8 +2,9 @@
 
 python -m Testing.Benchmarks.phantoms [--people 12] [--damaged 4] [--batch 10] [--out FILE]
 
-Every person has another build, other organ masses, tumours, noise and a couch. Each damage is put into the labels of a healthy
-one; it counts as found if a finding of the right check about the right organ (or the whole) is a warning or a failure.
+Every person has another build, other organ masses, tumours, noise and a couch. Each damage is put into the labels or the CT
+numbers of a healthy one; it counts as found if a finding of the right check about the right organ (or the whole) is a warning
+or a failure, or if the image is refused.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from SynthDoseLib.cli import main as synthdose
-from SynthDoseLib.core import ImageVolume, LabelMap, VoxelGrid, VoxelPhantom
+from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom
 from SynthDoseLib.io import write_segmentation, write_volume
-from SynthDoseLib.phantom import SyntheticPatient, assess_phantom, build_phantom, synthetic_patient
+from SynthDoseLib.phantom import PhantomQuality, SyntheticPatient, assess_phantom, build_phantom, synthetic_patient
 
 from .results import RESULTS, write_section
 
@@ -33,6 +34,7 @@ HEADING = "Phantoms: quality verdict and batch"
 SPACING_MM = (4.0, 4.0, 4.0)
 Damaged = tuple[VoxelPhantom, ImageVolume | None]
 Labels = NDArray[np.uint16]
+Floats = NDArray[np.float32]
 
 
 def with_labels(phantom: VoxelPhantom, labels: Labels) -> VoxelPhantom:
@@ -119,6 +121,57 @@ def pierced(phantom: VoxelPhantom, ct: ImageVolume) -> Damaged:
     return replace(phantom, density_g_cm3=density), ct
 
 
+def renumbered(patient: SyntheticPatient, change: Callable[[Floats], Floats]) -> Damaged:
+    """The phantom that comes of other CT numbers."""
+    ct = replace(patient.ct, values=change(patient.ct.values))
+    return build_phantom(ct, patient.labels), ct
+
+
+def rescaled(patient: SyntheticPatient) -> Damaged:
+    """CT numbers times 1.3: a wrong rescale slope."""
+    return renumbered(patient, lambda hu: hu * np.float32(1.3))
+
+
+def rescaled_and_cut(patient: SyntheticPatient) -> Damaged:
+    """The same, with what is below -1024 HU cut off."""
+    return renumbered(patient, lambda hu: np.maximum(hu * np.float32(1.3), np.float32(-1024)))
+
+
+def halved(patient: SyntheticPatient) -> Damaged:
+    """CT numbers times 0.5."""
+    return renumbered(patient, lambda hu: hu * np.float32(0.5))
+
+
+def offset(patient: SyntheticPatient) -> Damaged:
+    """CT numbers plus 1024: no rescale intercept."""
+    return renumbered(patient, lambda hu: hu + np.float32(1024))
+
+
+def offset_twice(patient: SyntheticPatient) -> Damaged:
+    """CT numbers less 1024: the intercept applied twice."""
+    return renumbered(patient, lambda hu: hu - np.float32(1024))
+
+
+def offset_slightly(patient: SyntheticPatient) -> Damaged:
+    """CT numbers plus 100."""
+    return renumbered(patient, lambda hu: hu + np.float32(100))
+
+
+def from_zero(patient: SyntheticPatient) -> Damaged:
+    """CT numbers from 0: no sign."""
+    return renumbered(patient, lambda hu: np.maximum(hu, np.float32(0)))
+
+
+def clipped(patient: SyntheticPatient) -> Damaged:
+    """CT numbers cut to a window of -160 to 240 HU, as 8-bit exports are."""
+    return renumbered(patient, lambda hu: np.clip(hu, np.float32(-160), np.float32(240)))
+
+
+def turned_round(patient: SyntheticPatient) -> Damaged:
+    """CT numbers with the other sign."""
+    return renumbered(patient, np.negative)
+
+
 DAMAGES: tuple[tuple[Callable[[VoxelPhantom, ImageVolume], Damaged], str, tuple[str, ...]], ...] = (
     (swapped, "side", ("kidney_right",)),
     (mirrored, "side", ("",)),
@@ -130,6 +183,23 @@ DAMAGES: tuple[tuple[Callable[[VoxelPhantom, ImageVolume], Damaged], str, tuple[
     (shifted, "ct number", ("lung_left", "lung_right")),
     (pierced, "body", ("",)),
 )
+NUMBERS: tuple[Callable[[SyntheticPatient], Damaged], ...] = (
+    rescaled, rescaled_and_cut, halved, offset, offset_twice, offset_slightly, from_zero, clipped, turned_round,
+)  # fmt: skip
+
+
+def says(quality: PhantomQuality, check: str, organs: tuple[str, ...]) -> bool:
+    """Whether a warning or failure of a check is about one of the organs ("" is the whole)."""
+    return any(f.check == check and f.organ in organs and f.severity != "note" for f in quality.findings)
+
+
+def noticed(damage: Callable[[SyntheticPatient], Damaged], patient: SyntheticPatient) -> str:
+    """How wrong CT numbers of a person are noticed: "refused", "found", or "" if not."""
+    try:
+        quality = assess_phantom(*damage(patient))
+    except SynthDoseError:
+        return "refused"
+    return "found" if says(quality, "ct number", ("",)) else ""
 
 
 def person(seed: int) -> SyntheticPatient:
@@ -140,7 +210,7 @@ def person(seed: int) -> SyntheticPatient:
 def verdicts(people: int, damaged: int) -> list[str]:
     """Tables of false alarms and of damages found."""
     alarms: Counter[str] = Counter()
-    clean, found = 0, Counter[str]()
+    clean, found, refused = 0, Counter[str](), Counter[str]()
     for seed in range(100, 100 + people):
         patient = person(seed)
         phantom = build_phantom(patient.ct, patient.labels)
@@ -149,16 +219,19 @@ def verdicts(people: int, damaged: int) -> list[str]:
         alarms.update(f"{f.severity}, {f.check}, {f.organ or 'all'}" for f in findings)
         if seed - 100 < damaged:
             for damage, check, organs in DAMAGES:
-                quality = assess_phantom(*damage(phantom, patient.ct))
-                found[damage.__name__] += any(
-                    f.check == check and f.organ in organs and f.severity != "note" for f in quality.findings
-                )
+                found[damage.__name__] += says(assess_phantom(*damage(phantom, patient.ct)), check, organs)
+            for wrong in NUMBERS:
+                outcome = noticed(wrong, patient)
+                found[wrong.__name__] += bool(outcome)
+                refused[wrong.__name__] += outcome == "refused"
     lines = [f"{people} healthy people: {clean} without warning; {sum(alarms.values())} warnings in all."]
     if alarms:
         lines += ["", "| false alarm | people |", "|---|---|", *(f"| {what} | {n} |" for what, n in alarms.most_common())]
     lines += ["", "| damage | found |", "|---|---|"]
-    for damage, _, _ in DAMAGES:
-        lines.append(f"| {damage.__name__}: {(damage.__doc__ or '').rstrip('.')} | {found[damage.__name__]} of {damaged} |")
+    for damage in (*(row[0] for row in DAMAGES), *NUMBERS):
+        name = damage.__name__
+        how = f", {refused[name]} of them refused before" if refused[name] else ""
+        lines.append(f"| {name}: {(damage.__doc__ or '').rstrip('.')} | {found[name]} of {damaged}{how} |")
     return lines
 
 
