@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 from .errors import SynthDoseError
 from .grid import VoxelGrid
 from .materials import Material
+
+GAS_G_CM3 = 0.1  # about -900 HU: air has 0.0012, inflated lung 0.26 (ICRU 44)
+GAS_IN_LUNG_G_CM3 = 0.02  # emphysema is still tissue; large airways and bullae are not
+_LUNG = re.compile(r"(^|_)lungs?(_|$)")
 
 
 def require_shape(name: str, array: NDArray[Any], shape: tuple[int, int, int]) -> None:
@@ -196,6 +201,19 @@ class VoxelPhantom:
             minlength=max((o.index for o in self.labels.organs), default=0) + 1,
         )
         return {o.name: float(sums[o.index]) * self.grid.voxel_volume_ml for o in self.labels.organs}
+
+    def lungs(self) -> NDArray[np.bool_]:
+        """Boolean array (nk, nj, ni) of all organs that are called lung."""
+        return np.isin(self.labels.labels, [o.index for o in self.labels.organs if _LUNG.search(o.name)])
+
+    def gas(self) -> NDArray[np.bool_]:
+        """Boolean array (nk, nj, ni) of the voxels of the body that are gas, whose dose is none to tissue.
+
+        Gas is what is lighter than 0.1 g/cm3, in lungs than 0.02 g/cm3; the vacuum outside the body is not. Lungs that no label
+        names (lung_left, lungs …) lose what is lighter than a third of inflated lung.
+        """
+        gas = (self.density_g_cm3 > 0) & (self.density_g_cm3 < GAS_G_CM3)
+        return gas & ~((self.density_g_cm3 >= GAS_IN_LUNG_G_CM3) & self.lungs()) if gas.any() else gas
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,7 @@ def gamma_index(
     cutoff_percent: float = 10.0,
     local: bool = False,
     points: int = MOST_POINTS,
+    gas: NDArray[np.bool_] | None = None,
 ) -> GammaIndex:
     """Gamma index of a dose against a reference on the same grid.
 
@@ -64,6 +65,8 @@ def gamma_index(
         Whether `dose_percent` is of the local reference dose.
     points : int
         Of more reference voxels than that, every n-th is judged.
+    gas : ndarray of bool, (nk, nj, ni), optional
+        Voxels that are not judged and do not count for the largest dose, because their dose is none to tissue.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def gamma_index(
         raise SynthDoseError("The gamma index compares doses on one grid; these have two. Resample one of them first.")
     if not min(dose_percent, distance_mm) > 0 or not 0 <= cutoff_percent < 100 or points < 1:
         raise SynthDoseError("The gamma index needs a dose difference and distance above 0, and a cut-off of 0 to below 100 %.")
-    dose = reference.dose_Gy.astype(np.float64)
+    dose = reference.dose_Gy.astype(np.float64) if gas is None else np.where(gas, 0.0, reference.dose_Gy)
     if not (dose > 0).any():
         raise SynthDoseError("The reference has no dose anywhere: there is nothing to compare with.")
     try:

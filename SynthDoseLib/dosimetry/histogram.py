@@ -23,6 +23,7 @@ class DoseVolumeHistogram:
     ----------
     organ : str
     volume_ml : float
+        Without gas, where that was left out.
     sorted_dose_Gy : ndarray of float64, (n,)
         Doses of the organ's voxels, increasing; all voxels have the same volume.
     mean_sigma_Gy : float
@@ -237,7 +238,7 @@ def write_dvh_metrics_csv(
 
 
 def dose_volume_histogram(
-    dose: DoseMap, labels: LabelMap, organ: str, *, sigma_Gy: float = float("nan")
+    dose: DoseMap, labels: LabelMap, organ: str, *, sigma_Gy: float = float("nan"), gas: NDArray[np.bool_] | None = None
 ) -> DoseVolumeHistogram:
     """Return the cumulative dose-volume histogram of one organ.
 
@@ -249,6 +250,8 @@ def dose_volume_histogram(
     organ : str
     sigma_Gy : float
         One standard error of the organ's mean dose, if known.
+    gas : ndarray of bool, (nk, nj, ni), optional
+        Voxels to leave out, unless the organ is nothing else: their dose is none to tissue.
 
     Raises
     ------
@@ -257,18 +260,25 @@ def dose_volume_histogram(
     """
     if not dose.grid.matches(labels.grid):
         raise SynthDoseError("Dose and label map are on different grids. Resample the labels to the grid of the dose first.")
-    values = dose.dose_Gy[labels.mask(organ)]
+    mask = labels.mask(organ)
+    solid = mask if gas is None else mask & ~gas
+    values = dose.dose_Gy[solid if solid.any() else mask]
     return DoseVolumeHistogram(organ, values.size * dose.grid.voxel_volume_ml, values.astype(np.float64), sigma_Gy)
 
 
 def dose_volume_histograms(
-    dose: DoseMap, labels: LabelMap, *, organs: Iterable[str] | None = None, sigma_Gy: dict[str, float] | None = None
+    dose: DoseMap,
+    labels: LabelMap,
+    *,
+    organs: Iterable[str] | None = None,
+    sigma_Gy: dict[str, float] | None = None,
+    gas: NDArray[np.bool_] | None = None,
 ) -> tuple[DoseVolumeHistogram, ...]:
     """Return the histograms of `organs`, or of every organ that has voxels, in the order of the label table."""
     counts = labels.voxel_counts()
     names = [name for name, count in counts.items() if count] if organs is None else list(organs)
     known = sigma_Gy or {}
-    return tuple(dose_volume_histogram(dose, labels, name, sigma_Gy=known.get(name, float("nan"))) for name in names)
+    return tuple(dose_volume_histogram(dose, labels, name, sigma_Gy=known.get(name, float("nan")), gas=gas) for name in names)
 
 
 def write_dvh_csv(path: str | os.PathLike[str], histograms: Iterable[DoseVolumeHistogram], *, points: int = 200) -> None:

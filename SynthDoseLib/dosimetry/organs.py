@@ -31,9 +31,9 @@ class OrganDoseRow:
     sigma_Gy : float
         One Monte Carlo standard error of the mean; nan if not known.
     min_Gy, max_Gy : float
-        Over the voxels.
+        Over the voxels that are not gas, whose dose is none to tissue.
     d95_Gy, d50_Gy, d5_Gy : float
-        Dose that the hottest 95, 50, 5 % of the volume receive at least.
+        Dose that the hottest 95, 50, 5 % of their volume receive at least.
     total_sigma_Gy : float
         One standard uncertainty of the mean by all components of the budget, see `with_total_sigma`; nan if not known.
     """
@@ -97,7 +97,8 @@ def organ_dose_table(
     order = np.argsort(flat, kind="stable")  # one sort instead of one pass over the volume per organ
     bounds = np.searchsorted(flat[order], np.arange(max((o.index for o in phantom.labels.organs), default=0) + 2))
     voxels = {o.name: order[bounds[o.index] : bounds[o.index + 1]] for o in phantom.labels.organs}
-    rows = [_row(name, where, dose, phantom, sigma.get(name, math.nan)) for name, where in voxels.items()]
+    gas = phantom.gas().ravel()
+    rows = [_row(name, where, dose, phantom, gas, sigma.get(name, math.nan)) for name, where in voxels.items()]
     by_name = {row.organ: row for row in rows}
     for group, members in (groups or {}).items():
         present = [by_name[m] for m in members if m in by_name and by_name[m].mass_g > 0]
@@ -106,7 +107,7 @@ def organ_dose_table(
         mass = sum(row.mass_g for row in present)
         bound = sum(row.mass_g * row.sigma_Gy for row in present) / mass
         where = np.concatenate([voxels[row.organ] for row in present])
-        rows.append(_row(group, where, dose, phantom, sigma.get(group, bound)))
+        rows.append(_row(group, where, dose, phantom, gas, sigma.get(group, bound)))
     return tuple(rows)
 
 
@@ -117,7 +118,7 @@ def with_total_sigma(rows: Iterable[OrganDoseRow], relative_sigma: Mapping[str, 
 
 def noise_notes(dose: DoseMap, phantom: VoxelPhantom) -> tuple[str, ...]:
     """Say for which organs the statistical noise of the voxels widens the histogram (D95 too low, D5 and maximum too high)."""
-    flat = phantom.labels.labels.ravel()
+    flat = np.where(phantom.gas(), np.uint16(0), phantom.labels.labels).ravel()
     dose_Gy, sigma_Gy = dose.dose_Gy.ravel().astype(np.float64), dose.sigma_Gy.ravel().astype(np.float64)
     counts = np.bincount(flat, minlength=max((o.index for o in phantom.labels.organs), default=0) + 1)
     sums, squares, variances = (np.bincount(flat, weights=w, minlength=counts.size) for w in (dose_Gy, dose_Gy**2, sigma_Gy**2))
@@ -158,7 +159,9 @@ def _sigmas(given: Mapping[str, float] | Iterable[OrganDose] | None) -> dict[str
     return {organ.organ: organ.sigma_Gy for organ in given}
 
 
-def _row(name: str, where: NDArray[np.intp], dose: DoseMap, phantom: VoxelPhantom, sigma_Gy: float) -> OrganDoseRow:
+def _row(
+    name: str, where: NDArray[np.intp], dose: DoseMap, phantom: VoxelPhantom, gas: NDArray[np.bool_], sigma_Gy: float
+) -> OrganDoseRow:
     volume_ml = where.size * dose.grid.voxel_volume_ml
     if where.size == 0:
         return OrganDoseRow(name, 0.0, 0.0, *(math.nan,) * 7)
@@ -166,7 +169,8 @@ def _row(name: str, where: NDArray[np.intp], dose: DoseMap, phantom: VoxelPhanto
     density = phantom.density_g_cm3.ravel()[where].astype(np.float64)
     total = float(density.sum())
     mean = float(values @ density) / total if total > 0 else math.nan
-    histogram = DoseVolumeHistogram(name, volume_ml, values)
+    counted = values if gas[where].all() else values[~gas[where]]
+    histogram = DoseVolumeHistogram(name, volume_ml, counted)
     d95, d50, d5 = (float(x) for x in histogram.dose_at([0.95, 0.5, 0.05]))
     mass_g = total * dose.grid.voxel_volume_ml
-    return OrganDoseRow(name, volume_ml, mass_g, mean, sigma_Gy, float(values.min()), float(values.max()), d95, d50, d5)
+    return OrganDoseRow(name, volume_ml, mass_g, mean, sigma_Gy, histogram.min_Gy, histogram.max_Gy, d95, d50, d5)

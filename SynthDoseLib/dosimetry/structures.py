@@ -28,6 +28,7 @@ def contour_histogram(
     *,
     slab_mm: float | None = None,
     sigma_Gy: float = float("nan"),
+    gas: NDArray[np.bool_] | None = None,
 ) -> DoseVolumeHistogram:
     """Return the histogram of a structure drawn as contours, which need not know the grid of the dose.
 
@@ -42,6 +43,8 @@ def contour_histogram(
         Distance of planes, needed if there is only one.
     sigma_Gy : float
         One standard error of the mean dose, if known.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        Voxels that are left out, unless the structure is nothing else: their dose is none to tissue.
 
     Returns
     -------
@@ -53,19 +56,28 @@ def contour_histogram(
         If the structure is empty, damaged, or reaches out of the dose grid by more than 0.1 % of its volume.
     """
     body = ContourBody(contours, slab_mm, name)
-    values, volumes, outside = [], [], 0.0
+    values, volumes, solid, outside = [], [], [], 0.0
     for places, volume in body.pieces():
-        sampled, inside = _dose_at(dose, dose.grid.to_ijk(places))
+        ijk = dose.grid.to_ijk(places)
+        sampled, inside = _dose_at(dose, ijk)
         outside += float((~inside).sum()) * volume
         values.append(sampled[inside])
         volumes.append(np.full(int(inside.sum()), volume))
+        solid.append(_solid_at(gas, ijk[inside]))
     total = sum(float(v.sum()) for v in volumes) + outside
     _require_inside(name, outside, total)
-    return _histogram(name, np.concatenate(values), np.concatenate(volumes), sigma_Gy)
+    counted = _unless_none(np.concatenate(solid))
+    return _histogram(name, np.concatenate(values)[counted], np.concatenate(volumes)[counted], sigma_Gy)
 
 
 def label_histogram(
-    dose: DoseMap, labels: LabelMap, organ: str, *, smooth: bool = True, sigma_Gy: float = float("nan")
+    dose: DoseMap,
+    labels: LabelMap,
+    organ: str,
+    *,
+    smooth: bool = True,
+    sigma_Gy: float = float("nan"),
+    gas: NDArray[np.bool_] | None = None,
 ) -> DoseVolumeHistogram:
     """Return the histogram of a label, sampled several times per voxel; labels may be on another grid than the dose.
 
@@ -80,13 +92,15 @@ def label_histogram(
         that hardly a voxel lies inside it; otherwise it is made of blocks.
     sigma_Gy : float
         One standard error of the mean dose, if known.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        As for `contour_histogram`.
 
     Raises
     ------
     SynthDoseError
         If the label is unknown or empty, or reaches out of the dose grid.
     """
-    return label_histograms(dose, labels, organs=[organ], smooth=smooth, sigma_Gy={organ: sigma_Gy})[0]
+    return label_histograms(dose, labels, organs=[organ], smooth=smooth, sigma_Gy={organ: sigma_Gy}, gas=gas)[0]
 
 
 def label_histograms(
@@ -96,8 +110,12 @@ def label_histograms(
     organs: Iterable[str] | None = None,
     smooth: bool = True,
     sigma_Gy: dict[str, float] | None = None,
+    gas: NDArray[np.bool_] | None = None,
 ) -> tuple[DoseVolumeHistogram, ...]:
-    """Return the sub-voxel histograms of `organs`, or of every label that has voxels, in the order of the table."""
+    """Return the sub-voxel histograms of `organs`, or of every label that has voxels, in the order of the table.
+
+    `gas` is as for `contour_histogram`.
+    """
     counts = labels.voxel_counts()
     names = [name for name, count in counts.items() if count] if organs is None else list(organs)
     known = sigma_Gy or {}
@@ -109,7 +127,7 @@ def label_histograms(
             raise SynthDoseError(f"The structure '{name}' is empty: it has no voxel, and so no dose-volume histogram.")
         box = boxes[index - 1]
         mask = labels.labels[box] == index
-        found.append(_sampled(dose, labels.grid, mask, box, name, smooth, known.get(name, float("nan"))))
+        found.append(_sampled(dose, labels.grid, mask, box, name, smooth, known.get(name, float("nan")), gas))
     return tuple(found)
 
 
@@ -121,17 +139,34 @@ def _sampled(
     organ: str,
     smooth: bool,
     sigma_Gy: float,
+    gas: NDArray[np.bool_] | None,
 ) -> DoseVolumeHistogram:
     """Histogram of a label that is cut out of its map to `box`."""
     count = int(np.count_nonzero(mask))
     if count >= MANY_VOXELS and dose.grid.matches(grid):
-        values = dose.dose_Gy[box][mask].astype(np.float64)
-        return DoseVolumeHistogram(organ, count * grid.voxel_volume_ml, values, sigma_Gy)
+        solid = _unless_none(mask[mask] if gas is None else ~gas[box][mask])
+        values = dose.dose_Gy[box][mask][solid].astype(np.float64)
+        return DoseVolumeHistogram(organ, values.size * grid.voxel_volume_ml, values, sigma_Gy)
     corner = np.array([part.start for part in box])
     ijk, volume_ml = _label_samples(mask, corner, grid, count, smooth=smooth and count < MANY_VOXELS)
-    sampled, inside = _dose_at(dose, ijk if dose.grid.matches(grid) else dose.grid.to_ijk(grid.to_ras(ijk)))
+    ijk = ijk if dose.grid.matches(grid) else dose.grid.to_ijk(grid.to_ras(ijk))
+    sampled, inside = _dose_at(dose, ijk)
     _require_inside(organ, float((~inside).sum()), float(inside.size))
-    return _histogram(organ, sampled[inside], volume_ml / inside.size * 1000.0, sigma_Gy)
+    solid = _unless_none(_solid_at(gas, ijk[inside]))
+    return _histogram(organ, sampled[inside][solid], volume_ml / inside.size * 1000.0, sigma_Gy)
+
+
+def _solid_at(gas: NDArray[np.bool_] | None, ijk: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the voxel coordinates (n, 3), all inside the grid, are not in gas."""
+    if gas is None:
+        return np.ones(len(ijk), bool)
+    i, j, k = (np.clip(np.rint(along), 0, size - 1).astype(np.intp) for along, size in zip(ijk.T, gas.shape[::-1], strict=True))
+    return np.asarray(~gas[k, j, i])
+
+
+def _unless_none(chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The choice, or everything if it leaves nothing."""
+    return chosen if chosen.any() else np.ones_like(chosen)
 
 
 def _require_inside(name: str, outside: float, total: float) -> None:

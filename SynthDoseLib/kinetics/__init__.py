@@ -5,6 +5,7 @@ from .calibration import Calibration, CalibrationScan, fit_calibration, phantom_
 from .convert import activity_from_counts, decay_during, to_scan_time
 from .curves import MODELS, CurveModel, curve_model
 from .fit import CurveFit, fit_curve
+from .gas import out_of_gas, tissue_share
 from .integrate import from_map, time_integrated_activity
 from .multi import RegionCurve, TimeCourse, TimeCourseOptions, integrate_time_points
 from .organs import OrganSource, from_organs
@@ -65,6 +66,7 @@ __all__ = [
     "madsen",
     "moved_image",
     "moved_labels",
+    "out_of_gas",
     "phantom_scan",
     "population_half_life",
     "read_transform",
@@ -75,5 +77,6 @@ __all__ = [
     "suv_from_activity",
     "time_activity",
     "time_integrated_activity",
+    "tissue_share",
     "to_scan_time",
 ]

@@ -29,6 +29,7 @@ def time_integrated_activity(
     rest_effective_half_life_h: float | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     body: NDArray[np.bool_] | None = None,
+    tissue: NDArray[np.float32] | None = None,
     acquired_at: datetime | None = None,
     administered_MBq: float | None = None,
     negative: str = "refuse",
@@ -54,6 +55,8 @@ def time_integrated_activity(
     groups : mapping of group name to organ names, optional
     body : ndarray of bool, (nk, nj, ni) of `labels`, optional
         Activity elsewhere is dropped and its share noted.
+    tissue : ndarray of float32, (nk, nj, ni) of `labels`, optional
+        Share of every voxel that is tissue, see `tissue_share`: activity seen in gas is moved to the tissue around.
     acquired_at : datetime, optional
         Overrides the time in the image.
     administered_MBq : float, optional
@@ -97,7 +100,7 @@ def time_integrated_activity(
     )
     findings = Findings()
     values = checked(activity.values, "activity", "Bq/ml", negative, findings)
-    per_ml = onto_phantom(values, activity.grid, labels, body, findings)
+    per_ml = onto_phantom(values, activity.grid, labels, body, findings, tissue)
     activity_MBq = per_ml * np.float32(labels.grid.voxel_volume_ml * 1e-6)
     size = max((o.index for o in labels.organs), default=0) + 1
     factor_s = np.full(size, _factor_s(half_lives[REST], hours), np.float32)
@@ -125,6 +128,7 @@ def from_map(
     labels: LabelMap,
     *,
     body: NDArray[np.bool_] | None = None,
+    tissue: NDArray[np.float32] | None = None,
     administered_MBq: float | None = None,
     negative: str = "refuse",
 ) -> TimeIntegratedActivity:
@@ -136,7 +140,7 @@ def from_map(
         MBq s in each voxel (unit "MBq*s" or "" ), or per volume (unit "MBq*s/ml"), on its own grid.
     labels : LabelMap
         On the grid of the phantom. If it has a `rest_of_body`, voxels without a label are outside the body.
-    body, administered_MBq, negative
+    body, tissue, administered_MBq, negative
         As in `time_integrated_activity`.
 
     Returns
@@ -160,7 +164,7 @@ def from_map(
     values = checked(tia.values, "time-integrated activity", "MBq s", negative, findings)
     if not tia.unit.endswith("/ml"):
         values = values / np.float32(tia.grid.voxel_volume_ml)
-    per_ml = onto_phantom(values, tia.grid, labels, body, findings)
+    per_ml = onto_phantom(values, tia.grid, labels, body, findings, tissue)
     result = per_ml * np.float32(labels.grid.voxel_volume_ml)
     rows = tuple(
         ActivityRow(name, None, None, "", total, residence_time_h(total, administered_MBq))

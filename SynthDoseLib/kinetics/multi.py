@@ -13,6 +13,7 @@ from ..core import ImageVolume, LabelMap, SynthDoseError, resample_labels
 from .average import CANDIDATES, ModelAverage, fit_models
 from .curves import curve_model
 from .fit import LN2, CurveFit
+from .gas import FWHM_MM, without_gas
 from .noise import region_noise_MBq
 from .recovery import RecoveryCurve
 from .regrid import checked, onto_phantom
@@ -149,6 +150,7 @@ def integrate_time_points(
     physical_half_life_s: float,
     options: TimeCourseOptions | None = None,
     body: NDArray[np.bool_] | None = None,
+    tissue: NDArray[np.float32] | None = None,
     administered_MBq: float | None = None,
     negative: str = "refuse",
 ) -> TimeCourse:
@@ -167,8 +169,8 @@ def integrate_time_points(
         On the grid of the phantom.
     physical_half_life_s : float
     options : TimeCourseOptions, optional
-    body, administered_MBq, negative
-        As for `time_integrated_activity`.
+    body, tissue, administered_MBq, negative
+        As for `time_integrated_activity`; a recovery correction, too, then finds no activity in gas.
 
     Returns
     -------
@@ -196,15 +198,17 @@ def integrate_time_points(
     findings = Findings()
     if (order != np.arange(order.size)).any():
         findings.say("The time points were not in order of time and were sorted.")
-    maps = [_on_phantom(image, labels, body, negative, findings, n + 1) for n, image in enumerate(images)]
+    fwhm_mm = FWHM_MM if options.recovery is None else options.recovery.parameters.get("fwhm_mm", FWHM_MM)
+    maps = [_on_phantom(image, labels, body, tissue, fwhm_mm, negative, findings, n) for n, image in enumerate(images, start=1)]
     volume_ml = labels.grid.voxel_volume_ml
     volumes = region_volumes(labels)
+    solid = without_gas(labels, tissue)
     measured = [organ_sums(m * np.float32(volume_ml * 1e-6), labels) for m in maps]
     regions = [r for r in measured[0] if any(sums.get(r, 0.0) > 0 for sums in measured)]
-    found = recovered(images, measured, regions, labels, options.recovery, options.blur_relative_sigma, findings)
+    found = recovered(images, measured, regions, solid, options.recovery, options.blur_relative_sigma, findings)
     corrected, recovery = found.activity_MBq, found.factors
     regions = [r for r in regions if any(sums[r] > 0 for sums in corrected)]
-    noise, seen = found.noise_MBq, _noise(images, labels, regions, options)
+    noise, seen = found.noise_MBq, _noise(images, solid, regions, options)
     if seen is not None:  # before recovery was corrected
         noise = [{r: sigma / recovery[r][0] for r, sigma in sums.items()} for sums in seen]
     data = [
@@ -241,7 +245,14 @@ def integrate_time_points(
 
 
 def _on_phantom(
-    image: ImageVolume, labels: LabelMap, body: NDArray[np.bool_] | None, negative: str, findings: Findings, number: int
+    image: ImageVolume,
+    labels: LabelMap,
+    body: NDArray[np.bool_] | None,
+    tissue: NDArray[np.float32] | None,
+    fwhm_mm: float,
+    negative: str,
+    findings: Findings,
+    number: int,
 ) -> NDArray[np.float32]:
     if image.unit != "Bq/ml":
         raise SynthDoseError(
@@ -252,7 +263,7 @@ def _on_phantom(
         )
     own = Findings()
     values = checked(image.values, "activity", "Bq/ml", negative, own)
-    result = onto_phantom(values, image.grid, labels, body, own)
+    result = onto_phantom(values, image.grid, labels, body, own, tissue, fwhm_mm)
     findings.notes += [f"Time point {number}: {note}" for note in own.notes]
     findings.warnings += [f"Time point {number}: {note}" for note in own.warnings]
     return result

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core import LabelMap, SynthDoseError
+from .gas import evenly_in_tissue
 from .halflife import effective_half_life
 from .values import ActivityRow, Findings, TimeIntegratedActivity, require_positive, residence_time_h
 
@@ -47,6 +49,7 @@ def from_organs(
     physical_half_life_s: float,
     administered_MBq: float | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    tissue: NDArray[np.float32] | None = None,
 ) -> TimeIntegratedActivity:
     """Spread known organ activities evenly over the volume of their organs.
 
@@ -60,6 +63,8 @@ def from_organs(
     administered_MBq : float, optional
         Needed for residence times.
     groups : mapping of group name to organ names, optional
+    tissue : ndarray of float32, (nk, nj, ni) of `labels`, optional
+        Share of every voxel that is tissue, see `tissue_share`: there is then no activity in gas.
 
     Returns
     -------
@@ -84,8 +89,10 @@ def from_organs(
     physical_h = require_positive("physical_half_life_s", physical_half_life_s, "s") / 3600.0
     if administered_MBq is not None:
         require_positive("administered_MBq", administered_MBq, "MBq")
-    counts = labels.voxel_counts()
+    weights = evenly_in_tissue(labels, tissue)
     per_voxel = np.zeros(max((o.index for o in labels.organs), default=0) + 1)
+    sums = np.bincount(labels.labels.ravel(), weights=weights.ravel(), minlength=per_voxel.size)
+    counts = {organ.name: float(sums[organ.index]) for organ in labels.organs}
     rows: list[ActivityRow] = []
     for source in sources:
         members = [source.organ] if source.organ in counts else [m for m in (groups or {}).get(source.organ, ()) if m in counts]
@@ -112,7 +119,7 @@ def from_organs(
         findings.say(
             "Activity was carried to administration and to infinity as one exponential; the uptake phase is neglected."
         )
-    values = per_voxel[labels.labels].astype(np.float32)
+    values = (per_voxel[labels.labels] * weights).astype(np.float32)
     return TimeIntegratedActivity(labels.grid, values, tuple(rows), tuple(findings.notes), tuple(findings.warnings))
 
 

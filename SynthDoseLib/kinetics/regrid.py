@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import LabelMap, SynthDoseError, VoxelGrid, overlap_fraction, resample_mean
+from .gas import FWHM_MM, out_of_gas
 from .values import REST, Findings, some
 
 CONSERVED = 0.001  # of the activity, between the image and the phantom grid
+WORTH_SAYING = 1e-4  # of the activity, in gas
 REMARKABLE = 0.05  # more activity than this outside CT or body hints at images that do not belong together
 
 
@@ -36,9 +38,17 @@ def checked(values: NDArray[np.float32], what: str, unit: str, negative: str, fi
 
 
 def onto_phantom(
-    per_ml: NDArray[np.float32], source: VoxelGrid, labels: LabelMap, body: NDArray[np.bool_] | None, findings: Findings
+    per_ml: NDArray[np.float32],
+    source: VoxelGrid,
+    labels: LabelMap,
+    body: NDArray[np.bool_] | None,
+    findings: Findings,
+    tissue: NDArray[np.float32] | None = None,
+    fwhm_mm: float = FWHM_MM,
 ) -> NDArray[np.float32]:
     """Bring a concentration onto the grid of `labels`, keep its sum inside the grid, drop it outside the body.
+
+    With `tissue` (see `gas.tissue_share`) what an image of `fwhm_mm` shows in gas is moved to the tissue around.
 
     Raises
     ------
@@ -77,8 +87,16 @@ def onto_phantom(
     if share <= 0:
         raise SynthDoseError("No activity lies inside the body. Check that image and segmentation belong together.")
     if share < 1 - 1e-9:
-        _dropped(1 - share, "activity inside the CT lies outside the body or in air", findings)
-    return kept
+        _dropped(1 - share, "activity inside the CT lies outside the body", findings)
+    if tissue is None:
+        return kept
+    moved, share = out_of_gas(kept, labels, tissue, fwhm_mm=fwhm_mm)
+    if share > WORTH_SAYING:
+        findings.say(
+            f"{share:.2%} of the activity in the body was seen in gas, where blur puts it; it was moved to the tissue around "
+            "(activity_in_gas)."
+        )
+    return moved
 
 
 def _dropped(share: float, what: str, findings: Findings) -> None:

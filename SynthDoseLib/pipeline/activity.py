@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core import ImageVolume, Progress, SynthDoseError, VoxelGrid, VoxelPhantom, silent
 from ..io import ActivityField, activity_fields, read_image
 from ..kinetics import (
@@ -33,6 +36,7 @@ from ..kinetics import (
     register,
     same_frame,
     time_integrated_activity,
+    tissue_share,
     to_scan_time,
 )
 from ..kinetics.convert import hours_between
@@ -114,6 +118,8 @@ def time_integrate(
 ) -> ActivityResult:
     """Decays per voxel from administration to infinity, and the activity images if there are any.
 
+    Activity that images show in the gas of the body is moved to the tissue around, unless the plan wants it kept.
+
     Parameters
     ----------
     plan : RunPlan
@@ -133,22 +139,33 @@ def time_integrate(
     nuclide = get_nuclide(plan.therapy.nuclide)
     labels, kinetics = phantom.labels, plan.kinetics
     administered = plan.therapy.administered_MBq
+    body, tissue = phantom.density_g_cm3 > 0, tissue_of(kinetics, phantom)
     if plan.organ_activity:
         sources = [OrganSource(**dataclasses.asdict(row)) for row in plan.organ_activity]
         groups = groups_of(labels, [row.organ for row in plan.organ_activity])
-        return ActivityResult(
-            from_organs(sources, labels, physical_half_life_s=nuclide.half_life_s, administered_MBq=administered, groups=groups)
+        even = from_organs(
+            sources,
+            labels,
+            physical_half_life_s=nuclide.half_life_s,
+            administered_MBq=administered,
+            groups=groups,
+            tissue=tissue,
         )
+        return ActivityResult(even)
     if plan.activity[0].tia_MBq_s is not None:
         entry = plan.activity[0]
         image = _read_activity(entry, {}, {})
-        return ActivityResult(from_map(image, labels, administered_MBq=administered, negative=entry.negative))
+        return ActivityResult(
+            from_map(image, labels, body=body, tissue=tissue, administered_MBq=administered, negative=entry.negative)
+        )
     points, start, administered = _time_points(plan, phantom, ct, nuclide.half_life_s, progress, stages)
     if needs_curves(kinetics, plan.activity):
         images, hours = [point.image for point in points], [point.hours for point in points]
         decisive: dict[str, Any] = {
             "physical_half_life_s": nuclide.half_life_s,
             "options": course_options(kinetics, phantom),
+            "body": body,
+            "tissue": tissue,
             "administered_MBq": administered,
             "negative": "zero" if any(entry.negative == "zero" for entry in plan.activity) else "refuse",
         }
@@ -166,6 +183,8 @@ def time_integrate(
         biological_half_life_h=kinetics.biological_half_life_h,
         rest_effective_half_life_h=kinetics.rest_effective_half_life_h,
         groups=groups_of(labels, named),
+        body=body,
+        tissue=tissue,
         acquired_at=start + timedelta(hours=points[0].hours),
         administered_MBq=administered,
         negative=plan.activity[0].negative,
@@ -381,6 +400,11 @@ def _given(entry: ActivityPlan, grid: VoxelGrid, what: str) -> Registration:
     else:
         transform = from_to_parent([entry.transform_ras[4 * n : 4 * n + 4] for n in range(4)])
     return Registration(transform, "given", None, True, (f"{what}: the transform of the plan was used.",))
+
+
+def tissue_of(kinetics: KineticsPlan, phantom: VoxelPhantom) -> NDArray[np.float32] | None:
+    """Share of every voxel that is tissue and may hold activity; None if gas may, too."""
+    return None if kinetics.activity_in_gas == "keep" else tissue_share(phantom)
 
 
 def course_options(kinetics: KineticsPlan, phantom: VoxelPhantom) -> TimeCourseOptions:

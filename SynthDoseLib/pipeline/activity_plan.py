@@ -20,6 +20,7 @@ from .toml_tables import nearest
 UNITS = ("Bq/ml", "counts", "g/ml", "MBq*s", "MBq*s/ml")
 REGISTRATIONS = ("auto", "none", "rigid", "affine", "deformable")
 CORRECTIONS = ("START", "ADMIN", "NONE")
+IN_GAS = ("move", "keep")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ class OrganActivityPlan:
 
 @dataclass(frozen=True)
 class KineticsPlan:
-    """``[kinetics]``: half-lives per organ for one time point; how several of them are fitted and registered."""
+    """``[kinetics]``: half-lives per organ for one time point; how several of them are fitted and registered.
+
+    `activity_in_gas` is "move", into the tissue around (see `kinetics.gas`), or "keep", for a gas or aerosol that was inhaled.
+    """
 
     rest_effective_half_life_h: float | None = None
     effective_half_life_h: Mapping[str, float] = field(default_factory=dict)
@@ -115,6 +119,7 @@ class KineticsPlan:
     blur_relative_sigma: float = 0.1
     calibration_relative_sigma: float = 0.0
     registration_sigma_mm: float | None = None
+    activity_in_gas: str = "move"
 
     def __post_init__(self) -> None:
         _positive("[kinetics] rest_effective_half_life_h", self.rest_effective_half_life_h)
@@ -128,6 +133,7 @@ class KineticsPlan:
         _one_of("[kinetics] start", self.start, STARTS)
         _one_of("[kinetics] tail", self.tail, TAILS)
         _one_of("[kinetics] registration", self.registration, REGISTRATIONS)
+        _one_of("[kinetics] activity_in_gas", self.activity_in_gas, IN_GAS)
         _one_of("[kinetics] recovery_form", self.recovery_form, tuple(PARAMETERS))
         _positive("[kinetics] noise_fwhm_mm", self.noise_fwhm_mm)
         _positive("[kinetics] registration_sigma_mm", self.registration_sigma_mm)

@@ -255,7 +255,7 @@ def assess(
     kept = tuple(row for row in rows if row.organ not in groups or row.organ in asked)
     sigma = {organ.organ: organ.sigma_Gy for organ in organ_doses}
     drawn = phantom.labels if dose.grid.matches(labels.grid) else labels
-    histograms, drawn_notes = structure_histograms(segmentation, dose, drawn, sigma)
+    histograms, drawn_notes = structure_histograms(segmentation, dose, drawn, sigma, phantom.gas())
     totals = {budget.organ: budget.relative_sigma for budget in budgets}
     histograms = tuple(replace(h, total_relative_sigma=totals.get(h.organ, math.nan)) for h in histograms)
     write_organ_doses_csv(folder / "organ_doses.csv", kept)

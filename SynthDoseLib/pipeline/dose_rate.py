@@ -8,10 +8,11 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core import Emission, ImageVolume, Progress, ProgressReport, SynthDoseError, VoxelPhantom, resample_mean, silent
 from ..io import write_csv
-from ..kinetics import TimeCourse, TimeCourseOptions, fit_models, integrate_time_points, time_activity
+from ..kinetics import TimeCourse, TimeCourseOptions, fit_models, integrate_time_points, out_of_gas, time_activity
 from ..transport import RunSettings, VolumeSource
 from .engine_plan import EngineOptions
 from .engines import engine_dose
@@ -55,6 +56,7 @@ def compare_routes(
     engine: str = "kernel",
     options: EngineOptions | None = None,
     course: TimeCourseOptions | None = None,
+    tissue: NDArray[np.float32] | None = None,
     progress: Progress = silent,
 ) -> tuple[RouteRow, ...]:
     """Organ doses by the activity route and by the dose-rate route.
@@ -71,6 +73,8 @@ def compare_routes(
     physical_half_life_s : float
     course : TimeCourseOptions, optional
         Models of both fits; a recovery correction is not part of this comparison.
+    tissue : ndarray of float32, (nk, nj, ni), optional
+        See `kinetics.tissue_share`: on both routes activity is moved out of gas.
     progress : callable
 
     Returns
@@ -90,9 +94,11 @@ def compare_routes(
         )
     if course.recovery is not None:
         raise SynthDoseError("The routes are compared without recovery correction: it belongs to organs, not to voxels.")
+    inside = phantom.density_g_cm3 > 0
     found = integrate_time_points(
-        images, hours, phantom.labels, physical_half_life_s=physical_half_life_s, options=course, negative="zero"
-    )
+        images, hours, phantom.labels, physical_half_life_s=physical_half_life_s, options=course, body=inside, tissue=tissue,
+        negative="zero",
+    )  # fmt: skip
     whole = engine_dose(
         engine, phantom, VolumeSource(found.tia.grid, found.tia.tia_MBq_s), emissions, settings, options, progress
     )
@@ -102,7 +108,9 @@ def compare_routes(
     for n in order:
         progress(ProgressReport("dose rate", n / len(images), None, f"Image {n + 1} of {len(images)}"))
         concentration = np.maximum(resample_mean(images[n].values, images[n].grid, phantom.grid), 0.0)
-        concentration = np.where(phantom.density_g_cm3 > 0, concentration, np.float32(0))
+        concentration = np.where(inside, concentration, np.float32(0))
+        if tissue is not None:
+            concentration, _ = out_of_gas(concentration, phantom.labels, tissue)
         becquerel = float(concentration.sum(dtype=np.float64)) * phantom.grid.voxel_volume_ml
         result = engine_dose(engine, phantom, VolumeSource(phantom.grid, concentration), emissions, settings, options, progress)
         for organ in result.organs:

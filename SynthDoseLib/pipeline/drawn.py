@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core import DoseMap, LabelMap, SynthDoseError
 from ..dosimetry import DoseVolumeHistogram, contour_histogram, label_histograms
 from ..io.dicom_labels import rtstruct_file
@@ -27,7 +30,11 @@ def drawn_structures(plan: SegmentationPlan, labels: LabelMap) -> dict[str, Stru
 
 
 def histograms(
-    plan: SegmentationPlan, dose: DoseMap, labels: LabelMap, sigma_Gy: Mapping[str, float]
+    plan: SegmentationPlan,
+    dose: DoseMap,
+    labels: LabelMap,
+    sigma_Gy: Mapping[str, float],
+    gas: NDArray[np.bool_] | None = None,
 ) -> tuple[tuple[DoseVolumeHistogram, ...], tuple[str, ...]]:
     """Histograms of all organs that have voxels or contours, and what was remarkable.
 
@@ -42,6 +49,8 @@ def histograms(
         As segmented, on any grid.
     sigma_Gy : mapping of organ to Gy
         Standard errors of mean doses.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        Voxels that are left out, because their dose is none to tissue.
     """
     drawn = drawn_structures(plan, labels)
     apart = plane_distance(list(drawn.values())) if drawn else None
@@ -54,7 +63,7 @@ def histograms(
         try:
             slab = structure.slab_mm or apart
             found[name] = contour_histogram(
-                dose, structure.contours, name, slab_mm=slab, sigma_Gy=sigma_Gy.get(name, float("nan"))
+                dose, structure.contours, name, slab_mm=slab, sigma_Gy=sigma_Gy.get(name, float("nan")), gas=gas
             )
         except SynthDoseError as error:
             instead = "is of its voxels, not of its contours" if counts[name] else "is missing"
@@ -66,6 +75,6 @@ def histograms(
         )
     # labels as the blocks they are: sources, masses and mean doses are those of whole voxels, too
     rest = [name for name, count in counts.items() if count and name not in found]
-    for histogram in label_histograms(dose, labels, organs=rest, smooth=False, sigma_Gy=dict(sigma_Gy)):
+    for histogram in label_histograms(dose, labels, organs=rest, smooth=False, sigma_Gy=dict(sigma_Gy), gas=gas):
         found[histogram.organ] = histogram
     return tuple(found[name] for name in counts if name in found), tuple(notes)

@@ -160,7 +160,7 @@ def compare_engines(
     Returns
     -------
     EngineComparison
-        Gamma with 3 % (global) and 3 mm above 10 % of the largest dose.
+        Gamma with 3 % (global) and 3 mm above 10 % of the largest dose; gas counts neither there nor in histograms.
     """
     if len(set(engines)) < 2 or len(set(engines)) != len(engines):
         raise SynthDoseError(f"A comparison needs two or more different engines; found {', '.join(engines) or 'none'}.")
@@ -176,15 +176,18 @@ def compare_engines(
     organs = {engine: absolute_organ_doses(results[engine].organs, decays) for engine in engines}
     gamma: dict[str, GammaIndex] = {}
     notes: list[str] = []
+    gas = phantom.gas()
     progress(ProgressReport("engines", 0.9, None, "Gamma index"))
     for engine in engines[1:]:
         try:
-            gamma[engine] = gamma_index(doses[reference], doses[engine])
+            gamma[engine] = gamma_index(doses[reference], doses[engine], gas=gas)
         except MissingPackageError as error:
             notes.append(str(error))
             break
     histograms = {
-        engine: dose_volume_histograms(doses[engine], phantom.labels, sigma_Gy={o.organ: o.sigma_Gy for o in organs[engine]})
+        engine: dose_volume_histograms(
+            doses[engine], phantom.labels, sigma_Gy={o.organ: o.sigma_Gy for o in organs[engine]}, gas=gas
+        )
         for engine in engines
     }
     differences = {engine: doses[engine].dose_Gy - doses[reference].dose_Gy for engine in engines[1:]}

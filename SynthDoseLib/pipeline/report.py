@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core import DoseMap, ImageVolume, LabelMap, atomic_path, resource_path
 from ..dosimetry import ConstraintResult, DoseVolumeHistogram, OrganBudget, OrganDoseRow
@@ -77,6 +78,8 @@ class ReportContents:
         Absolute, Gy.
     labels : LabelMap, optional
         On the grid of `dose`.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        Voxels whose dose is not shown.
     organ_doses : sequence of OrganDoseRow
     histograms : sequence of DoseVolumeHistogram
     constraints : sequence of (which dose, ConstraintResult)
@@ -124,6 +127,7 @@ class ReportContents:
     ct: ImageVolume | None = None
     dose: DoseMap | None = None
     labels: LabelMap | None = None
+    gas: NDArray[np.bool_] | None = None
     organ_doses: Sequence[OrganDoseRow] = ()
     histograms: Sequence[DoseVolumeHistogram] = ()
     constraints: Sequence[tuple[str, ConstraintResult]] = ()
@@ -305,9 +309,8 @@ def _voxel_noise(c: ReportContents) -> float | None:
         return None
     from .report_pictures import body_mask, display_maximum_Gy
 
-    high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels, _hottest(c))
-    if c.labels is not None:
-        high &= body_mask(c.labels)
+    high = c.dose.dose_Gy > 0.1 * display_maximum_Gy(c.dose, c.labels, _hottest(c), c.gas)
+    high &= body_mask(c.dose.grid, c.labels, c.gas)
     return float(np.median(c.dose.sigma_Gy[high] / c.dose.dose_Gy[high])) if high.any() else None
 
 
@@ -338,19 +341,19 @@ def _pictures(c: ReportContents, curves: Sequence[DoseVolumeHistogram]) -> _Pict
     outlines = {name: colours[name] for name in names}
     pictures = _Pictures()
     hottest = _hottest(c)
-    top = draw.display_maximum_Gy(c.dose, c.labels, hottest) if c.dose is not None else None
+    top = draw.display_maximum_Gy(c.dose, c.labels, hottest, c.gas) if c.dose is not None else None
     if c.dose is not None and c.ct is not None:
-        shown, pictures.smoothing_mm = draw.smoothed_for_display(c.dose, c.labels, _voxel_noise(c) or 0.0)
-        shown_top = draw.display_maximum_Gy(shown, c.labels, hottest)
+        shown, pictures.smoothing_mm = draw.smoothed_for_display(c.dose, c.labels, _voxel_noise(c) or 0.0, gas=c.gas)
+        shown_top = draw.display_maximum_Gy(shown, c.labels, hottest, c.gas)
         for organ in _middles(c):
             point = draw.picture_centre(c.dose, c.labels, organ)
             figure = draw.dose_over_ct_figure(
-                c.ct, shown, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=shown_top
+                c.ct, shown, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=shown_top, gas=c.gas
             )
             pictures.dose.append((organ or "dose maximum", address(figure)))
     if c.dose is not None and c.dose.sigma_Gy.any():
         point = draw.picture_centre(c.dose, c.labels, hottest)
-        figure = draw.sigma_figure(c.dose, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=top)
+        figure = draw.sigma_figure(c.dose, c.labels, point_ras_mm=point, outlines=outlines, maximum_Gy=top, gas=c.gas)
         pictures.sigma = address(figure)
     if c.activity is not None:
         body = c.labels.labels > 0 if c.labels is not None and c.labels.grid.matches(c.activity.grid) else None

@@ -140,17 +140,28 @@ def picture_centre(dose: DoseMap, labels: LabelMap | None = None, organ: str | N
     return inner_point(labels.mask(organ), dose.grid)
 
 
-def display_maximum_Gy(dose: DoseMap, labels: LabelMap | None = None, organ: str | None = None) -> float:
-    """Upper end of the colour scale: what 2 % of `organ` (or the hottest) exceed, so that one noisy voxel does not set it."""
+def display_maximum_Gy(
+    dose: DoseMap, labels: LabelMap | None = None, organ: str | None = None, gas: NDArray[np.bool_] | None = None
+) -> float:
+    """Upper end of the colour scale: what 2 % of `organ` (or the hottest) exceed, so that one noisy voxel does not set it.
+
+    Voxels of `gas` do not count.
+    """
     if organ is None and labels is not None:
         organ = hottest_organ(dose, labels)
-    values = dose.dose_Gy[labels.mask(organ)] if organ is not None and labels is not None else dose.dose_Gy[dose.dose_Gy > 0]
+    chosen = labels.mask(organ) if organ is not None and labels is not None else dose.dose_Gy > 0
+    values = dose.dose_Gy[chosen if gas is None else chosen & ~gas]
     highest = float(np.quantile(values, 0.98 if organ is not None else 0.999)) if values.size else 0.0
     return highest if highest > 0 else max(float(dose.dose_Gy.max()), 1e-30)
 
 
 def smoothed_for_display(
-    dose: DoseMap, labels: LabelMap | None, relative_noise: float, *, wanted: float = 0.08
+    dose: DoseMap,
+    labels: LabelMap | None,
+    relative_noise: float,
+    *,
+    wanted: float = 0.08,
+    gas: NDArray[np.bool_] | None = None,
 ) -> tuple[DoseMap, float]:
     """Smooth a noisy dose just enough to see its shape, and return with it the width (FWHM, mm) to state in the caption.
 
@@ -163,6 +174,8 @@ def smoothed_for_display(
         Typical standard error of a voxel relative to its dose; a dose with less than twice `wanted` is left as it is.
     wanted : float
         Noise to aim for; the filter is never wider than 1.5 voxels (one standard deviation), so it may not be reached.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        Its dose is not mixed in either.
 
     Returns
     -------
@@ -177,18 +190,18 @@ def smoothed_for_display(
     width = min(1.5, ((relative_noise / wanted) ** 2 / (4 * np.pi) ** 1.5) ** (1 / 3))
     width_mm = width * (1000.0 * dose.grid.voxel_volume_ml) ** (1 / 3)
     per_axis = [width_mm / spacing for spacing in dose.grid.spacing_mm[::-1]]
-    body = body_mask(labels) if labels is not None else np.ones(dose.grid.shape, bool)
+    body = body_mask(dose.grid, labels, gas)
     share = gaussian_filter(body.astype(np.float32), per_axis)
     mixed = gaussian_filter(np.where(body, dose.dose_Gy, np.float32(0)), per_axis)
     smooth = np.where(body, mixed / np.maximum(share, 1e-3), dose.dose_Gy)
     return DoseMap(dose.grid, smooth, dose.sigma_Gy, dose.per), 2.3548 * width_mm
 
 
-def body_mask(labels: LabelMap) -> NDArray[np.bool_]:
-    """Voxels of the body, if the labels tell (they have its rest); otherwise all voxels."""
-    if any(organ.name in ("rest_of_body", "body") for organ in labels.organs):
-        return np.asarray(labels.labels > 0)
-    return np.ones(labels.grid.shape, bool)
+def body_mask(grid: VoxelGrid, labels: LabelMap | None, gas: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Voxels of the body, if the labels tell (they have its rest), otherwise all voxels; in any case without those of `gas`."""
+    known = labels is not None and any(organ.name in ("rest_of_body", "body") for organ in labels.organs)
+    inside = np.asarray(labels.labels > 0) if labels is not None and known else np.ones(grid.shape, bool)
+    return inside if gas is None else inside & ~gas
 
 
 def organ_colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -216,6 +229,7 @@ def dose_over_ct_figure(
     point_ras_mm: ArrayLike | None = None,
     outlines: Mapping[str, tuple[str, str]] | None = None,
     maximum_Gy: float | None = None,
+    gas: NDArray[np.bool_] | None = None,
 ) -> Figure:
     """Draw absorbed dose over the CT in three planes of the patient.
 
@@ -233,17 +247,19 @@ def dose_over_ct_figure(
         Organs to outline; none if not given.
     maximum_Gy : float, optional
         Upper end of the colour scale; `display_maximum_Gy` if not given.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        Where nothing is drawn.
     """
-    top = maximum_Gy or display_maximum_Gy(dose, labels)
+    top = maximum_Gy or display_maximum_Gy(dose, labels, gas=gas)
     levels = [level for level in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(0, top) if 0 < level < top]
 
-    body = body_mask(labels) if labels is not None else np.ones(dose.grid.shape, bool)
+    body = body_mask(dose.grid, labels, gas)
     black, white, around = grey_window(ct)
     weight, weighted = body.astype(np.float32), np.where(body, dose.dose_Gy, np.float32(0))
 
     def draw(axes: Any, view: PlaneView) -> Any:
         share = view.sample(weight, dose.grid)
-        inside = share >= 0.5  # dose to the air around the body means nothing and is kept out of the interpolation
+        inside = share >= 0.5  # dose to air in and around the body means nothing and is kept out of the interpolation
         grey = view.sample(ct.values, ct.grid, fill=around)
         axes.imshow(grey, cmap="gray", vmin=black, vmax=white, extent=view.extent, interpolation="bilinear")
         value = view.sample(weighted, dose.grid) / np.maximum(share, 0.5)
@@ -270,13 +286,12 @@ def sigma_figure(
     point_ras_mm: ArrayLike | None = None,
     outlines: Mapping[str, tuple[str, str]] | None = None,
     maximum_Gy: float | None = None,
+    gas: NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw one standard error relative to the dose, %, in three planes; voxels below 1 % of `maximum_Gy` are left blank."""
-    top = maximum_Gy or display_maximum_Gy(dose, labels)
+    """Draw one standard error relative to the dose, %, in three planes; gas and doses below 1 % of `maximum_Gy` stay blank."""
+    top = maximum_Gy or display_maximum_Gy(dose, labels, gas=gas)
     relative = np.full(dose.grid.shape, np.nan, np.float32)
-    enough = dose.dose_Gy > 0.01 * top
-    if labels is not None:
-        enough &= body_mask(labels)
+    enough = (dose.dose_Gy > 0.01 * top) & body_mask(dose.grid, labels, gas)
     relative[enough] = 100.0 * dose.sigma_Gy[enough] / dose.dose_Gy[enough]
     highest = float(np.nanquantile(relative, 0.9)) if enough.any() else 1.0
 

@@ -87,6 +87,7 @@ def report_contents(
         ct=ct,
         dose=dose,
         labels=phantom.labels,
+        gas=phantom.gas(),
         organ_doses=clinical.rows,
         histograms=clinical.histograms,
         constraints=clinical.constraints,

@@ -17,7 +17,7 @@ from ..phantom import PatientFacts, PhantomQuality, assess_phantom, regrid_phant
 from ..physics import get_nuclide
 from ..segmentation import SegmentedImage
 from ..transport import RunSettings, SimulationResult, VolumeSource
-from .activity import ActivityResult, course_options
+from .activity import ActivityResult, course_options, tissue_of
 from .beyond_image import BEYOND_CSV, BeyondImage
 from .budget import BUDGET_CSV, organ_budgets
 from .clinical import (
@@ -147,6 +147,7 @@ def both_routes(
         physical_half_life_s=get_nuclide(plan.therapy.nuclide).half_life_s, engine=plan.dose.engine,
         options=engine_options(plan.dose), progress=progress,
         course=dataclasses.replace(course_options(plan.kinetics, phantom), recovery=None),
+        tissue=tissue_of(plan.kinetics, phantom),
     )  # fmt: skip
     return write_routes(folder / DOSE_RATE_CSV, rows)
 
