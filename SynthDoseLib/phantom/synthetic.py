@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
+from SynthDoseLib.core.volumes import GAS_G_CM3
 
 from .builder import REST_OF_BODY
 from .calibration import schneider_calibration
@@ -74,6 +75,7 @@ class RegionActivity:
     time_integrated_activity_MBq_s : float
         From the administration on, by that half-life alone.
     volume_ml, mass_g : float
+        The volume without gas, which holds no activity.
     """
 
     activity_MBq: float
@@ -127,6 +129,11 @@ class SyntheticPatient:
     def regions(self) -> LabelMap:
         """`labels` with what is left of the body, without its air, as one more label ``rest_of_body``."""
         return _with_rest(self.labels, self.person)
+
+    @property
+    def gas(self) -> NDArray[np.bool_]:
+        """Voxels of the CT's grid with gas or air."""
+        return np.isin(self.person.tissues, [n for n, t in enumerate(self.person.tissue_table) if t.density_g_cm3 < GAS_G_CM3])
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -385,7 +392,8 @@ def _activity(
     """Activity concentration, Bq/ml, on the CT's grid, and the same per region."""
     volume = regions.grid.voxel_volume_ml
     rest = regions.organ(REST_OF_BODY).index
-    counts = np.bincount(regions.labels.ravel(), minlength=rest + 1)
+    solid = density_g_cm3 >= GAS_G_CM3
+    counts = np.bincount(regions.labels[solid], minlength=rest + 1)
     masses = np.bincount(regions.labels.ravel(), weights=density_g_cm3.ravel(), minlength=rest + 1) * volume
     values = np.zeros(rest + 1, np.float32)
     truth: dict[str, RegionActivity] = {}
@@ -407,7 +415,7 @@ def _activity(
             float(counts[organ.index] * volume),
             float(masses[organ.index]),
         )
-    return values[regions.labels], truth
+    return np.where(solid, values[regions.labels], np.float32(0)), truth
 
 
 def spect_grid(ct: VoxelGrid, spacing_mm: float) -> VoxelGrid:

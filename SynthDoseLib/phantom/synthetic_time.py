@@ -35,6 +35,7 @@ class RegionCourse:
         Tᵤ; None for a region without a rise (u = 0).
     time_integrated_activity_MBq_h : float
     volume_ml : float
+        Without gas.
     """
 
     amplitude_MBq: float
@@ -155,7 +156,7 @@ def synthetic_time_points(
     if not hours or min(hours) < 0 or (displacements_ras is not None and len(displacements_ras) != len(hours)):
         raise SynthDoseError(f"Each scan needs a time of 0 h or more, and a displacement if any has one; found {list(hours)}.")
     rng = np.random.default_rng([patient.seed, 52])
-    labels = patient.regions
+    labels, gas = patient.regions, patient.gas
     courses = _courses(patient, rng)
     grid = spect_grid(patient.ct.grid, spect_spacing_mm)
     moves = [np.eye(4) for _ in hours] if displacements_ras is None else [np.asarray(m, np.float64) for m in displacements_ras]
@@ -165,7 +166,8 @@ def synthetic_time_points(
         values = np.zeros(max(names.values()) + 1, np.float32)
         for name, course in courses.items():
             values[names[name]] = course.activity_MBq(time) * 1e6 / course.volume_ml if course.volume_ml else 0.0
-        image = (camera or Camera()).image(values[labels.labels], patient.ct.grid, grid, rng)
+        activity = np.where(gas, np.float32(0), values[labels.labels])
+        image = (camera or Camera()).image(activity, patient.ct.grid, grid, rng)
         own_frame = (
             {} if np.allclose(move, np.eye(4)) else {"frame_of_reference_uid": f"1.2.826.0.1.{patient.seed}.{number + 1}"}
         )

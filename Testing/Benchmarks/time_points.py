@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SynthDoseLib.core import VoxelPhantom, resample_mean
-from SynthDoseLib.kinetics import TimeCourseOptions, fit_recovery, integrate_time_points
+from SynthDoseLib.kinetics import TimeCourseOptions, fit_recovery, integrate_time_points, tissue_share
 from SynthDoseLib.kinetics.recovery import RecoveryCurve
 from SynthDoseLib.phantom import build_phantom, synthetic_patient
 from SynthDoseLib.phantom.synthetic_time import Camera, SyntheticTimePoints, sphere_phantom, synthetic_time_points
@@ -70,14 +70,14 @@ def phantom_curve() -> RecoveryCurve:
 
 
 def true_map(points: SyntheticTimePoints) -> NDArray[np.float32]:
-    """Time-integrated activity per voxel (nk, nj, ni) of the CT, MBq h: uniform in every region."""
-    values = np.zeros(max(organ.index for organ in points.labels.organs) + 1, np.float32)
-    counts = points.labels.voxel_counts()
+    """Time-integrated activity per voxel (nk, nj, ni) of the CT, MBq h: uniform in the tissue of every region, none in gas."""
+    per_ml = np.zeros(max(organ.index for organ in points.labels.organs) + 1, np.float32)
     for organ in points.labels.organs:
         course = points.courses.get(organ.name)
-        if course is not None and counts[organ.name]:
-            values[organ.index] = course.time_integrated_activity_MBq_h / counts[organ.name]
-    return values[points.labels.labels]
+        if course is not None and course.volume_ml:
+            per_ml[organ.index] = course.time_integrated_activity_MBq_h / course.volume_ml
+    values = per_ml[points.labels.labels] * np.float32(points.labels.grid.voxel_volume_ml)
+    return np.where(points.patient.gas, np.float32(0), values)
 
 
 def organ_doses(phantom: VoxelPhantom, tia_MBq_h: NDArray[np.float32]) -> dict[str, float]:
@@ -98,8 +98,9 @@ def one_patient(seed: int, curve: RecoveryCurve) -> dict[str, Found]:
     phantom = build_phantom(points.patient.ct, points.labels)
     inside = phantom.density_g_cm3 > 0
     result = integrate_time_points(
-        images, points.hours, points.labels, physical_half_life_s=LU177_S, options=options, body=inside
-    )
+        images, points.hours, points.labels, physical_half_life_s=LU177_S, options=options, body=inside,
+        tissue=tissue_share(phantom),
+    )  # fmt: skip
     truth = organ_doses(phantom, np.where(inside, true_map(points), np.float32(0)))
     recovered = organ_doses(phantom, np.where(inside, result.tia.tia_MBq_s / np.float32(3600), np.float32(0)))
     found = {}

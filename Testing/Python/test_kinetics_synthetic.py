@@ -9,8 +9,15 @@ import pytest
 from scipy import integrate
 
 from SynthDoseLib.core import SynthDoseError, resample_mean
-from SynthDoseLib.kinetics import SpatialTransform, TimeCourseOptions, fit_recovery, integrate_time_points, moved_image
-from SynthDoseLib.phantom import synthetic_patient
+from SynthDoseLib.kinetics import (
+    SpatialTransform,
+    TimeCourseOptions,
+    fit_recovery,
+    integrate_time_points,
+    moved_image,
+    tissue_share,
+)
+from SynthDoseLib.phantom import build_phantom, synthetic_patient
 from SynthDoseLib.phantom.synthetic_time import Camera, sphere_phantom, synthetic_time_points
 
 LU177_S = 574300.0
@@ -46,9 +53,11 @@ def test_the_courses_of_the_patient_integrate_to_their_truth(patient):
 def test_organs_over_50_ml_get_their_decays_back_with_recovery_correction(patient, recovery):
     points = synthetic_time_points(patient, camera=CAMERA)
     options = TimeCourseOptions(recovery=recovery, relative_sigma=0.03)
+    phantom = build_phantom(patient.ct, points.labels)
     result = integrate_time_points(
-        points.spects, points.hours, points.labels, physical_half_life_s=LU177_S, options=options, administered_MBq=7400.0
-    )
+        points.spects, points.hours, points.labels, physical_half_life_s=LU177_S, options=options, administered_MBq=7400.0,
+        body=phantom.density_g_cm3 > 0, tissue=tissue_share(phantom),
+    )  # fmt: skip
     off = {
         curve.region: curve.integral.tia_MBq_h / points.courses[curve.region].time_integrated_activity_MBq_h - 1
         for curve in result.curves
