@@ -12,10 +12,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Emission, LabelMap, Material, Organ, SynthDoseError, VoxelGrid, VoxelPhantom, resample_labels
+from ..core import (
+    Emission,
+    ImageVolume,
+    LabelMap,
+    Material,
+    Organ,
+    SynthDoseError,
+    VoxelGrid,
+    VoxelPhantom,
+    resample,
+    resample_labels,
+)
+from ..core.volumes import GAS_G_CM3
 from ..dosimetry import bones_of
 from ..io import read_phase_space, read_volume
 from ..io.volumes import file_grid
+from ..kinetics import from_map, tissue_share
 from ..transport import (
     BeamSource,
     OrganSource,
@@ -26,21 +39,23 @@ from ..transport import (
     SphereSource,
     VolumeSource,
 )
+from .activity_plan import IN_GAS
 from .engine_plan import ENGINES
 from .nuclides import emissions_of
 from .stations import members
 from .toml_tables import nearest, read_table
 
 SCHEMA = 1
+GAS_REMARKABLE = 1e-3  # of the activity
 SOURCE_KEYS = {
-    "volume": ("distribution",),
+    "volume": ("distribution", "activity_in_gas"),
     "organs": ("weights",),
     "point": ("position_mm_ras",),
     "sphere": ("centre_mm_ras", "radius_mm"),
     "beam": ("centre_mm_ras", "direction_ras", "size_mm", "up_ras", "source_distance_mm"),
     "phase-space": ("path", "origin_mm_ras", "x_axis_ras", "z_axis_ras", "original_histories", "exact"),
 }
-_OPTIONAL_KEYS = ("up_ras", "source_distance_mm", "original_histories", "exact")
+_OPTIONAL_KEYS = ("activity_in_gas", "up_ras", "source_distance_mm", "original_histories", "exact")
 _COMMON_KEYS = ("kind", "nuclide", "progeny", "progeny_max_half_life_d", "emission")
 
 Vector = tuple[float, float, float]
@@ -90,12 +105,15 @@ class EmissionTable:
 class SourceTable:
     """``[source]``: the keys of its kind, and either a nuclide or emissions (a phase space brings its own energies).
 
+    `activity_in_gas` is "keep", as the file has it, or "move", into the tissue around, where blur brought it there.
+
     A phase space lies with its origin at `origin_mm_ras` and its x and z axes along `x_axis_ras` and `z_axis_ras`; see
     `io.read_phase_space` and `transport.ParticleListSource` for the files, `original_histories` and `exact`.
     """
 
     kind: str
     distribution: Path | None = None
+    activity_in_gas: str = "keep"
     weights: Mapping[str, float] | None = None
     position_mm_ras: Vector | None = None
     centre_mm_ras: Vector | None = None
@@ -212,6 +230,7 @@ def read_case(path: str | Path) -> Case:
     named = dict.fromkeys(member for name in settings.organs for member in members(name, phantom.labels))
     settings = dataclasses.replace(settings, organs=tuple(named))
     source = _source(table.source, folder)
+    source, said_of_gas = _gas_of_volume(table.source, source, phantom)
     files = [table.phantom.materials, table.phantom.density, table.phantom.organs, table.source.distribution, table.source.path]
     files += [e.spectrum for e in table.source.emission]
     inputs = (path, *(folder / file for file in files if file is not None))
@@ -224,7 +243,7 @@ def read_case(path: str | Path) -> Case:
         _check_marrow(phantom, emissions)
     _check_compare(table.run.compare, source)
     own_order = file_grid(folder / table.phantom.materials)
-    said = (*notes, *phantom.labels.notes)
+    said = (*notes, *phantom.labels.notes, *said_of_gas)
     run = table.run
     return Case(phantom, source, emissions, settings, run.s_values, inputs, said, own_order, run.marrow, run.compare)
 
@@ -388,6 +407,27 @@ def _source(table: SourceTable, folder: Path) -> Source:
     if table.centre_mm_ras is not None and table.direction_ras is not None and table.size_mm is not None:
         return BeamSource(table.centre_mm_ras, table.direction_ras, table.size_mm, table.up_ras, table.source_distance_mm)
     raise SynthDoseError(f"[source] of kind '{table.kind}' is incomplete.")
+
+
+def _gas_of_volume(table: SourceTable, source: Source, phantom: VoxelPhantom) -> tuple[Source, tuple[str, ...]]:
+    """The source without activity in gas if the case wants that, and what is remarkable about it."""
+    if table.activity_in_gas not in IN_GAS:
+        raise SynthDoseError(f"[source] activity_in_gas is '{table.activity_in_gas}'. Allowed: {', '.join(IN_GAS)}.")
+    gas = phantom.gas()
+    if not isinstance(source, VolumeSource) or not gas.any():
+        return source, ()
+    if table.activity_in_gas == "move":
+        image = ImageVolume(source.grid, source.weights, unit="MBq*s")
+        moved = from_map(image, phantom.labels, body=phantom.density_g_cm3 > 0, tissue=tissue_share(phantom))
+        return VolumeSource(moved.grid, moved.tia_MBq_s), moved.notes
+    seen = resample(gas.astype(np.float32), phantom.grid, source.grid, linear=False)
+    share = float((source.weights * seen).sum(dtype=np.float64)) / float(source.weights.sum(dtype=np.float64))
+    if share < GAS_REMARKABLE:
+        return source, ()
+    return source, (
+        f"{share:.2%} of the activity lies in gas (below {GAS_G_CM3:g} g/cm3), whose single voxels then get a very high dose. "
+        'If a scanner\'s blur brought it there, [source] activity_in_gas = "move" takes it to the tissue around.',
+    )
 
 
 def _particle_list(table: SourceTable, path: Path) -> Source:
