@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..core import SynthDoseError
 from .geometry import LPS_TO_RAS, matrix_from
-from .nifti import require_finite_floats
+from .nifti import raw_header, require_finite_floats
 
 # deflate cannot compress better than 1032 to 1, so a file that declares more is damaged or hostile
 _DEFLATE_LIMIT = 1100
@@ -74,7 +74,8 @@ def read_plain(path: Path, *, components: bool = False) -> PlainImage:
     reader.SetFileName(str(path))
     header = _information(reader, path)
     size = _require_volume(reader, path, components)
-    item = np.dtype(_NUMPY_TYPE.get(reader.GetPixelID(), np.float64)).itemsize
+    # where a NIfTI has slope and intercept, ITK speaks of the type that it turns the stored values into
+    item = int(header.get("bitpix") or 0) // 8 or np.dtype(_NUMPY_TYPE.get(reader.GetPixelID(), np.float64)).itemsize
     _require_data(path, data_file, int(np.prod(size)) * item * reader.GetNumberOfComponents(), header)
     if path.name.lower().endswith((".nii", ".nii.gz", ".hdr")):
         require_finite_floats(path, data_file, int(np.prod(size)))
@@ -304,11 +305,19 @@ def _nifti_orientation(
     codes = [int(float(header.get(key) or 0)) for key in ("qform_code", "sform_code")]
     if not any(codes):
         return "both its qform and sform codes are 0", ()
+    sform = np.array([[float(x) for x in header[f"srow_{axis}"].split()] for axis in "xyz"])
+    sizes = np.array([float(header[f"pixdim[{n}]"]) for n in (1, 2, 3)])
+    if codes[1] and not np.allclose(np.linalg.norm(sform[:, :3], axis=0), sizes, rtol=0.01):
+        found = " and ".join(" x ".join(f"{s:.4g}" for s in edges) for edges in (np.linalg.norm(sform[:, :3], axis=0), sizes))
+        raise SynthDoseError(
+            f"{path}: the voxel sizes in the NIfTI header's sform and pixdim are not the same ({found} mm). "
+            "Correct the header so that both agree."
+        )
     if not all(codes):
         return "", ()
     corners = np.array([(i, j, k, 1.0) for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])]).T
-    qform = _qform(header)
-    sform = np.array([[float(x) for x in header[f"srow_{axis}"].split()] for axis in "xyz"])
+    raw = raw_header(path)
+    qform = _qform(header, raw.qfac if raw else 1.0)
     apart = float(np.abs((qform - sform) @ corners).max())
     voxel = float(np.linalg.norm(ijk_to_ras[:3, :3], axis=0).max())
     # both are printed with 6 digits, so that far from the origin they agree to about 0.01 mm
@@ -322,7 +331,7 @@ def _nifti_orientation(
     return "", (f"The two orientations in the NIfTI header differ by up to {apart:.2f} mm; ITK's choice was used.",)
 
 
-def _qform(header: Mapping[str, str]) -> NDArray[np.float64]:
+def _qform(header: Mapping[str, str], qfac: float) -> NDArray[np.float64]:
     b, c, d = (float(header[f"quatern_{x}"]) for x in "bcd")
     a = np.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
     rotation = np.array(
@@ -333,7 +342,7 @@ def _qform(header: Mapping[str, str]) -> NDArray[np.float64]:
         ]
     )
     spacing = [float(header[f"pixdim[{n}]"]) for n in (1, 2, 3)]
-    spacing[2] *= -1.0 if float(header.get("pixdim[0]") or 1) < 0 else 1.0
+    spacing[2] *= qfac  # ITK has 0 for pixdim[0], where the file keeps it
     offset = [[float(header[f"qoffset_{x}"])] for x in "xyz"]
     return np.hstack([rotation * spacing, offset])
 

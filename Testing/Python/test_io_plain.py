@@ -194,6 +194,37 @@ def test_a_nifti_whose_two_orientations_disagree_is_refused(tmp_path):
         read_image(nifti_with(tmp_path / "n.nii", mirror))
 
 
+@pytest.mark.parametrize("signs", [(-1, 1, 1), (1, 1, -1), (-1, -1, -1)])
+def test_a_left_handed_nifti_that_says_so_twice_is_read(tmp_path, grid, signs):
+    nibabel = pytest.importorskip("nibabel")
+    matrix = np.diag([*signs, 1.0]) @ grid.ijk_to_ras
+    written = nibabel.Nifti1Image(VALUES.transpose(2, 1, 0), matrix)
+    written.set_qform(matrix, 1)
+    written.set_sform(matrix, 1)
+    nibabel.save(written, tmp_path / "n.nii.gz")
+    image = read_image(tmp_path / "n.nii.gz")
+    assert image.grid.is_right_handed
+    np.testing.assert_allclose(position_of(image, 59), (matrix @ (4, 3, 2, 1))[:3], atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_slope_and_intercept_of_a_nifti_are_obeyed(tmp_path, suffix):
+    nibabel = pytest.importorskip("nibabel")
+    written = nibabel.Nifti1Image(VALUES.astype(np.int16).transpose(2, 1, 0), np.diag([1.0, 2, 3, 1]))
+    written.header.set_slope_inter(2.0, -1024.0)
+    nibabel.save(written, tmp_path / f"n{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"n{suffix}").values, 2 * VALUES - 1024)
+
+
+def test_a_nifti_whose_voxel_sizes_disagree_is_refused(tmp_path):
+    def other_size(data):
+        struct.pack_into("<hh", data, 252, 0, 1)
+        struct.pack_into("<12f", data, 280, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0)  # pixdim says 1, 2, 3
+
+    with pytest.raises(SynthDoseError, match="sform and pixdim are not the same"):
+        read_image(nifti_with(tmp_path / "n.nii", other_size))
+
+
 def test_a_sheared_nifti_is_refused(tmp_path):
     def shear(data):
         struct.pack_into("<hh", data, 252, 0, 1)
