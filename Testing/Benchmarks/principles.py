@@ -187,7 +187,8 @@ def reciprocity(effort: Effort) -> list[Comparison]:
         doses = []
         for source, target in (("A", "B"), ("B", "A")):
             # so few photons of 0.03 MeV arrive that 100 000 histories misjudge how many it takes
-            result = precise_run(phantom, OrganSource({source: 1.0}), emissions, {target: 0.01}, effort, seed=121, first=1_000_000)
+            trial = 1_000_000
+            result = precise_run(phantom, OrganSource({source: 1.0}), emissions, {target: 0.01}, effort, seed=121, first=trial)
             doses.append(_dose(result, target))
         rows.append(
             compare(f"photons of {energy_MeV:g} MeV", "A to B over B to A", doses[0], doses[1], 0.01, share=effort.share)
