@@ -13,7 +13,7 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTabl
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
@@ -21,7 +21,7 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
 
 from SynthDoseLib.mrml.forms import BEGIN, KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES, WHAT_CHANGED  # noqa: E402
 from SynthDoseLib.mrml.jobs import BAD_INPUT  # noqa: E402
-from SynthDoseLib.mrml.panel import JobLogic, JobPanel, Requirements, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import JobLogic, JobPanel, ModuleTest, Requirements, showTable  # noqa: E402
 
 
 class SynthDose(ScriptedLoadableModule):
@@ -206,14 +206,13 @@ class SynthDoseWidget(JobPanel):
 class SynthDoseLogic(JobLogic):
     """Nodes to the files of a plan, and the results of its run folder to nodes; no widgets."""
 
+    parametersClass = SynthDoseParameterNode
+
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
         self._exported = pathlib.Path()
         self._stages: tuple[Any, ...] = ()
-
-    def getParameterNode(self) -> SynthDoseParameterNode:
-        return SynthDoseParameterNode(super().getParameterNode())
 
     def requirements(self, parameters: SynthDoseParameterNode) -> Requirements:
         """A bundle that is to find the organs needs torch and MONAI."""
@@ -444,11 +443,8 @@ class SynthDoseLogic(JobLogic):
         return path if parameters.runFolder and path.is_file() else None
 
 
-class SynthDoseTest(ScriptedLoadableModuleTest):
+class SynthDoseTest(ModuleTest):
     """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
-
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
 
     def test_planFollowsTheParameters(self) -> None:
         import numpy as np

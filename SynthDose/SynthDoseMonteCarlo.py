@@ -15,14 +15,14 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
 from SynthDoseLib.mrml.forms import FURTHER_NUCLIDES, NUCLIDES  # noqa: E402
-from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, ModuleTest, showTable  # noqa: E402
 
 
 class SynthDoseMonteCarlo(ScriptedLoadableModule):
@@ -161,14 +161,12 @@ class SynthDoseMonteCarloLogic(JobLogic):
     """Nodes to a case file, ``synthdose simulate`` in the background or in this process, results to nodes; no widgets."""
 
     neededPackages = IMAGE_PACKAGES | {"numba"}
+    parametersClass = SynthDoseMonteCarloParameterNode
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
         self._previewTime, self._precision = 0.0, ""
-
-    def getParameterNode(self) -> SynthDoseMonteCarloParameterNode:
-        return SynthDoseMonteCarloParameterNode(super().getParameterNode())
 
     def problem(self, parameters: SynthDoseMonteCarloParameterNode) -> str:
         """What keeps a run from starting, "" if nothing."""
@@ -441,11 +439,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
         showTableAndChart(slicer.app.applicationLogic(), table)
 
 
-class SynthDoseMonteCarloTest(ScriptedLoadableModuleTest):
+class SynthDoseMonteCarloTest(ModuleTest):
     """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
-
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
 
     def test_theCaseFollowsTheParameters(self) -> None:
         logic = SynthDoseMonteCarloLogic()

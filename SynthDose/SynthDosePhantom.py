@@ -17,13 +17,13 @@ from slicer import vtkMRMLPlotChartNode, vtkMRMLScalarVolumeNode, vtkMRMLSegment
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, ModuleTest, showTable  # noqa: E402
 
 EXPORTS = {
     "exportCase": "case",
@@ -242,14 +242,12 @@ class SynthDosePhantomLogic(JobLogic):
     """Nodes to files, ``synthdose phantom`` or ``people`` in the background, phantom and verdict to nodes; no widgets."""
 
     neededPackages = IMAGE_PACKAGES | {"matplotlib", "Jinja2"}
+    parametersClass = SynthDosePhantomParameterNode
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
         self._medianOf: tuple[str, float] | None = MEDIAN_OF
-
-    def getParameterNode(self) -> SynthDosePhantomParameterNode:
-        return SynthDosePhantomParameterNode(super().getParameterNode())
 
     def problem(self, parameters: SynthDosePhantomParameterNode) -> str:
         """What keeps the phantom of a patient from being built, "" if nothing."""
@@ -476,11 +474,8 @@ class SynthDosePhantomLogic(JobLogic):
         showTableAndChart(slicer.app.applicationLogic(), chart=p.curveChart)
 
 
-class SynthDosePhantomTest(ScriptedLoadableModuleTest):
+class SynthDosePhantomTest(ModuleTest):
     """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
-
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
 
     def test_theCalibrationTableIsRead(self) -> None:
         from SynthDoseLib.mrml.phantom_tables import setKnots

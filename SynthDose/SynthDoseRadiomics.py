@@ -14,13 +14,13 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTabl
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, ModuleTest, showTable  # noqa: E402
 
 UNITS = {"CT": "HU", "dose": "Gy"}
 
@@ -102,13 +102,11 @@ class SynthDoseRadiomicsLogic(JobLogic):
     """Nodes to files, ``synthdose radiomics`` in the background, tables to nodes; no widgets."""
 
     neededPackages = IMAGE_PACKAGES
+    parametersClass = SynthDoseRadiomicsParameterNode
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
-
-    def getParameterNode(self) -> SynthDoseRadiomicsParameterNode:
-        return SynthDoseRadiomicsParameterNode(super().getParameterNode())
 
     def problem(self, parameters: SynthDoseRadiomicsParameterNode) -> str:
         """What keeps an extraction from starting, "" if nothing."""
@@ -207,11 +205,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
         )
 
 
-class SynthDoseRadiomicsTest(ScriptedLoadableModuleTest):
+class SynthDoseRadiomicsTest(ModuleTest):
     """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
-
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
 
     def test_problemsAreNamed(self) -> None:
         logic = SynthDoseRadiomicsLogic()

@@ -14,13 +14,13 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTabl
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, Requirements, showTable  # noqa: E402
+from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, ModuleTest, Requirements, showTable  # noqa: E402
 
 MODEL_ZOO = {
     "wholeBody_ct_segmentation": "104 structures",
@@ -161,14 +161,12 @@ class SynthDoseSegmentationLogic(JobLogic):
     """Nodes to files, ``synthdose segment``, ``bundle`` or ``compare`` in the background, results to nodes; no widgets."""
 
     neededPackages = IMAGE_PACKAGES
+    parametersClass = SynthDoseSegmentationParameterNode
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
         self._arguments: list[str] = []
-
-    def getParameterNode(self) -> SynthDoseSegmentationParameterNode:
-        return SynthDoseSegmentationParameterNode(super().getParameterNode())
 
     def requirements(self, parameters: SynthDoseSegmentationParameterNode) -> Requirements:
         """Tissues by HU, and reading about a bundle, do without torch and MONAI, which are large."""
@@ -325,11 +323,8 @@ class SynthDoseSegmentationLogic(JobLogic):
         )
 
 
-class SynthDoseSegmentationTest(ScriptedLoadableModuleTest):
+class SynthDoseSegmentationTest(ModuleTest):
     """A small test that also runs inside Slicer; the larger ones are in Testing/Slicer."""
-
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
 
     def test_theCommandFollowsTheParameters(self) -> None:
         import tempfile

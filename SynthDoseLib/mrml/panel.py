@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+import unittest
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic, ScriptedLoadableModuleWidget
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
 from slicer.util import VTKObservationMixin
 
 from .forms import durationText
@@ -39,6 +44,10 @@ def showTable(view: Any, table: Any) -> None:
     view.resizeColumnsToContents()
 
 
+def _textOf(widget: Any) -> str:
+    return str(widget.toPlainText() if isinstance(widget, qt.QTextEdit) else widget.text)
+
+
 class JobLogic(ScriptedLoadableModuleLogic):
     """Runs a verb of the command line in the background; no widgets.
 
@@ -57,6 +66,9 @@ class JobLogic(ScriptedLoadableModuleLogic):
     neededPackages: frozenset[str] = frozenset()
     """Names of packages without which the run cannot be done; all of the requirements if empty."""
 
+    parametersClass: Any = None
+    """Wrapper of the module's parameter node."""
+
     def __init__(
         self,
         command: Callable[[Sequence[str]], list[str]] | None = None,
@@ -66,9 +78,19 @@ class JobLogic(ScriptedLoadableModuleLogic):
         self.command = command or verbCommand
         self.installer = installer or PackageInstaller()
         self.task = ""
+        self._parameters: Any = None
         self._job: BackgroundRun | None = None
         self._lines: tuple[str, ...] = ()
         self._logFile = Path()
+
+    def getParameterNode(self) -> Any:
+        """Return the parameters of the scene; the same wrapper for the same node, as each one goes on observing its node."""
+        node = ScriptedLoadableModuleLogic.getParameterNode(self)
+        if self.parametersClass is None:
+            return node
+        if self._parameters is None or self._parameters.parameterNode is not node:
+            self._parameters = self.parametersClass(node)
+        return self._parameters
 
     @property
     def running(self) -> bool:
@@ -122,8 +144,17 @@ class JobLogic(ScriptedLoadableModuleLogic):
             raise ValueError(problem)
         if not self.installer(self.requirements(parameters)):
             return False
+        if str(parameters.outputFolder) in ("", "."):
+            parameters.outputFolder = Path(slicer.app.temporaryPath)
         folder = Path(parameters.outputFolder) / f"{self.moduleName}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
-        arguments = self.prepare(parameters, folder)
+        try:
+            arguments = self.prepare(parameters, folder)
+        except OSError as error:
+            raise RuntimeError(
+                _("Cannot write into {folder}: {reason}. Choose another folder, or make room there.").format(
+                    folder=parameters.outputFolder, reason=error.strerror or error
+                )
+            ) from error
         self._logFile = folder / "log.txt"
         self._job = BackgroundRun(self.command(arguments), self._logFile)
         return True
@@ -151,8 +182,6 @@ class JobLogic(ScriptedLoadableModuleLogic):
             If packages are missing, or the calculation fails: with its message.
         """
         self.task = task
-        if str(parameters.outputFolder) in ("", "."):
-            parameters.outputFolder = Path(slicer.app.temporaryPath)
         if not self.start(parameters):
             raise RuntimeError(self.missingText(parameters))
         while (state := self.poll()).running:
@@ -213,6 +242,8 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
         self._parameterNode = self._guiTag = None
+        self._fields: dict[str, Any] = {}
+        self._texts: dict[str, Any] = {}
 
     def makeLogic(self) -> JobLogic:
         """Return the logic of this panel."""
@@ -238,6 +269,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
+        self._sortFields()
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MS)
         self.timer.connect("timeout()", self.onTimer)
@@ -250,6 +282,38 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name, slot in self._slots.items():
             getattr(self.ui, name).connect("clicked(bool)", slot)
         self.initializeParameterNode()
+
+    def _sortFields(self) -> None:
+        """Find the widgets of the parameters. Texts are kept by the panel: Slicer's own connection writes the text back at
+        every key, which moves the cursor (Slicer issue 8620)."""
+        for widget in vars(self.ui).values():
+            name = widget.property("SlicerParameterName")
+            if not name:
+                continue
+            if isinstance(widget, qt.QTextEdit):
+                self._texts[name] = widget
+                widget.connect("textChanged()", self._storing(name, widget))
+            elif isinstance(widget, qt.QLineEdit):
+                self._texts[name] = widget
+                widget.connect("textChanged(QString)", self._storing(name, widget))
+            else:
+                self._fields[name] = widget
+
+    def _storing(self, name: str, widget: Any) -> Callable[[], None]:
+        def store() -> None:
+            if self._parameterNode is not None:
+                self._parameterNode.setValue(name, _textOf(widget))
+
+        return store
+
+    def _showTexts(self) -> None:
+        for name, widget in self._texts.items():
+            text = self._parameterNode.getValue(name)
+            if text != _textOf(widget):
+                if isinstance(widget, qt.QTextEdit):
+                    widget.setPlainText(text)
+                else:
+                    widget.text = text
 
     def cleanup(self) -> None:
         self.timer.stop()
@@ -274,18 +338,26 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def onSceneEndImport(self, caller: Any, event: str) -> None:
-        self.initializeParameterNode()  # the scene that was loaded brings its own
+        parameterNode = self.logic.getParameterNode()  # the scene that was loaded brings its own
+        if not Path(parameterNode.outputFolder).is_dir():
+            parameterNode.outputFolder = Path(slicer.app.temporaryPath)  # its folder was on another computer
+        self.initializeParameterNode()
 
     def onNodeRemoved(self, caller: Any, event: str) -> None:
         if self._parameterNode is not None and not caller.IsClosing():
             self.updateGui()
 
     def initializeParameterNode(self) -> None:
-        parameterNode = self.logic.getParameterNode()
+        parameterNode, known = self.logic.getParameterNode(), self._parameterNode
+        if known is not None and known.parameterNode is parameterNode.parameterNode:
+            parameterNode = known
         if str(parameterNode.outputFolder) in ("", "."):
             parameterNode.outputFolder = Path(slicer.app.temporaryPath)
         self.setDefaults(parameterNode)
-        self.setParameterNode(parameterNode)
+        if parameterNode is known:
+            self.updateGui()
+        else:
+            self.setParameterNode(parameterNode)
 
     def setParameterNode(self, parameterNode: Any) -> None:
         if self._parameterNode is not None:
@@ -293,12 +365,15 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
+            # not connectGui, which returns no tag: nothing could be disconnected by it (Slicer issue 7547)
+            self._guiTag = parameterNode.connectParametersToGui(self._fields)
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
         self.updateGui()
 
     def updateGui(self, caller: Any = None, event: str | None = None) -> None:
         parameters, running = self._parameterNode, self.logic.running
+        if parameters is not None:
+            self._showTexts()
         problem = self.logic.problem(parameters) if parameters is not None else ""
         self.ui.runButton.enabled = parameters is not None and not running and not problem
         self.ui.runButton.toolTip = problem or _("Start the calculation in the background")
@@ -376,3 +451,19 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.logEdit.appendPlainText("\n".join(notes))
             self.showProgress(1)
             self.showStatus(self.logic.done())
+
+
+class ModuleTest(ScriptedLoadableModuleTest):
+    """Runs the tests of a module where *Reload and Test* of the application is pressed; Slicer's own class runs none there."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        """Run every method that begins with ``test``, each in an empty scene."""
+        for name in unittest.TestLoader().getTestCaseNames(type(self)):
+            self.setUp()
+            try:
+                getattr(self, name)()
+            finally:
+                self.tearDown()

@@ -43,12 +43,13 @@ class GuiConnector:
 
 
 class _TextEdit(GuiConnector):
+    """Writes the same text again too, as the real one: the cursor goes back to the start."""
+
     def read(self) -> str:
         return self.widget.toPlainText()
 
     def write(self, value: str) -> None:
-        if value != self.widget.toPlainText():
-            self.widget.setPlainText(value)
+        self.widget.setPlainText(value)
 
 
 class _Path(GuiConnector):

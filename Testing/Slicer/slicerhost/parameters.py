@@ -11,7 +11,7 @@ import json
 import pathlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 import slicer
@@ -173,6 +173,7 @@ class _Methods:
     def __init__(self, parameterNode: Any, prefix: str | None = None) -> None:
         self.parameterNode = parameterNode
         self._guiTags: dict[int, tuple[int, list[_Binding]]] = {}
+        self._updatingGui = False
         with slicer.util.NodeModify(parameterNode):
             for name, parameter in self.allParameters.items():
                 if not _isNode(parameter.type) and parameter.default is not None and not parameterNode.HasParameter(name):
@@ -195,8 +196,11 @@ class _Methods:
     def default(self, name: str) -> Any:
         return types.SimpleNamespace(value=self.allParameters[name].default)
 
-    def connectGui(self, ui: Any) -> int:
-        """Bind the widgets of `ui` (see slicer.util.childWidgetVariables) by their SlicerParameterName property."""
+    def connectGui(self, ui: Any) -> None:
+        """Bind the widgets of `ui` (see slicer.util.childWidgetVariables) by their SlicerParameterName property.
+
+        Returns no tag, as in Slicer up to 5.10 at least (issue 7547): what is connected by this cannot be disconnected.
+        """
         bound = []
         for attribute, widget in vars(ui).items():
             name = widget.property("SlicerParameterName") if hasattr(widget, "property") else None
@@ -204,28 +208,37 @@ class _Methods:
                 raise ValueError(f"widget '{attribute}' names an unknown parameter '{name}'")
             if name:
                 bound.append((name, widget))
-        return self._bind(bound)
+        self._bind(bound)
 
     def connectParametersToGui(self, mapping: Mapping[str, Any]) -> int:
         return self._bind(list(mapping.items()))
 
     def _bind(self, pairs: list[tuple[str, Any]]) -> int:
-        bindings = [_Binding(self, name, createGuiConnector(widget, self.allParameters[name])) for name, widget in pairs]
-
-        def pullAll(caller: Any = None, event: str | None = None) -> None:
-            for binding in bindings:
-                binding.pull()
-
-        pullAll()
         tag = next(_tags)
-        self._guiTags[tag] = (self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, pullAll), bindings)
+        connectors = [(name, createGuiConnector(widget, self.allParameters[name])) for name, widget in pairs]
+        bindings = [_Binding(self, name, connector) for name, connector in connectors]
+        observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._updateGui())
+        self._guiTags[tag] = (observer, bindings)
+        self._updateGui()
         return tag
 
-    def disconnectGui(self, tag: int) -> None:
-        observer, bindings = self._guiTags.pop(tag)
-        self.parameterNode.RemoveObserver(observer)
-        for binding in bindings:
-            binding.close()
+    def _updateGui(self) -> None:
+        """Write every parameter to its widget, also to the one that has just been changed."""
+        if not self._updatingGui:
+            self._updatingGui = True
+            try:
+                for _, bindings in self._guiTags.values():
+                    for binding in bindings:
+                        binding.pull()
+            finally:
+                self._updatingGui = False
+
+    def disconnectGui(self, tag: int | None) -> None:
+        if tag in self._guiTags:
+            observer, bindings = self._guiTags.pop(tag)
+            self.parameterNode.RemoveObserver(observer)  # VTK calls it even when Python has collected it
+            for binding in bindings:
+                binding.close()
 
     def AddObserver(self, *args: Any) -> int:
         return self.parameterNode.AddObserver(*args)
@@ -262,30 +275,18 @@ class _Binding:
 
     def __init__(self, wrapper: Any, name: str, connector: Any) -> None:
         self.wrapper, self.name, self.connector = wrapper, name, connector
-        self._busy = False
         connector.onChanged(self.push)
-
-    def _once(self, action: Callable[[], None]) -> None:
-        if not self._busy:
-            self._busy = True
-            try:
-                action()
-            finally:
-                self._busy = False
 
     def push(self) -> None:
         """From the widget to the node."""
-        self._once(lambda: self.wrapper.setValue(self.name, self.connector.read()))
+        if not self.wrapper._updatingGui:
+            self.wrapper.setValue(self.name, self.connector.read())
 
     def pull(self) -> None:
         """From the node to the widget."""
-
-        def write() -> None:
-            value = self.wrapper.getValue(self.name)
-            if value is not None or self.connector.takesNone:
-                self.connector.write(value)
-
-        self._once(write)
+        value = self.wrapper.getValue(self.name)
+        if value is not None or self.connector.takesNone:
+            self.connector.write(value)
 
     def close(self) -> None:
         self.connector.onChanged(None)
