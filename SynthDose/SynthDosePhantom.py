@@ -33,7 +33,7 @@ EXPORTS = {
     "exportVtp": "vtp",
     "exportDicom": "dicom",
 }
-"""Formats of ``synthdose phantom --export``, by the parameter that asks for them."""
+"""Formats of ``synthdose phantom`` and ``people --export``, by the parameter that asks for them."""
 
 MEDIAN_OF = ("female", 35.0)  # sex, and age in years, whose median height and weight are the parameters' defaults
 
@@ -344,7 +344,11 @@ class SynthDosePhantomLogic(JobLogic):
         self._folder = folder / "people"
         size = ["--percentile", "50"] if p.medianSize else self._size(p)
         facts = ["--sex", p.sex, "--age", f"{p.age:g}", "--seed", str(p.personSeed), "--voxel", f"{p.personVoxelMm:g}"]
-        return ["people", "--count", "1", *facts, *size, "--out", str(self._folder)]
+        return ["people", "--count", "1", *facts, *size, *self._exports(p), "--out", str(self._folder)]
+
+    def _exports(self, p: SynthDosePhantomParameterNode) -> list[str]:
+        names = [name for parameter, name in EXPORTS.items() if getattr(p, parameter)]
+        return ["--export", *names] if names else []
 
     def _size(self, p: SynthDosePhantomParameterNode) -> list[str]:
         return ["--height", f"{p.heightCm / 100:g}", "--weight", f"{p.weightKg:g}"]
@@ -374,9 +378,7 @@ class SynthDosePhantomLogic(JobLogic):
             arguments += ["--voxel", f"{p.voxelMm:g}"]
         if p.compareWithPerson:
             arguments += ["--sex", p.sex, "--age", f"{p.age:g}", *self._size(p)]
-        if exports := [name for parameter, name in EXPORTS.items() if getattr(p, parameter)]:
-            arguments += ["--export", *exports]
-        return [*arguments, "--out", str(self._folder)]
+        return [*arguments, *self._exports(p), "--out", str(self._folder)]
 
     def loadResults(self, parameters: SynthDosePhantomParameterNode) -> Sequence[str]:
         """Add the phantom and its verdict to the scene and show them; return notes for the user."""
@@ -412,6 +414,13 @@ class SynthDosePhantomLogic(JobLogic):
         if self.task == "person":
             self.show3D(p)
         return found.get("notes", ())
+
+    def done(self) -> str:
+        """What to say when the results are there, and where exports are."""
+        folder = pathlib.Path(self.getParameterNode().resultFolder)
+        made = [name for name in EXPORTS.values() if (folder / name).is_dir()]
+        text = JobLogic.done(self)
+        return text + " " + _("Exports ({names}): {folder}").format(names=", ".join(made), folder=folder) if made else text
 
     def _verdict(self, record: dict[str, Any]) -> str:
         from SynthDoseLib.phantom.quality_values import Finding
@@ -453,23 +462,12 @@ class SynthDosePhantomLogic(JobLogic):
     def showCurve(self, parameters: SynthDosePhantomParameterNode) -> None:
         """Draw density against CT number in the plot view: the own table, which it follows, beside Schneider et al."""
         from SynthDoseLib.mrml import showTableAndChart
-        from SynthDoseLib.mrml.phantom_tables import calibrationChart, calibrationTable, setKnots
+        from SynthDoseLib.mrml.phantom_tables import curvesBeside
         from SynthDoseLib.phantom.calibration import schneider_calibration
 
-        p, scene = parameters, slicer.mrmlScene
-        own = [p.calibrationTable] if p.calibration is Curve.OWN and p.calibrationTable is not None else []
-        chart = p.curveChart
-        shown = (
-            [chart.GetNthPlotSeriesNode(n).GetTableNode() for n in range(chart.GetNumberOfPlotSeriesNodes())] if chart else []
-        )
-        if shown[:-1] != own:
-            curve = schneider_calibration()
-            published = shown[-1] if shown else calibrationTable(scene, Curve.SCHNEIDER.value)
-            if not shown:
-                setKnots(published, curve.hu, curve.density_g_cm3)
-                published.SetLocked(True)
-            names = [*(table.GetName() for table in own), Curve.SCHNEIDER.value]
-            p.curveChart = calibrationChart(scene, [*own, published], names)
+        p, curve = parameters, schneider_calibration()
+        own = p.calibrationTable if p.calibration is Curve.OWN else None
+        p.curveChart = curvesBeside(slicer.mrmlScene, p.curveChart, own, Curve.SCHNEIDER.value, curve.hu, curve.density_g_cm3)
         slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
         showTableAndChart(slicer.app.applicationLogic(), chart=p.curveChart)
 

@@ -40,6 +40,33 @@ class Method(Enum):
         return {"NETWORK": _("organs, by a network (MONAI bundle)"), "TISSUES": _("tissues, by CT number")}[self.name]
 
 
+class Uncertainty(Enum):
+    """What is varied to see how sure a network is."""
+
+    NONE = "none"
+    IMAGE = "changed images"
+    NETWORK = "several bundles"
+    BOTH = "several bundles and changed images"
+
+    def label(self) -> str:
+        return {
+            "NONE": _("none"),
+            "IMAGE": _("changed images (test-time augmentation)"),
+            "NETWORK": _("several bundles (ensemble)"),
+            "BOTH": _("several bundles, each with changed images"),
+        }[self.name]
+
+    @property
+    def changesImages(self) -> bool:
+        """Whether the image is varied."""
+        return self in (Uncertainty.IMAGE, Uncertainty.BOTH)
+
+    @property
+    def takesSeveral(self) -> bool:
+        """Whether more than one bundle is run."""
+        return self in (Uncertainty.NETWORK, Uncertainty.BOTH)
+
+
 class SynthDoseSegmentation(ScriptedLoadableModule):
     """What the application shows about the module."""
 
@@ -68,7 +95,9 @@ class SynthDoseSegmentationParameterNode:
     trusted: bool = False
     organs: str = ""
     device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
-    inferences: Annotated[int, WithinRange(0, 100)] = 0
+    uncertainty: Uncertainty = Uncertainty.NONE
+    inferences: Annotated[int, WithinRange(2, 100)] = 5
+    ensemble: str = ""
     clean: bool = True
     memoryGB: Annotated[float, WithinRange(0, 10000)] = 0.0
     previewMm: Annotated[float, WithinRange(2, 20)] = 6.0
@@ -90,6 +119,7 @@ class SynthDoseSegmentationWidget(JobPanel):
         self._bundles: list[str] = []
         JobPanel.setup(self)
         self.ui.bundleBox.connect("activated(int)", self.onBundleChosen)
+        self.ui.memberBox.connect("activated(int)", self.onMemberChosen)
 
     def setDefaults(self, parameters: Any) -> None:
         atHand = self.logic.bundlesAtHand()
@@ -105,6 +135,8 @@ class SynthDoseSegmentationWidget(JobPanel):
         labels = [*atHand, *(_("{name} (Model Zoo: {what})").format(name=name, what=MODEL_ZOO[name]) for name in zoo)]
         self.ui.bundleBox.clear()
         self.ui.bundleBox.addItems([*labels, _("another: name or folder below")])
+        self.ui.memberBox.clear()
+        self.ui.memberBox.addItems([_("add a bundle..."), *labels])
         if self._parameterNode is not None:
             self.updateGui()
 
@@ -115,6 +147,7 @@ class SynthDoseSegmentationWidget(JobPanel):
     def buttons(self) -> dict[str, Any]:
         return {
             "browseButton": self.onBrowse,
+            "memberFolderButton": self.onMemberFolder,
             "aboutButton": lambda: self.runTask("about"),
             "previewButton": lambda: self.runTask("preview"),
             "compareButton": lambda: self.runTask("compare"),
@@ -125,8 +158,14 @@ class SynthDoseSegmentationWidget(JobPanel):
         p, ui = parameters, self.ui
         idle = p is not None and not self.logic.running
         network = p is not None and p.method is Method.NETWORK
-        for name in ("bundleBox", "bundleEdit", "browseButton", "downloadCheckBox", "trustCheckBox", "uncertaintySpinBox"):
+        for name in (
+            "bundleBox", "bundleEdit", "browseButton", "downloadCheckBox", "trustCheckBox", "uncertaintyBox", "memorySpinBox",
+            "cleanCheckBox", "deviceBox",
+        ):  # fmt: skip
             getattr(ui, name).enabled = network
+        ui.inferencesSpinBox.enabled = network and p.uncertainty.changesImages
+        for name in ("memberBox", "memberFolderButton", "ensembleEdit"):
+            getattr(ui, name).enabled = network and p.uncertainty.takesSeveral
         known = p is not None and p.bundle in self._bundles
         ui.bundleBox.currentIndex = self._bundles.index(p.bundle) if known else len(self._bundles)
         ui.aboutButton.enabled = idle and network and bool(p.bundle)
@@ -148,10 +187,29 @@ class SynthDoseSegmentationWidget(JobPanel):
             p.bundle = self._bundles[index]
             p.download = p.bundle in MODEL_ZOO  # shown as ticked; nothing is fetched before a button is pressed
 
+    def onMemberChosen(self, index: int) -> None:
+        self.ui.memberBox.currentIndex = 0
+        if index > 0:
+            self.addMember(self._bundles[index - 1])
+
     def onBrowse(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of a MONAI bundle"))
-        if folder:
+        if folder := self.askForFolder():
             self._parameterNode.bundle = folder
+
+    def onMemberFolder(self) -> None:
+        if folder := self.askForFolder():
+            self.addMember(folder)
+
+    def askForFolder(self) -> str:
+        """Let the user choose the folder of a bundle, "" without."""
+        return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of a MONAI bundle")) or "")
+
+    def addMember(self, bundle: str) -> None:
+        """Add a bundle to the ensemble; one of the Model Zoo is to be downloaded if it is not here."""
+        p = self._parameterNode
+        with slicer.util.NodeModify(p.parameterNode):
+            p.ensemble = "\n".join([*filter(None, [p.ensemble.strip()]), bundle])
+            p.download = p.download or bundle in MODEL_ZOO
 
     def onShowEntropy(self) -> None:
         self.logic.showEntropy(self._parameterNode)
@@ -189,9 +247,28 @@ class SynthDoseSegmentationLogic(JobLogic):
             return _("Choose the image")
         if p.method is Method.NETWORK and not p.bundle.strip():
             return _("Name a bundle")
+        if p.method is Method.NETWORK and (fault := self.ensembleProblem(p)):
+            return fault
         if p.method is Method.TISSUES and p.modality != "CT":
             return _("Tissues by HU need a CT")
         return ""
+
+    def members(self, parameters: SynthDoseSegmentationParameterNode) -> list[str]:
+        """Bundles that are averaged with the first one."""
+        from SynthDoseLib.mrml.forms import linesFromText
+
+        return linesFromText(parameters.ensemble) if parameters.uncertainty.takesSeveral else []
+
+    def ensembleProblem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
+        """What is wrong with the ensemble, "" if nothing or if none is wanted."""
+        if not parameters.uncertainty.takesSeveral:
+            return ""
+        members = self.members(parameters)
+        if not members:
+            return _("Name further bundles of the same organs, for the ensemble (Options)")
+        names = [parameters.bundle.strip(), *members]
+        twice = next((name for name in names if names.count(name) > 1), "")
+        return _("The bundle {name} is in the ensemble twice; name each once").format(name=twice) if twice else ""
 
     def comparisonProblem(self, parameters: SynthDoseSegmentationParameterNode) -> str:
         """What keeps a comparison from starting, "" if nothing."""
@@ -234,8 +311,8 @@ class SynthDoseSegmentationLogic(JobLogic):
                 arguments.append("--download")
             if p.trusted:
                 arguments.append("--trust-bundle")
-            if p.inferences and self.task != "preview":
-                arguments += ["--uncertainty", str(p.inferences)]
+            if self.task != "preview":
+                arguments += self.uncertaintyArguments(p)
             if p.memoryGB > 0:
                 arguments += ["--memory", f"{p.memoryGB:g}"]
             if not p.clean:
@@ -244,6 +321,12 @@ class SynthDoseSegmentationLogic(JobLogic):
             arguments += ["--organs", *organs]
         self._arguments = [*arguments, "--out", str(folder / "labels.seg.nrrd")]
         return self._arguments
+
+    def uncertaintyArguments(self, parameters: SynthDoseSegmentationParameterNode) -> list[str]:
+        """What ``synthdose segment`` is told about changed images and further bundles."""
+        p = parameters
+        arguments = ["--ensemble", *members] if (members := self.members(p)) else []
+        return [*arguments, "--uncertainty", str(p.inferences)] if p.uncertainty.changesImages else arguments
 
     def _prepareComparison(self, p: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
         from SynthDoseLib.io import write_segmentation
@@ -283,7 +366,8 @@ class SynthDoseSegmentationLogic(JobLogic):
         node = segmentationNodeFromLabelMap(labels, scene.GenerateUniqueName(f"{name} {kind}"), scene)
         if p.image is not None and self.task != "preview":
             node.SetReferenceImageGeometryParameterFromVolumeNode(p.image)
-        node.SetAttribute("SynthDose.bundle", p.bundle if p.method is Method.NETWORK else p.method.value)
+        bundles = ", ".join([p.bundle, *(() if self.task == "preview" else self.members(p))])
+        node.SetAttribute("SynthDose.bundle", bundles if p.method is Method.NETWORK else p.method.value)
         entropy = table = None
         if (folder / "labels.entropy.nrrd").is_file():
             values, grid, unit = read_volume(folder / "labels.entropy.nrrd")
@@ -336,10 +420,16 @@ class SynthDoseSegmentationTest(ModuleTest):
         assert logic.problem(parameters) == "Choose the image"
         parameters.image = slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.int16), name="CT")
         parameters.bundle, parameters.organs, parameters.inferences = "my_bundle", "liver, spleen", 5
+        parameters.uncertainty = Uncertainty.BOTH
+        assert logic.problem(parameters).startswith("Name further bundles")
+        parameters.ensemble = "second_bundle\n/folder of/third_bundle"
+        assert logic.problem(parameters) == ""
         with tempfile.TemporaryDirectory() as folder:
             arguments = logic.prepare(parameters, pathlib.Path(folder) / "job")
             assert (pathlib.Path(folder) / "job" / "image.nrrd").is_file()
         assert arguments[0] == "segment"
         assert arguments[arguments.index("--bundle") + 1] == "my_bundle"
         assert arguments[arguments.index("--uncertainty") + 1] == "5"
+        first = arguments.index("--ensemble") + 1
+        assert arguments[first : first + 2] == ["second_bundle", "/folder of/third_bundle"]
         assert arguments[arguments.index("--organs") + 1 : arguments.index("--organs") + 3] == ["liver", "spleen"]

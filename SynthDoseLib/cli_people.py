@@ -36,6 +36,13 @@ def add_people(parser: argparse.ArgumentParser) -> None:
         "--voxel", type=float, default=3.0, metavar="MM", help="edge of the cubic voxels, 1 to 8 mm (default 3)"
     )
     parser.add_argument("--ct", action="store_true", help="write a CT of each person too")
+    parser.add_argument(
+        "--export",
+        nargs="+",
+        default=[],
+        metavar="FORMAT",
+        help="of each person: case, gate, penred, stl, vtp, dicom (with a CT)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted or smaller cohort")
 
 
@@ -48,7 +55,7 @@ def run_people(arguments: argparse.Namespace, progress: Progress) -> tuple[str, 
     request = PeopleRequest(
         arguments.count, arguments.seed, arguments.sex, _ages(arguments.age),
         None if arguments.height is None else 100 * arguments.height, arguments.weight, arguments.percentile, arguments.arms,
-        arguments.breath, arguments.variation, arguments.voxel, arguments.ct,
+        arguments.breath, arguments.variation, arguments.voxel, arguments.ct, tuple(arguments.export),
     )  # fmt: skip
     made = make_people(request, arguments.out, resume=arguments.resume, progress=progress)
     return made.summary(), made.failed

@@ -41,7 +41,8 @@ def add_phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", default="schneider", help="schneider, or a CSV file with columns hu,density_g_cm3[,material]"
     )
-    parser.add_argument("--metal-material", default="", help="material of voxels above the calibration, e.g. titanium")
+    parser.add_argument("--metal-material", default="", help="what metal is made of, e.g. titanium: patches above the "
+                        "calibration that exceed 2500 HU; without it they are refused, lower ones are dense bone")  # fmt: skip
     parser.add_argument(
         "--materials", choices=("hu", "labels"), default="hu", help="from CT numbers, or assigned by label (MR)"
     )

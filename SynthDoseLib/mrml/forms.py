@@ -80,6 +80,17 @@ def namesFromText(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def linesFromText(text: str) -> list[str]:
+    """Return the lines of a text that are not empty.
+
+    Examples
+    --------
+    >>> linesFromText("first bundle\\n\\n second ")
+    ['first bundle', 'second']
+    """
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def halfLivesFromText(text: str) -> dict[str, float]:
     """Return effective half-lives, h, by organ from lines ``organ = hours``; a line without hours is left out.
 

@@ -135,6 +135,34 @@ def calibrationChart(scene: Any, tables: Sequence[Any], names: Sequence[str]) ->
     return chart
 
 
+def curvesBeside(scene: Any, chart: Any, own: Any, name: str, hu: Iterable[float], density_g_cm3: Iterable[float]) -> Any:
+    """Return a chart of the user's calibration beside a published one: the given chart, if it shows just these already.
+
+    Parameters
+    ----------
+    scene : vtkMRMLScene
+    chart : vtkMRMLPlotChartNode or None
+        From an earlier call.
+    own : vtkMRMLTableNode or None
+        Knots of the user.
+    name : str
+        Of the published calibration.
+    hu, density_g_cm3 : iterable of float
+        Its knots.
+    """
+    series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())] if chart is not None else []
+    shown = [entry.GetTableNode() for entry in series]
+    wanted = [own] if own is not None else []
+    if shown and shown[-1] is not None and shown[:-1] == wanted:
+        return chart
+    published = shown[-1] if shown else None
+    if published is None:
+        published = calibrationTable(scene, name)
+        setKnots(published, hu, density_g_cm3)
+        published.SetLocked(True)
+    return calibrationChart(scene, [*wanted, published], [*(table.GetName() for table in wanted), name])
+
+
 def tissueTable(scene: Any, organs: Iterable[str], known: Any = None) -> Any:
     """Return a table of organs whose material or density can be set by hand.
 

@@ -15,6 +15,7 @@ from ..core.provenance import versions
 from ..io import atomic_folder, write_segmentation, write_volume
 from ..io.folder import prepare_output_folder, write_csv
 from ..phantom import PersonPlan, StylisedPerson, growth_z, person_ct, sample_plan, stylised_person, z_to_percentile
+from .phantom_exports import check_exports, export_phantom
 from .quality_report import grid_and_materials
 from .run_folder import write_json
 
@@ -46,6 +47,8 @@ class PeopleRequest:
     voxel_mm : float
     ct : bool
         Whether a CT is written too.
+    exports : tuple of str
+        Of `phantom_exports.EXPORTS`, a folder each beside the phantom; DICOM SEG refers to the CT of the person.
     """
 
     count: int
@@ -60,6 +63,7 @@ class PeopleRequest:
     variation: float = 1.0
     voxel_mm: float = 3.0
     ct: bool = False
+    exports: tuple[str, ...] = ()
 
     def plan(self, number: int) -> PersonPlan:
         """Who person `number` (from 0) is."""
@@ -108,8 +112,8 @@ def make_people(request: PeopleRequest, out: Path, *, resume: bool = False, prog
     request : PeopleRequest
     out : Path
         Receives a folder per person with ``density.nrrd``, ``materials.nrrd``, ``labels.seg.nrrd``, ``masses.csv`` (mass and
-        target per organ, and whether the target is estimated), ``phantom.json`` (person, materials, landmarks, provenance) and
-        ``ct.nrrd`` if asked; and ``cohort.csv`` and ``cohort.json``, rewritten after every person.
+        target per organ, and whether the target is estimated), ``phantom.json`` (person, materials, landmarks, provenance),
+        ``ct.nrrd`` and exports if asked; and ``cohort.csv`` and ``cohort.json``, rewritten after every person.
     resume : bool
         Go on with an interrupted or smaller cohort of the same request; a finished person is not made again.
     progress : callable
@@ -128,6 +132,7 @@ def make_people(request: PeopleRequest, out: Path, *, resume: bool = False, prog
         raise SynthDoseError(f"The number of people has to be from 1 to {MOST_PEOPLE}; found {request.count}.")
     if not 1.0 <= request.voxel_mm <= 8.0:
         raise SynthDoseError(f"Voxels have to be from 1 to 8 mm; found {request.voxel_mm:g}.")
+    check_exports(request.exports)
     request.plan(0)  # what is impossible for everybody is refused before anything is written
     _claim(out, request, resume)
     rows: list[dict[str, Any]] = []
@@ -140,6 +145,7 @@ def make_people(request: PeopleRequest, out: Path, *, resume: bool = False, prog
         try:
             plan = request.plan(number)
             key = {"plan": asdict(plan), "voxel_mm": request.voxel_mm, "ct": request.ct, "synthdose": __version__}
+            key |= {"exports": list(request.exports)} if request.exports else {}
             finished = _finished(out / name, key) if resume else None
             if finished is not None:
                 kept += 1
@@ -161,7 +167,7 @@ def _claim(out: Path, request: PeopleRequest, resume: bool) -> None:
             raise SynthDoseError(f"{out} holds other files. Choose an empty or new folder, so that nothing of yours is lost.")
         if not resume:
             raise SynthDoseError(f"{out} holds a cohort. Choose another folder, or --resume to go on with it.")
-        settings, asked = dict(earlier.get("settings", {})), _settings(request)
+        settings, asked = {"exports": [], **earlier.get("settings", {})}, _settings(request)
         changed = sorted(name for name in asked if name != "count" and settings.get(name) != asked[name])
         if changed:
             raise SynthDoseError(
@@ -201,9 +207,10 @@ def _write_person(folder: Path, plan: PersonPlan, request: PeopleRequest, key: d
         write_volume(temporary / "density.nrrd", phantom.density_g_cm3, phantom.grid, unit="g/cm3")
         write_volume(temporary / "materials.nrrd", phantom.material_index, phantom.grid)
         write_segmentation(temporary / "labels.seg.nrrd", phantom.labels)
-        if request.ct:
-            ct = person_ct(person, plan.seed)
+        ct = person_ct(person, plan.seed) if request.ct or "dicom" in request.exports else None
+        if ct is not None and request.ct:
             write_volume(temporary / "ct.nrrd", ct.values, ct.grid, unit="HU", notes=ct.notes)
+        export_phantom(temporary, request.exports, phantom, ct, phantom.labels)
         counts = phantom.labels.voxel_counts()
         table = []
         for organ, mass in masses.items():

@@ -26,7 +26,7 @@ from SynthDoseLib.mrml import (
 
 FOLDER = REPOSITORY / "SynthDose" / "CLI"
 VERBS = {"SynthDoseSegmentCLI": "segment", "SynthDosePhantomCLI": "phantom", "SynthDoseSimulateCLI": "simulate"}
-KINDS = {"image", "file", "directory", "string", "string-enumeration", "integer", "boolean"}
+KINDS = {"image", "file", "directory", "string", "string-vector", "string-enumeration", "integer", "boolean"}
 GRID = VoxelGrid.from_spacing((14, 16, 20), (10.0, 10.0, 10.0), (-95.0, -75.0, -60.0))
 
 

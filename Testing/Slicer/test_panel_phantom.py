@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from surroundings import finished
@@ -140,6 +142,41 @@ def test_a_stylised_child_is_made_with_sliders_and_shown_in_3d(host, scene, pane
     ui.weightSlider.value = 24.0
     run(host, panel, "personButton")
     assert massOf(p.phantom) == pytest.approx(24.0, rel=0.1)
+
+
+def test_a_stylised_person_is_exported_as_the_command_does_it(host, scene, panel, tmp_path):
+    import pydicom
+    import vtk
+
+    from SynthDoseLib.cli import main
+    from SynthDoseLib.io import read_labels
+
+    ui, p = panel.ui, panel._parameterNode
+    ui.ageSlider.value, p.personVoxelMm = 1.0, 8.0
+    formats = ("case", "gate", "penred", "stl", "vtp", "dicom")
+    for name in formats:
+        getattr(ui, f"{name}CheckBox").click()
+    run(host, panel, "personButton")
+    assert str(p.resultFolder) in ui.statusLabel.text
+    made = Path(p.resultFolder)
+    words = ["people", "--count", "1", "--sex", "female", "--age", "1", "--seed", "1", "--voxel", "8", "--percentile", "50"]
+    assert main([*words, "--export", *formats, "--out", str(tmp_path / "verb")]) == 0
+    again = tmp_path / "verb" / made.name
+    for name in formats:
+        files = sorted(path.relative_to(made) for path in (made / name).rglob("*") if path.is_file())
+        assert files == sorted(path.relative_to(again) for path in (again / name).rglob("*") if path.is_file())
+        for file in files if name != "dicom" else ():  # whose UIDs and times are new each time
+            assert (made / file).read_bytes() == (again / file).read_bytes(), file
+    segments = pydicom.dcmread(made / "dicom" / "seg.dcm").SegmentSequence
+    labels = read_labels(made / "labels.seg.nrrd")
+    counts = labels.voxel_counts()
+    assert len(segments) == sum(count > 0 for count in counts.values())
+    reader = vtk.vtkSTLReader()
+    reader.SetFileName(str(made / "stl" / "liver.stl"))
+    mesh = vtk.vtkMassProperties()
+    mesh.SetInputConnection(reader.GetOutputPort())
+    mesh.Update()
+    assert mesh.GetVolume() / 1000 == pytest.approx(counts["liver"] * labels.grid.voxel_volume_ml, rel=0.05)
 
 
 def test_sliders_show_the_medians_until_they_are_moved(host, scene, panel):

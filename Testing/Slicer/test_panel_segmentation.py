@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("monai")
 
 sys.path.insert(0, str(REPOSITORY / "Testing" / "Python"))
-from small_bundles import ball, write_thresholds
+from small_bundles import ball, write_linear, write_thresholds
 
 from SynthDoseLib.core import LabelMap, Organ
 from SynthDoseLib.mrml import labelMapFromSegmentationNode, segmentationNodeFromLabelMap, volumeNodeFromImage
@@ -22,6 +22,13 @@ from SynthDoseLib.mrml.segmentations import gridOfSegmentation
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return write_thresholds(tmp_path_factory.mktemp("thresholds") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """Its bone begins at 1000 HU, not at 500."""
+    folder = tmp_path_factory.mktemp("second") / "a folder, with a comma"
+    return write_linear(folder, ["background", "Liver", "bone"], (0.0, 8.0, 24.0), (0.0, 0.0, -16.0))
 
 
 MODULE = "SynthDoseSegmentation"
@@ -90,7 +97,8 @@ def test_organs_come_with_volumes_uncertainty_and_terminology(host, scene, panel
     import slicer
 
     p = panel._parameterNode
-    p.inferences = 2
+    chooseByKeys(panel.ui.uncertaintyBox, 1)
+    panel.ui.inferencesSpinBox.value = 2
     run(host, panel, "runButton")
     labels = labelMapFromSegmentationNode(p.segmentation, p.image)
     expected = ball().values
@@ -111,6 +119,88 @@ def test_organs_come_with_volumes_uncertainty_and_terminology(host, scene, panel
     composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
     assert composite.GetForegroundVolumeID() == p.entropyVolume.GetID()
     host.screenshot(panel.parent, screenshots / "segmentation_panel.png")
+
+
+def chooseByKeys(box, index: int) -> None:
+    """Go to an entry of a combo box with the arrow keys."""
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+
+    for _ in range(abs(index - box.currentIndex)):
+        QTest.keyClick(box, Qt.Key.Key_Down if index > box.currentIndex else Qt.Key.Key_Up)
+    assert box.currentIndex == index
+
+
+def test_what_an_ensemble_lacks_is_said(panel, second, monkeypatch):
+    import qt
+    from PySide6.QtTest import QTest
+
+    ui, p = panel.ui, panel._parameterNode
+    assert not ui.ensembleEdit.enabled
+    assert not ui.inferencesSpinBox.enabled
+    chooseByKeys(ui.uncertaintyBox, 2)
+    assert ui.ensembleEdit.enabled
+    assert not ui.inferencesSpinBox.enabled
+    assert not ui.runButton.enabled
+    assert "further bundles" in ui.runButton.toolTip
+    QTest.keyClicks(ui.ensembleEdit, p.bundle)
+    assert "twice" in ui.runButton.toolTip
+    ui.ensembleEdit.setPlainText("")
+    chooseByKeys(ui.memberBox, 1)  # the shipped one; the list goes back to its title
+    assert ui.memberBox.currentIndex == 0
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(second))
+    ui.memberFolderButton.click()
+    assert p.ensemble.splitlines() == ["synthetic_torso_ct", str(second)]
+    assert ui.runButton.enabled
+    chooseByKeys(ui.uncertaintyBox, 3)
+    assert ui.inferencesSpinBox.enabled
+    chooseByKeys(ui.methodBox, 1)
+    assert not ui.ensembleEdit.enabled
+    assert ui.runButton.enabled
+
+
+def test_an_ensemble_in_the_panel_is_that_of_the_command(host, scene, panel, bundle, second, tmp_path):
+    """In the core of 800 HU one bundle sees bone and the other liver: 0.515 to 0.485, so it is bone, and in doubt."""
+    from PySide6.QtTest import QTest
+
+    from SynthDoseLib.cli import main
+    from SynthDoseLib.io import read_labels, read_volume
+    from SynthDoseLib.mrml import imageFromVolumeNode, saveImage
+
+    ui, p = panel.ui, panel._parameterNode
+    chooseByKeys(ui.uncertaintyBox, 2)
+    QTest.keyClicks(ui.ensembleEdit, str(second))
+    run(host, panel, "runButton")
+    image = imageFromVolumeNode(p.image, modality="CT", unit="HU")
+    saveImage(image, tmp_path / "ct.nrrd")
+    words = ["segment", tmp_path / "ct.nrrd", "--modality", "CT", "--bundle", bundle, "--ensemble", second]
+    assert main([str(word) for word in [*words, "--out", tmp_path / "verb.seg.nrrd"]]) == 0
+    byVerb = read_labels(tmp_path / "verb.seg.nrrd", reference=image.grid)
+    inPanel = labelMapFromSegmentationNode(p.segmentation, p.image)
+    assert {organ.name for organ in byVerb.organs} == {"liver", "bone"}
+    for organ in byVerb.organs:
+        np.testing.assert_array_equal(inPanel.mask(organ.name), byVerb.mask(organ.name))
+    entropy = read_volume(tmp_path / "verb.entropy.nrrd")[0]
+    np.testing.assert_array_equal(imageFromVolumeNode(p.entropyVolume).values, entropy)
+    core = byVerb.mask("bone")
+    assert np.median(entropy[core]) > 0.6  # 0.69 for two that are equally likely
+    rows = {p.volumeTable.GetCellText(row, 0): row for row in range(p.volumeTable.GetNumberOfRows())}
+    columns = [p.volumeTable.GetColumnName(index) for index in range(p.volumeTable.GetNumberOfColumns())]
+    cells = {name: float(p.volumeTable.GetCellText(rows["bone"], columns.index(name))) for name in columns[1:]}
+    assert cells["inferences"] == 2
+    assert cells["sigma_ml"] > 0.5 * cells["volume_ml"]  # one bundle finds it, the other does not
+    assert p.segmentation.GetAttribute("SynthDose.bundle") == f"{bundle}, {second}"
+
+
+def test_a_member_that_does_not_fit_is_told_and_the_scene_stays(host, scene, panel, tmp_path):
+    other = write_linear(tmp_path / "other", ["background", "Liver", "heart"], (0.0, 8.0, 24.0), (0.0, 0.0, -8.0))
+    chooseByKeys(panel.ui.uncertaintyBox, 2)
+    panel._parameterNode.ensemble = str(other)
+    nodes = scene.GetNumberOfNodes()
+    panel.ui.runButton.click()
+    host.waitUntil(finished(panel), 60)
+    assert "do not segment the same organs" in panel.ui.statusLabel.text
+    assert scene.GetNumberOfNodes() == nodes
 
 
 def test_a_preview_is_coarser_and_about_as_large(host, scene, panel):
