@@ -170,7 +170,10 @@ class SynthDosePhantomWidget(JobPanel):
         self.followCalibration(p.calibrationTable if p is not None else None)
         if p is not None:
             self.logic.keepMedianSize(p)
-        own = p is not None and p.calibration is Curve.OWN
+        byHU = p is not None and p.materials is Tissues.BY_HU
+        for name in ("densityBox", "contrastBox", "metalEdit", "calibrationBox", "schneiderButton", "loadCurveButton"):
+            getattr(ui, name).enabled = byHU
+        own = byHU and p.calibration is Curve.OWN
         for name in ("knotsView", "addKnotButton", "removeKnotButton"):
             getattr(ui, name).enabled = own
         ui.removeKnotButton.enabled = own and p.calibrationTable is not None
@@ -247,6 +250,7 @@ class SynthDosePhantomLogic(JobLogic):
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
+        self._segmentIDs: tuple[str, ...] = ()
         self._medianOf: tuple[str, float] | None = MEDIAN_OF
 
     def problem(self, parameters: SynthDosePhantomParameterNode) -> str:
@@ -356,24 +360,25 @@ class SynthDosePhantomLogic(JobLogic):
     def _preparePatient(self, p: SynthDosePhantomParameterNode, folder: pathlib.Path) -> list[str]:
         from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
+        from SynthDoseLib.mrml.forms import option
         from SynthDoseLib.mrml.phantom_tables import overridesOf
 
-        overrides = overridesOf(p.tissueTable)
+        metal = p.metalMaterial.strip() if p.materials is Tissues.BY_HU else ""
+        tissues = option("--metal-material", *filter(None, [metal]))
+        tissues += [f"--override={entry}" for entry in overridesOf(p.tissueTable)]
         image = imageFromVolumeNode(p.image, modality=p.modality, unit="HU" if p.modality == "CT" else "")
         labels = labelMapFromSegmentationNode(p.segmentation, image.grid)
         folder.mkdir(parents=True)
         saveImage(image, folder / "image.nrrd")
         write_segmentation(folder / "labels.seg.nrrd", labels)
-        self._folder = folder / "phantom"
+        self._folder, self._segmentIDs = folder / "phantom", tuple(p.segmentation.GetSegmentation().GetSegmentIDs())
         arguments = ["phantom", str(folder / "image.nrrd"), str(folder / "labels.seg.nrrd"), "--modality", p.modality]
-        arguments += ["--materials", p.materials.value, "--density", p.density.value, "--contrast", p.contrast.value]
-        if p.calibration is Curve.OWN and p.materials is Tissues.BY_HU:
-            self.calibrationOf(p, folder)
-            arguments += ["--calibration", str(folder / "calibration.csv")]
-        if p.metalMaterial.strip():
-            arguments += ["--metal-material", p.metalMaterial.strip()]
-        for entry in overrides:
-            arguments += ["--override", entry]
+        arguments += ["--materials", p.materials.value, *tissues]
+        if p.materials is Tissues.BY_HU:
+            arguments += ["--density", p.density.value, "--contrast", p.contrast.value]
+            if p.calibration is Curve.OWN:
+                self.calibrationOf(p, folder)
+                arguments += ["--calibration", str(folder / "calibration.csv")]
         if p.voxelMm > 0:
             arguments += ["--voxel", f"{p.voxelMm:g}"]
         if p.compareWithPerson:
@@ -396,7 +401,7 @@ class SynthDosePhantomLogic(JobLogic):
             folder, organs = record.parent, None
             name = f"{p.sex} {p.age:g} y"
         title = scene.GenerateUniqueName(name)
-        phantom = loadPhantom(folder, scene, title=title, organs=organs)
+        phantom = loadPhantom(folder, scene, title=title, organs=organs, segmentIDs=self._segmentIDs)
         found = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
         table = qualityTable(found.get("organs", ()), f"{title} quality", tissuesOfPhantom(phantom))
         made = {
@@ -440,13 +445,13 @@ class SynthDosePhantomLogic(JobLogic):
         """Move the slice views to the organ of a row of the table."""
         from SynthDoseLib.core import inner_point
         from SynthDoseLib.mrml import jumpSlices, labelMapFromSegmentationNode, organsOfPhantom
+        from SynthDoseLib.mrml.phantoms import segmentNames
 
-        organ = parameters.qualityTable.GetCellText(row, 0)
-        segmentation = organsOfPhantom(parameters.phantom)
-        if segmentation is None:
+        organ = segmentNames(parameters.phantom).get(parameters.qualityTable.GetCellText(row, 0))
+        if organ is None:
             return
-        labels = labelMapFromSegmentationNode(segmentation, parameters.phantom)
-        if labels.voxel_counts().get(organ):
+        labels = labelMapFromSegmentationNode(organsOfPhantom(parameters.phantom), parameters.phantom)
+        if labels.voxel_counts()[organ]:
             jumpSlices(slicer.mrmlScene, inner_point(labels.mask(organ), labels.grid))
 
     def show3D(self, parameters: SynthDosePhantomParameterNode) -> None:

@@ -131,7 +131,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
         """Write the inputs of the task; bad values are refused before anything is written."""
         from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
-        from SynthDoseLib.mrml.forms import namesFromText, vectorFromText
+        from SynthDoseLib.mrml.forms import namesFromText, option, vectorFromText
 
         p = parameters
         if self.task == "ibsi":
@@ -140,7 +140,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
             return ["radiomics", "--ibsi", "--out", str(folder / "ibsi.csv")]
         options = ["--modality", p.modality]
         if p.parameterFile:
-            options += ["--parameters", p.parameterFile]
+            options += option("--parameters", p.parameterFile)
         else:
             options += ["--voxel", f"{p.voxelMm:g}"]
             options += ["--ibsi-interpolation"] if p.ibsiInterpolation else []
@@ -163,7 +163,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
         self._folder = folder
         if p.secondImage is not None:
             options += ["--further", str(folder / "second_image.nrrd"), p.secondModality]
-        organs = ["--organs", *names] if (names := namesFromText(p.organs)) else []
+        organs = option("--organs", *namesFromText(p.organs))
         files = [str(folder / name) for name in ("image.nrrd", "labels.seg.nrrd")]
         return ["radiomics", *files, *options, *organs, "--out", str(folder / "features.csv")]
 

@@ -140,6 +140,11 @@ class SynthDoseSegmentationWidget(JobPanel):
         if self._parameterNode is not None:
             self.updateGui()
 
+    def onSceneEndImport(self, caller: Any, event: str) -> None:
+        parameters = self.logic.getParameterNode()
+        parameters.trusted = parameters.download = False  # not for the maker of the scene to say
+        JobPanel.onSceneEndImport(self, caller, event)
+
     def finish(self) -> None:
         JobPanel.finish(self)
         self.offerBundles(self.logic.bundlesAtHand())  # one may have been downloaded
@@ -160,7 +165,7 @@ class SynthDoseSegmentationWidget(JobPanel):
         network = p is not None and p.method is Method.NETWORK
         for name in (
             "bundleBox", "bundleEdit", "browseButton", "downloadCheckBox", "trustCheckBox", "uncertaintyBox", "memorySpinBox",
-            "cleanCheckBox", "deviceBox",
+            "cleanCheckBox", "deviceBox", "organsEdit",
         ):  # fmt: skip
             getattr(ui, name).enabled = network
         ui.inferencesSpinBox.enabled = network and p.uncertainty.changesImages
@@ -285,8 +290,11 @@ class SynthDoseSegmentationLogic(JobLogic):
     def prepare(self, parameters: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of the task."""
         if self.task == "about":
+            from SynthDoseLib.mrml.forms import option
+
+            words = option("bundle", parameters.bundle.strip())
             folder.mkdir(parents=True)
-            return ["bundle", parameters.bundle.strip()]
+            return words
         if self.task == "compare":
             return self._prepareComparison(parameters, folder)
         return self._prepareSegmentation(parameters, folder)
@@ -294,19 +302,16 @@ class SynthDoseSegmentationLogic(JobLogic):
     def _prepareSegmentation(self, p: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:
         from SynthDoseLib.core import ImageVolume, resample_mean
         from SynthDoseLib.mrml import imageFromVolumeNode, saveImage
-        from SynthDoseLib.mrml.forms import namesFromText
+        from SynthDoseLib.mrml.forms import namesFromText, option
 
         image = imageFromVolumeNode(p.image, modality=p.modality, unit="HU" if p.modality == "CT" else "")
         if self.task == "preview":
             grid = image.grid.with_spacing(tuple(max(p.previewMm, size) for size in image.grid.spacing_mm))
             values = resample_mean(image.values, image.grid, grid, fill=float(image.values.min()))
             image = ImageVolume(grid, values, modality=image.modality, unit=image.unit)
-        folder.mkdir(parents=True)
-        saveImage(image, folder / "image.nrrd")
-        self._folder = folder
-        arguments = ["segment", str(folder / "image.nrrd"), "--modality", p.modality, "--device", p.device]
+        arguments = ["--modality", p.modality, "--device", p.device]
         if p.method is Method.NETWORK:
-            arguments += ["--bundle", p.bundle.strip()]
+            arguments += option("--bundle", p.bundle.strip())
             if p.download:
                 arguments.append("--download")
             if p.trusted:
@@ -317,15 +322,19 @@ class SynthDoseSegmentationLogic(JobLogic):
                 arguments += ["--memory", f"{p.memoryGB:g}"]
             if not p.clean:
                 arguments.append("--raw")
-        if organs := namesFromText(p.organs):
-            arguments += ["--organs", *organs]
-        self._arguments = [*arguments, "--out", str(folder / "labels.seg.nrrd")]
+            arguments += option("--organs", *namesFromText(p.organs))
+        folder.mkdir(parents=True)
+        saveImage(image, folder / "image.nrrd")
+        self._folder = folder
+        self._arguments = ["segment", str(folder / "image.nrrd"), *arguments, "--out", str(folder / "labels.seg.nrrd")]
         return self._arguments
 
     def uncertaintyArguments(self, parameters: SynthDoseSegmentationParameterNode) -> list[str]:
         """What ``synthdose segment`` is told about changed images and further bundles."""
+        from SynthDoseLib.mrml.forms import option
+
         p = parameters
-        arguments = ["--ensemble", *members] if (members := self.members(p)) else []
+        arguments = option("--ensemble", *self.members(p))
         return [*arguments, "--uncertainty", str(p.inferences)] if p.uncertainty.changesImages else arguments
 
     def _prepareComparison(self, p: SynthDoseSegmentationParameterNode, folder: pathlib.Path) -> list[str]:

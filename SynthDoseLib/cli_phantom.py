@@ -121,7 +121,7 @@ def _overrides(entries: list[str]) -> dict[str, Any]:
 
     result: dict[str, Any] = {}
     for entry in entries:
-        organ, _, value = entry.partition("=")
+        organ, _, value = entry.rpartition("=")  # names of organs come from files, and may have one too
         if not organ or not value:
             raise SynthDoseError(f"--override takes ORGAN=MATERIAL or ORGAN=DENSITY; found '{entry}'.")
         earlier = result.get(organ, OverridePlan())

@@ -80,6 +80,25 @@ def namesFromText(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def option(name: str, *values: str) -> list[str]:
+    """Return an option of the command line with values that a user has typed, or none without them.
+
+    Raises
+    ------
+    SynthDoseError
+        If a value begins with a hyphen: it would be taken for an option.
+
+    Examples
+    --------
+    >>> option("--organs", "liver", "spleen"), option("--organs")
+    (['--organs', 'liver', 'spleen'], [])
+    """
+    for value in values:
+        if value.startswith("-"):
+            raise SynthDoseError(f"A name cannot begin with a hyphen; found '{value}'. Give it, or the segment, another name.")
+    return [name, *values] if values else []
+
+
 def linesFromText(text: str) -> list[str]:
     """Return the lines of a text that are not empty.
 

@@ -6,7 +6,9 @@ A module gives its parameter node, its plan or command, and what to do with the 
 from __future__ import annotations
 
 import datetime
+import html
 import logging
+import shutil
 import time
 import unittest
 from collections.abc import Callable, Sequence
@@ -42,6 +44,11 @@ def showTable(view: Any, table: Any) -> None:
     view.setMRMLTableNode(table)
     view.setProperty("shownRows", rows)
     view.resizeColumnsToContents()
+
+
+def plain(text: str) -> str:
+    """Return a text for a tooltip, in which names of nodes and files are not taken for HTML."""
+    return html.escape(text, quote=False) if "<" in text else text
 
 
 def _textOf(widget: Any) -> str:
@@ -149,14 +156,18 @@ class JobLogic(ScriptedLoadableModuleLogic):
         folder = Path(parameters.outputFolder) / f"{self.moduleName}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         try:
             arguments = self.prepare(parameters, folder)
+            self._logFile = folder / "log.txt"
+            self._job = BackgroundRun(self.command(arguments), self._logFile)
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise RuntimeError(
                 _("Cannot write into {folder}: {reason}. Choose another folder, or make room there.").format(
                     folder=parameters.outputFolder, reason=error.strerror or error
                 )
             ) from error
-        self._logFile = folder / "log.txt"
-        self._job = BackgroundRun(self.command(arguments), self._logFile)
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing half-written is left
+            raise
         return True
 
     def execute(self, parameters: Any, task: str = "") -> Sequence[str]:
@@ -242,6 +253,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
         self._parameterNode = self._guiTag = None
+        self._hint = ""
         self._fields: dict[str, Any] = {}
         self._texts: dict[str, Any] = {}
 
@@ -376,8 +388,11 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showTexts()
         problem = self.logic.problem(parameters) if parameters is not None else ""
         self.ui.runButton.enabled = parameters is not None and not running and not problem
-        self.ui.runButton.toolTip = problem or _("Start the calculation in the background")
+        self.ui.runButton.toolTip = plain(problem) or _("Start the calculation in the background")
         self.ui.cancelButton.enabled = running
+        if not running and self.ui.statusLabel.text == self._hint:  # nothing else to say
+            self._hint = problem
+            self.showStatus(problem)
         self.updateButtons(parameters)
 
     def showStatus(self, text: str, failed: bool = False) -> None:

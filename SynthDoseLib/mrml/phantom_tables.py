@@ -16,7 +16,7 @@ import vtk
 from numpy.typing import NDArray
 
 from ..core import SynthDoseError
-from .phantoms import MATERIAL_TABLE_REFERENCE, MATERIALS_REFERENCE, organsOfPhantom
+from .phantoms import MATERIAL_TABLE_REFERENCE, MATERIALS_REFERENCE, organsOfPhantom, segmentNames
 from .segmentations import labelMapFromSegmentationNode
 from .tables import readCsv, tableNode
 
@@ -235,7 +235,8 @@ def tissuesOfPhantom(phantom: Any) -> dict[str, str]:
     materials = np.asarray(slicer.util.arrayFromVolume(phantom.GetNodeReference(MATERIALS_REFERENCE)))
     listed = json.loads(phantom.GetNodeReference(MATERIAL_TABLE_REFERENCE).GetText())
     found = commonTissues(labels.labels, materials, {entry["index"]: entry["name"] for entry in listed})
-    return {organ.name: found.get(organ.index, "") for organ in labels.organs}
+    bySegment = {organ.name: found.get(organ.index, "") for organ in labels.organs}
+    return {organ: bySegment.get(name, "") for organ, name in segmentNames(phantom).items()}
 
 
 def commonTissues(labels: NDArray[Any], materials: NDArray[Any], names: dict[int, str]) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import slicer
 
 from ..core import ImageVolume, SynthDoseError, VoxelGrid
 from ..io import read_labels, read_volume, write_volume
-from .segmentations import labelMapFromSegmentationNode, segmentationNodeFromLabelMap
+from .segmentations import labelMapFromSegmentationNode, organsFromSegmentationNode, segmentationNodeFromLabelMap
 from .volumes import (
     PHANTOM_ATTRIBUTE,
     gridFromVolumeNode,
@@ -25,9 +26,18 @@ from .volumes import (
 MATERIALS_REFERENCE = "SynthDose.materialsVolume"
 MATERIAL_TABLE_REFERENCE = "SynthDose.materialTable"
 ORGANS_REFERENCE = "SynthDose.organs"
+SEGMENTS_ATTRIBUTE = "SynthDose.segments"
+"""JSON on the density volume: the segment of each organ, as organs of known names are called by their standard name."""
 
 
-def loadPhantom(folder: str | Path, scene: Any = None, *, title: str = "Phantom", organs: Any = None) -> Any:
+def loadPhantom(
+    folder: str | Path,
+    scene: Any = None,
+    *,
+    title: str = "Phantom",
+    organs: Any = None,
+    segmentIDs: Sequence[str] | None = None,
+) -> Any:
     """Add the phantom of a folder to the scene.
 
     Parameters
@@ -40,6 +50,8 @@ def loadPhantom(folder: str | Path, scene: Any = None, *, title: str = "Phantom"
         Beginning of the names of the nodes.
     organs : vtkMRMLSegmentationNode, optional
         Its organs, if they are in the scene already; read from the folder otherwise.
+    segmentIDs : sequence of str, optional
+        Segments of `organs` when the phantom was made, in the order of their labels; those it has now if not given.
 
     Returns
     -------
@@ -63,7 +75,7 @@ def loadPhantom(folder: str | Path, scene: Any = None, *, title: str = "Phantom"
     indices, index_grid, _ = read_volume(folder / "materials.nrrd")
     if not index_grid.matches(grid):
         raise SynthDoseError(f"{folder}: materials.nrrd is on another grid than density.nrrd. Build the phantom again.")
-    labels = read_labels(folder / "labels.seg.nrrd") if organs is None else None
+    labels = read_labels(folder / "labels.seg.nrrd")
     image = ImageVolume(grid, np.asarray(density, np.float32), unit="g/cm3")
     node = volumeNodeFromImage(image, f"{title} density (g/cm3)", scene, attributes={PHANTOM_ATTRIBUTE: "1"})
     node.GetDisplayNode().SetWindowLevelMinMax(0.0, 2.0)
@@ -71,8 +83,13 @@ def loadPhantom(folder: str | Path, scene: Any = None, *, title: str = "Phantom"
     setVoxels(index, np.asarray(indices).astype(np.uint8), grid)
     table = scene.AddNewNodeByClass("vtkMRMLTextNode", f"{title} material table")
     table.SetText(json.dumps(materials, indent=1))
-    if labels is not None:
+    if organs is None:
         organs = segmentationNodeFromLabelMap(labels, f"{title} organs", scene)
+        segments = {organ.name: organ.name for organ in labels.organs}
+    else:
+        ids = organs.GetSegmentation().GetSegmentIDs() if segmentIDs is None else segmentIDs
+        segments = {organ.name: ids[organ.index - 1] for organ in labels.organs if organ.index <= len(ids)}
+    node.SetAttribute(SEGMENTS_ATTRIBUTE, json.dumps(segments))
     node.SetNodeReferenceID(MATERIALS_REFERENCE, index.GetID())
     node.SetNodeReferenceID(MATERIAL_TABLE_REFERENCE, table.GetID())
     node.SetNodeReferenceID(ORGANS_REFERENCE, organs.GetID())
@@ -82,6 +99,17 @@ def loadPhantom(folder: str | Path, scene: Any = None, *, title: str = "Phantom"
 def organsOfPhantom(node: Any) -> Any:
     """Return the segmentation node of a phantom's organs, None if it has been deleted."""
     return node.GetNodeReference(ORGANS_REFERENCE)
+
+
+def segmentNames(node: Any) -> dict[str, str]:
+    """Return how the segment of each organ of a phantom is called in its segmentation; organs without one are left out."""
+    organs = organsOfPhantom(node)
+    if organs is None:
+        return {}
+    ids = organs.GetSegmentation().GetSegmentIDs()
+    names = {segmentID: organ.name for segmentID, organ in zip(ids, organsFromSegmentationNode(organs), strict=True)}
+    segments = json.loads(node.GetAttribute(SEGMENTS_ATTRIBUTE) or "{}")
+    return {organ: names[segmentID] for organ, segmentID in segments.items() if segmentID in names}
 
 
 def writePhantom(node: Any, folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from vtk.util import numpy_support
 
 from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid, resample
 from ..io.coding import snomed_of
+from ..io.text import clean_name, unique_names
 from .anatomy import codedType, standardised
 from .volumes import gridFromVolumeNode, matrixFromVtk, sceneOrDefault, vtkFromMatrix, worldMatrix
 
@@ -186,14 +187,10 @@ def gridOfSegmentation(node: Any) -> VoxelGrid:
 
 def _organs(segmentation: Any, ids: tuple[str, ...]) -> dict[str, Organ]:
     organs: dict[str, Organ] = {}
-    taken: set[str] = set()
-    for index, segmentID in enumerate(ids, start=1):
+    # as they come out of a file again: one line, and nothing that a spreadsheet takes for a formula
+    names = unique_names([clean_name(segmentation.GetSegment(segmentID).GetName()) or segmentID for segmentID in ids])
+    for index, (segmentID, name) in enumerate(zip(ids, names, strict=True), start=1):
         segment = segmentation.GetSegment(segmentID)
-        base = name = segment.GetName() or segmentID
-        number = 2
-        while name in taken:
-            name, number = f"{base}_{number}", number + 1
-        taken.add(name)
         tag = vtk.reference("")
         code = snomedCode(str(tag.get())) if segment.GetTag(segment.GetTerminologyEntryTagName(), tag) else ""
         red, green, blue = segment.GetColor()

@@ -105,6 +105,15 @@ def _nodeGeometry(node: Any) -> NDArray[np.float64]:
     return worldMatrix(node) @ matrixFromVtk(matrix)
 
 
+def _placed(node: Any) -> tuple[NDArray[Any], VoxelGrid]:
+    """Voxels and grid of a volume node; what is wrong with either names the node."""
+    values, matrix = _voxels(node), _nodeGeometry(node)
+    try:
+        return rightHanded(values, matrix)
+    except SynthDoseError as error:
+        raise SynthDoseError(f"The volume '{node.GetName()}' cannot be used. {error}") from error
+
+
 def gridFromVolumeNode(node: Any) -> VoxelGrid:
     """Return the grid of a volume node in world RAS, right-handed (see `rightHanded`).
 
@@ -113,7 +122,7 @@ def gridFromVolumeNode(node: Any) -> VoxelGrid:
     SynthDoseError
         If the node has no voxels, is sheared, or is under a non-linear transform.
     """
-    return rightHanded(_voxels(node), _nodeGeometry(node))[1]
+    return _placed(node)[1]
 
 
 def imageFromVolumeNode(node: Any, *, modality: str = "", unit: str = "") -> ImageVolume:
@@ -133,9 +142,15 @@ def imageFromVolumeNode(node: Any, *, modality: str = "", unit: str = "") -> Ima
     Raises
     ------
     SynthDoseError
-        If the node has no voxels or several values per voxel, is sheared, or is under a non-linear transform.
+        If the node has no voxels or several values per voxel, one that is not finite, is sheared, or is under a non-linear
+        transform.
     """
-    values, grid = rightHanded(_voxels(node), _nodeGeometry(node))
+    values, grid = _placed(node)
+    if values.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(values)))):
+        raise SynthDoseError(
+            f"The volume '{node.GetName()}' has {bad} of {values.size} voxels that are not finite numbers (NaN or infinite). "
+            "Load it again, or replace them with the value of air or of no activity."
+        )
     return ImageVolume(
         grid,
         np.array(values, dtype=np.float32),

@@ -287,6 +287,8 @@ def check_segmentation(segmentation: SegmentationPlan) -> None:
         for key in ("ensemble", "trusted", "overrides", "uncertainty", "memory_GB", "download"):
             if getattr(segmentation, key):
                 raise SynthDoseError(f"[segmentation] {key} needs a bundle; found {given[0]}.")
+    if segmentation.method and segmentation.organs:
+        raise SynthDoseError("[segmentation] organs needs a bundle or a path: tissues by HU are all given.")
     if segmentation.uncertainty and not 2 <= segmentation.uncertainty <= 100:
         raise SynthDoseError(
             f"[segmentation] uncertainty is a number of inferences, 0 (none) or 2 to 100; found {segmentation.uncertainty}."
