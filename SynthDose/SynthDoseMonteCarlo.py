@@ -189,6 +189,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
             return _("Name the organs that are to reach the precision")
         if p.compare and p.sourceKind is SourceKind.BEAM:
             return _("Kernels and local deposition need an activity or organs, not a beam")
+        if p.sValues and p.sourceKind is SourceKind.BEAM:
+            return _("S values are of organs that decay; a beam has none")
         return ""
 
     def withOrgansListed(self, parameters: SynthDoseMonteCarloParameterNode) -> str:
@@ -399,7 +401,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
 
         p, folder, scene = parameters, self._folder, slicer.mrmlScene
         name = "Monte Carlo" if p.phantom is None else f"{p.phantom.GetName().removesuffix(' density (g/cm3)')} Monte Carlo"
-        title = scene.GenerateUniqueName(f"{name} {'beam' if p.sourceKind is SourceKind.BEAM else p.nuclide}")
+        emitted = "own emissions" if p.emissions.strip() else p.nuclide
+        title = scene.GenerateUniqueName(f"{name} {'beam' if p.sourceKind is SourceKind.BEAM else emitted}")
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         dose = self.loadDose(folder, f"{title} dose (Gy)", p.decaysMBqs, self.per(p))
         tables = {}

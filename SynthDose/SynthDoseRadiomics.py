@@ -131,7 +131,7 @@ class SynthDoseRadiomicsLogic(JobLogic):
         """Write the inputs of the task; bad values are refused before anything is written."""
         from SynthDoseLib.io import write_segmentation
         from SynthDoseLib.mrml import imageFromVolumeNode, labelMapFromSegmentationNode, saveImage
-        from SynthDoseLib.mrml.forms import namesFromText, option, vectorFromText
+        from SynthDoseLib.mrml.forms import namesFromText, option, widthsFromText
 
         p = parameters
         if self.task == "ibsi":
@@ -147,8 +147,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
             options += ["--in-slices"] if p.inSlices else []
             options += ["--bin-width", f"{p.binWidth:g}"] if p.binWidth > 0 else []
             options += ["--wavelet"] if p.wavelet else []
-            if widths := namesFromText(p.logSigmaMm):
-                options += ["--log-sigma", *(f"{x:g}" for x in vectorFromText(p.logSigmaMm, _("Filters"), len(widths)))]
+            if widths := widthsFromText(p.logSigmaMm):
+                options += ["--log-sigma", *(f"{width:g}" for width in widths)]
         chosen = {"image.nrrd": (p.image, p.modality), "second_image.nrrd": (p.secondImage, p.secondModality)}
         images = {
             name: imageFromVolumeNode(node, modality=modality, unit=UNITS.get(modality, ""))

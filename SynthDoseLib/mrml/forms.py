@@ -110,6 +110,28 @@ def linesFromText(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def widthsFromText(text: str) -> list[float]:
+    """Return widths of filters, mm, that are separated by commas.
+
+    Raises
+    ------
+    SynthDoseError
+        If one is not a positive number.
+
+    Examples
+    --------
+    >>> widthsFromText("2, 4.5"), widthsFromText("")
+    ([2.0, 4.5], [])
+    """
+    try:
+        widths = [float(word) for word in namesFromText(text)]
+    except ValueError:
+        widths = [math.nan]
+    if not all(math.isfinite(width) and width > 0 for width in widths):
+        raise SynthDoseError(f"LoG filters: found '{text}'. Write widths above 0, in mm, separated by commas, as in '2, 4'.")
+    return widths
+
+
 def halfLivesFromText(text: str) -> dict[str, float]:
     """Return effective half-lives, h, by organ from lines ``organ = hours``; a line without hours is left out.
 
