@@ -252,7 +252,8 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
-        self._parameterNode = self._guiTag = None
+        self._parameterNode: Any = None
+        self._guiTag: int | None = None
         self._hint = ""
         self._fields: dict[str, Any] = {}
         self._texts: dict[str, Any] = {}
