@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -35,11 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = build_parser().parse_args(arguments)
     try:
-        from .pipeline.console import TextProgress, json_progress
+        from .pipeline.console import open_console
 
-        progress = json_progress() if getattr(parsed, "progress", "text") == "json" else TextProgress()
         verb: Verb = parsed.verb
-        return verb(parsed, progress)
+        return verb(parsed, open_console(getattr(parsed, "progress", "text")))
     except (KeyboardInterrupt, Cancelled):
         again = (
             "What is finished is kept; the same command with --resume goes on from there." if hasattr(parsed, "resume") else ""
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> int:
     """`main` as a process of its own: after Ctrl-C it ends at once, and does not wait for a kernel that is being compiled."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a cluster's time limit: what is finished is kept as well
     status = main()
     if status == INTERRUPTED:
         sys.stdout.flush()

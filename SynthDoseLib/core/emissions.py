@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .errors import SynthDoseError
 
 PARTICLES = ("photon", "electron", "positron", "alpha")
+MOST_PER_DECAY = 1e9  # far beyond any source, and doses stay within single precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,8 @@ class Emission:
     def __post_init__(self) -> None:
         if self.particle not in PARTICLES:
             raise SynthDoseError(f"'{self.particle}' is not a known particle. Known: {', '.join(PARTICLES)}.")
-        if not (np.isfinite(self.yield_per_decay) and self.yield_per_decay >= 0):
-            raise SynthDoseError(f"yield_per_decay has to be 0 or more; found {self.yield_per_decay}.")
+        if not 0 <= self.yield_per_decay <= MOST_PER_DECAY:
+            raise SynthDoseError(f"yield_per_decay has to be from 0 to {MOST_PER_DECAY:g}; found {self.yield_per_decay}.")
         edges = np.array(self.edges_MeV, dtype=np.float64)
         probability = np.array(self.probability, dtype=np.float64)
         if edges.ndim != 1 or edges.size != probability.size + 1 or probability.size < 1:

@@ -189,9 +189,9 @@ class VoxelPhantom:
             raise SynthDoseError(
                 f"The phantom uses material index {int(self.material_index.max())}, but has {len(self.materials)} materials."
             )
-        lowest = float(self.density_g_cm3.min())
-        if not (np.isfinite(self.density_g_cm3).all() and lowest >= 0):
-            raise SynthDoseError(f"Densities have to be finite and not negative; found {lowest} g/cm3.")
+        lowest, highest = float(self.density_g_cm3.min()), float(self.density_g_cm3.max())
+        if not (lowest >= 0 and highest < np.inf):
+            raise SynthDoseError(f"Densities have to be finite and not negative; found {lowest:g} to {highest:g} g/cm3.")
 
     def mass_g(self) -> dict[str, float]:
         """Mass per organ name, g."""

@@ -150,6 +150,11 @@ def read_native_slices(
     stack = _load(path, files, frames, kind)
     unit, values, unit_notes = _unit(headers[0], kind, frames, stack.values)
     unit = given.get("unit", unit)
+    if kind == "PT" and not any(f.unit for f in frames) and "PerFrameFunctionalGroupsSequence" not in headers[0]:
+        lacking = sum("RescaleSlope" not in header for header in headers)
+        notes += [f"{lacking} of {len(headers)} files have no rescale slope: their stored values were taken as they are."] * (
+            lacking > 0
+        )
     values, decay_notes = _refer_to_start(path, values, kind, unit, frames, metadata, acquired_at)
     return NativeSlices(
         values,
@@ -306,4 +311,9 @@ def _refer_to_start(
             )
             metadata |= {"decay_correction": "START", "decay_correction_header": "NONE"}
             return values * factors[:, None, None], (note,)
+    if not correction:
+        return values, (
+            "The header does not say what time the activities were decay-corrected to (DecayCorrection): the start of the scan "
+            "was taken.",
+        )
     return values, ()

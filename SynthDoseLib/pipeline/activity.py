@@ -42,13 +42,14 @@ from ..kinetics import (
 from ..kinetics.convert import hours_between
 from ..kinetics.recovery import RecoveryCurve
 from ..kinetics.values import REST
-from ..physics import get_nuclide
+from ..physics import Nuclide, get_nuclide
 from .activity_plan import ActivityPlan, KineticsPlan, needs_curves
 from .plan import RunPlan
 from .stage_store import Stages
 from .stations import groups_of
 
 NOMINAL_START = datetime(2000, 1, 1)
+HALF_LIFE_AGREES = 0.02
 OVERRIDES = (
     "acquired_at",
     "decay_correction",
@@ -172,7 +173,7 @@ def time_integrate(
         course = stages.take(
             "activity", (images, hours, labels, decisive), partial(integrate_time_points, images, hours, labels, **decisive)
         )
-        return ActivityResult(_with_warnings(course.tia, points), tuple(points), course)
+        return ActivityResult(_with_warnings(course.tia, points, nuclide), tuple(points), course)
     named = [*kinetics.effective_half_life_h, *kinetics.biological_half_life_h]
     tia = time_integrated_activity(
         points[0].image,
@@ -189,14 +190,32 @@ def time_integrate(
         administered_MBq=administered,
         negative=plan.activity[0].negative,
     )
-    return ActivityResult(_with_warnings(tia, points), tuple(points))
+    return ActivityResult(_with_warnings(tia, points, nuclide), tuple(points))
 
 
-def _with_warnings(tia: TimeIntegratedActivity, points: Sequence[TimePoint]) -> TimeIntegratedActivity:
-    """Put what registrations have to say before the other notes."""
+def _with_warnings(tia: TimeIntegratedActivity, points: Sequence[TimePoint], nuclide: Nuclide) -> TimeIntegratedActivity:
+    """Put what registrations and the nuclides of the headers have to say before the other notes."""
     notes = [note for point in points if point.registration for note in point.registration.notes]
     warnings = [text for point in points if point.registration for text in point.registration.warnings]
+    others = dict.fromkeys(text for point in points if (text := _other_nuclide(point.image, nuclide)))
+    notes, warnings = [*notes, *others], [*warnings, *others]
     return dataclasses.replace(tia, notes=(*notes, *tia.notes), warnings=(*warnings, *tia.warnings))
+
+
+def _other_nuclide(image: ImageVolume, nuclide: Nuclide) -> str:
+    """What to say if the header of an image names another nuclide than the plan, or another half-life of it; "" if not."""
+    said, half_life_s = str(image.metadata.get("radionuclide", "")), image.metadata.get("half_life_s")
+    if said and said != nuclide.name:
+        return (
+            f"The activity image was acquired as {said}, the plan says {nuclide.name}: calibration, emission probability and "
+            f"decay corrections of the scanner are those of {said}. Check that it is meant."
+        )
+    if half_life_s and abs(half_life_s / nuclide.half_life_s - 1) > HALF_LIFE_AGREES:
+        return (
+            f"The activity image was acquired with a half-life of {half_life_s:g} s; that of {nuclide.name} is "
+            f"{nuclide.half_life_s:g} s: the decay corrections of the scanner are wrong, or it was another nuclide."
+        )
+    return ""
 
 
 def _time_points(

@@ -20,6 +20,7 @@ from .toml_tables import nearest
 UNITS = ("Bq/ml", "counts", "g/ml", "MBq*s", "MBq*s/ml")
 REGISTRATIONS = ("auto", "none", "rigid", "affine", "deformable")
 CORRECTIONS = ("START", "ADMIN", "NONE")
+MOST_HOURS = 1e5  # ten years: more is another unit
 IN_GAS = ("move", "keep")
 
 
@@ -58,9 +59,10 @@ class ActivityPlan:
         for name in ("sensitivity_cps_per_MBq", "duration_s", "patient_weight_kg", "patient_height_m"):
             _positive(f"[[activity]] {name}", getattr(self, name))
         hours = self.hours_after_administration
-        if hours is not None and (self.acquired_at or not (math.isfinite(hours) and hours >= 0)):
+        if hours is not None and (self.acquired_at or not 0 <= hours <= MOST_HOURS):
             raise SynthDoseError(
-                f"[[activity]] hours_after_administration has to be 0 or more, in place of acquired_at; found {hours}."
+                f"[[activity]] hours_after_administration has to be 0 or more (up to {MOST_HOURS:g}), in place of acquired_at; "
+                f"found {hours}."
             )
         for name, allowed in (
             ("unit", UNITS),
@@ -150,6 +152,20 @@ def check_time_points(activity: Sequence[ActivityPlan]) -> None:
         )
     if len(activity) > MOST_TIME_POINTS:
         raise SynthDoseError(f"The plan has {len(activity)} [[activity]] tables; {MOST_TIME_POINTS} time points are allowed.")
+
+
+def check_used(kinetics: KineticsPlan, activity: Sequence[ActivityPlan]) -> None:
+    """Refuse what only fitted time courses use where nothing is fitted: one image with given half-lives, a map, or numbers."""
+    if needs_curves(kinetics, activity):
+        return
+    unused = ["recovery"] if kinetics.recovery is not None else []
+    unused += ["voxelwise"] if kinetics.voxelwise else []
+    unused += [f'method = "{kinetics.method}"'] if kinetics.method not in ("auto", "mono") else []
+    if unused:
+        raise SynthDoseError(
+            f"[kinetics] {unused[0]} needs several [[activity]] images, and would do nothing here. For one with recovery, "
+            'write method = "population" (half-lives as given) or "hanscheid"; otherwise remove it.'
+        )
 
 
 def needs_curves(kinetics: KineticsPlan, activity: Sequence[ActivityPlan]) -> bool:

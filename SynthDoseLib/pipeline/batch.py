@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
 from ..io.folder import write_csv
+from .fingerprints import Fingerprints
 from .plan import RunPlan, plan_hash, read_plan
 from .run import run_patient
 from .run_folder import FINISHED
@@ -17,7 +18,7 @@ HEADER = ("patient", "state", "message", "organ", "volume_ml", "mass_g", "mean_d
 
 
 def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silent) -> int:
-    """Run `plan` on every folder in `folder`; those finished in `out` with the same plan are left as they are.
+    """Run `plan` on every folder in `folder`; those finished in `out` with the same plan and data are left as they are.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
     """
     if not folder.is_dir():
         raise SynthDoseError(f"{folder} is not a folder. Give the folder that holds one folder per patient.")
-    patients = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    patients = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))
     if not patients:
         raise SynthDoseError(f"{folder} holds no folders. Put each patient's files into a folder of its own there.")
     read_plan(plan, patients[0])
@@ -69,12 +70,13 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
 
 
 def _is_finished(target: Path, plan: RunPlan) -> bool:
-    """Whether the folder holds a finished run of just this plan."""
+    """Whether the folder holds a finished run of just this plan, and of the files it names as they are now."""
     try:
         record = json.loads((target / FINISHED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(record.get("plan_sha256") == plan_hash(plan))
+    same = record.get("plan_sha256") == plan_hash(plan)
+    return bool(same and record.get("plan_with_files_sha256") == Fingerprints().of(plan))
 
 
 def _seconds(folder: Path) -> dict[str, float]:

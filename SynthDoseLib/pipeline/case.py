@@ -12,17 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from ..core import DoseMap, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
+from ..core import PARTICLES, DoseMap, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
 from ..dosimetry import MarrowDoses, marrow_doses
 from ..io import write_csv, write_volume
 from ..physics import decay_data_edition
 from ..transport import CheckpointError, OrganSource, Preview, SimulationResult, part_name, simulate, simulate_s_values
 from .case_file import SCHEMA, Case, read_case
+from .engine_plan import ENGINES
 from .engines import EngineComparison, compare_engines, write_engine_comparison
 from .run_folder import require_writable
 
 __all__ = ["Case", "read_case", "run_case"]
 
+
+FURTHER = (
+    "s_values.csv", "organs_components.csv", "engines.csv", "engines_gamma.csv",
+    *(f"{quantity}_{particle}_Gy.nrrd" for quantity in ("dose", "sigma") for particle in PARTICLES),
+    *(name for engine in ENGINES for name in (f"dvh_{engine}.csv", f"difference_{engine}_Gy.nrrd", f"gamma_{engine}.nrrd")),
+)  # fmt: skip
+"""What a case may ask for, and an earlier one in the same folder may have left."""
 
 CHECKPOINT, CHECKPOINTS = ".checkpoint.npz", ".s_values"
 """In the folder of the results, while they are not complete: of the dose, and of S values source by source."""
@@ -46,7 +54,7 @@ def run_case(
         Made if need be. Gets ``dose_Gy.nrrd`` and ``sigma_Gy.nrrd`` (per decay or beam particle), ``organs.csv``, ``run.json``
         and, if the case asks for them, ``s_values.csv``, or the dose split by what is emitted in ``dose_<component>_Gy.nrrd``,
         ``sigma_<component>_Gy.nrrd`` and ``organs_components.csv``, or other engines beside it (``engines.csv`` and more, see
-        `write_engine_comparison`): all of them when the work is done, or none. With
+        `write_engine_comparison`): all of them when the work is done, or none, in place of those of an earlier case. With
         ``marrow = true`` the organs have rows ``red_marrow`` and ``endosteum``.
     progress : callable
     resume : bool
@@ -138,6 +146,8 @@ def _write(
         hidden.mkdir()
         try:
             _write_files(hidden, case, result, s_values, comparison)
+            for name in ("run.json", *FURTHER):
+                (folder / name).unlink(missing_ok=True)
             for file in sorted(hidden.iterdir(), key=lambda f: f.name == "run.json"):
                 os.replace(file, folder / file.name)
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +42,10 @@ from .activity_plan import IN_GAS
 from .engine_plan import ENGINES
 from .nuclides import emissions_of
 from .stations import members
-from .toml_tables import nearest, read_table
+from .toml_tables import nearest, read_table, read_toml
 
 SCHEMA = 1
+DENSEST_G_CM3 = 25.0  # osmium has 22.6
 GAS_REMARKABLE = 1e-3  # of the activity
 SOURCE_KEYS = {
     "volume": ("distribution", "activity_in_gas"),
@@ -211,12 +211,7 @@ def read_case(path: str | Path) -> Case:
         If a file cannot be read, a key or value is not valid, or the parts do not fit together; nothing is guessed.
     """
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SynthDoseError(f"Cannot read the case file {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SynthDoseError(f"{path} is not a valid TOML file: {error}.") from error
+    values = read_toml(path, "case file")
     table = read_table(CaseTable, values, "The case file")
     if table.schema != SCHEMA:
         raise SynthDoseError(f"The case file has schema = {table.schema}; this version of SynthDose reads schema = {SCHEMA}.")
@@ -362,6 +357,11 @@ def _phantom(table: PhantomTable, folder: Path) -> VoxelPhantom:
         if not density_grid.matches(grid):
             raise SynthDoseError("[phantom] density is on another grid than materials; they have to agree voxel by voxel.")
         density = np.asarray(values, np.float32)
+    densest = max(float(density.max()), *(m.density_g_cm3 for m in materials))
+    if densest > DENSEST_G_CM3:
+        raise SynthDoseError(
+            f"[phantom] densities reach {densest:g} g/cm3; no matter is denser than {DENSEST_G_CM3:g} g/cm3. Are they in kg/m3?"
+        )
     return VoxelPhantom(grid, material_index, density, materials, _labels(table, folder, grid))
 
 

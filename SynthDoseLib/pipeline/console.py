@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TextIO
 
 from ..core import Progress, ProgressReport
+
+
+def open_console(kind: str) -> Progress:
+    """Return what reports progress, "json" or "text", and make the standard streams such that no message can fail.
+
+    A stream that is closed swallows what is written; what its encoding does not know is written as an escape.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    return json_progress() if kind == "json" else TextProgress()
 
 
 def json_progress(stream: TextIO | None = None) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from ..core import Emission, SynthDoseError
@@ -30,8 +31,10 @@ def emissions_of(
     Raises
     ------
     SynthDoseError
-        If the nuclide is unknown, or a daughter is radioactive and `progeny` is None.
+        If the nuclide or the half-life makes no sense, or a daughter is radioactive and `progeny` is None.
     """
+    if not (math.isfinite(progeny_max_half_life_d) and progeny_max_half_life_d > 0):
+        raise SynthDoseError(f"progeny_max_half_life_d has to be positive; found {progeny_max_half_life_d}.")
     if progeny is None:
         daughters = radioactive_progeny(nuclide)
         if daughters:

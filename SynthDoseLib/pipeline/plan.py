@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +14,11 @@ from typing import Any
 import tomlkit
 
 from ..core import SynthDoseError
-from .activity_plan import ActivityPlan, KineticsPlan, OrganActivityPlan, check_time_points
+from .activity_plan import ActivityPlan, KineticsPlan, OrganActivityPlan, check_time_points, check_used
 from .clinical_plan import DosimetryPlan
 from .engine_plan import KERNEL_TISSUES, check_engines
 from .run_folder import RESOLVED
-from .toml_tables import nearest, read_table
+from .toml_tables import nearest, read_table, read_toml
 
 SCHEMA = 1
 
@@ -185,12 +184,7 @@ def read_plan(path: str | Path, data_folder: str | Path | None = None) -> RunPla
         If the file cannot be read, is not TOML, or a key or value is not valid.
     """
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SynthDoseError(f"Cannot read the plan {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SynthDoseError(f"{path} is not a valid TOML file: {error}.") from error
+    values = read_toml(path, "plan")
     return plan_from_values(values, Path(data_folder) if data_folder else path.parent)
 
 
@@ -318,6 +312,7 @@ def _check_activity(plan: RunPlan) -> None:
     if bool(plan.activity) == bool(plan.organ_activity):
         raise SynthDoseError("The plan needs either [[activity]] or [[organ_activity]], to say where the nuclide is.")
     check_time_points(plan.activity)
+    check_used(plan.kinetics, plan.activity)
     for row in plan.organ_activity:
         given = [n for n in ("tia_MBq_s", "residence_time_h", "activity_MBq") if getattr(row, n) is not None]
         if len(given) != 1:

@@ -38,6 +38,7 @@ from .budget import budget_notes
 from .clinical import check_clinical_inputs
 from .deidentify import identity_in, public, public_plan, without_names
 from .engines import EngineRow
+from .fingerprints import Fingerprints
 from .nuclides import emissions_of
 from .plan import SCHEMA, RunPlan, plan_hash, write_plan
 from .quality_report import PHANTOM_JSON, phantom_record, write_phantom_json
@@ -301,7 +302,10 @@ def run_patient(
     notes, warnings = public(notes, identity), public(warnings, identity)
     with clock.stage("report"):
         record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())], identity)
-        record |= clinical.record() | {"plan_sha256": plan_hash(source_plan)}
+        record |= clinical.record() | {
+            "plan_sha256": plan_hash(source_plan),
+            "plan_with_files_sha256": Fingerprints().of(source_plan),
+        }
 
         def report() -> None:
             contents = report_contents(

@@ -201,7 +201,7 @@ def patient_facts(plan: PatientPlan, image: ImageVolume | None) -> PatientFacts:
 
 
 def _override(organ: str, entry: OverridePlan) -> dict[str, str | float]:
-    given = {key: value for key, value in dataclasses.asdict(entry).items() if value}
+    given = {key: value for key, value in dataclasses.asdict(entry).items() if value not in ("", None)}
     if not given:
         raise SynthDoseError(f"[phantom.overrides.{organ}] needs material, density_g_cm3, or both.")
     return given

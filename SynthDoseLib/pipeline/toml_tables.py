@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -23,6 +25,30 @@ _WORDS = {
     datetime: "a date and time such as 2024-01-31T10:00:00",
     Path: "a path",
 }
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file in UTF-8, or in UTF-16 with its mark, as Windows PowerShell writes what a command prints.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What the file is, for messages.
+
+    Raises
+    ------
+    SynthDoseError
+        If the file cannot be read or is not TOML.
+    """
+    try:
+        data = path.read_bytes()
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return tomllib.loads(data.decode("utf-16" if utf16 else "utf-8-sig"))
+    except OSError as error:
+        raise SynthDoseError(f"Cannot read the {what} {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SynthDoseError(f"{path} is not a valid TOML file: {error}.") from error
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
