@@ -105,7 +105,7 @@ def random_scan(
         image += float(random.uniform(0, 10)) * smooth_noise(image.shape, 24.0, random) + float(random.normal(0, 5))
     else:
         image = add_coils_and_ghosts(image.abs_(), random)
-        level = float(np.exp(random.uniform(np.log(0.004), np.log(0.05))))
+        level = float(np.exp(random.uniform(np.log(0.003), np.log(0.03))))
         image = torch.hypot(image + level * white, level * white.roll((11, 13, 17), (0, 1, 2)))
     seen = _field_of_view(image.shape, settings, random)
     return image, classes * seen, seen

@@ -108,7 +108,7 @@ class RandomScand(Randomizable, MapTransform):
     spacing_mm : float
         Edge of the cubic voxels.
     organs : sequence of str
-        In the order of their classes, from 1: where the skeleton and the rest of the body are, for arms beside the patient.
+        In the order of their classes, from 1: where the skeleton, or else the rest of the body, is in arms beside the patient.
     modality, strange, thick_slices, slab, circle, cut, couch, arms
         See `RandomScan`.
     """
@@ -116,7 +116,8 @@ class RandomScand(Randomizable, MapTransform):
     def __init__(self, keys: str, spacing_mm: float, organs: Sequence[str] = (), **scan: Any) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys=True)
         self.spacing_mm = float(spacing_mm)
-        self.bone, self.rest = (list(organs).index(name) + 1 if name in organs else 0 for name in ("skeleton", REST))
+        self.rest = list(organs).index(REST) + 1 if REST in organs else 0
+        self.bone = list(organs).index("skeleton") + 1 if "skeleton" in organs else self.rest
         self.scan = RandomScan(**scan)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

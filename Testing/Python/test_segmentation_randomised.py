@@ -23,6 +23,7 @@ from SynthDoseLib.segmentation.mr_contrast import tissue_brightness, water_and_f
 from SynthDoseLib.segmentation.noise import smooth_noise  # noqa: E402
 from SynthDoseLib.segmentation.organ_detail import add_organ_detail  # noqa: E402
 from SynthDoseLib.segmentation.randomised import RandomScan, add_arms, random_scan  # noqa: E402
+from SynthDoseLib.segmentation.training_transforms import RandomScand  # noqa: E402
 
 NAMES = ("air", "fat", "muscle", "liver", "cortical", "spongiosa", "lung")
 STILL = RandomScan(strange=0, thick_slices=0, slab=0, circle=0, cut=0, couch=0, arms=0)
@@ -160,6 +161,15 @@ def test_arms_lie_in_the_air_beside_the_patient():
     assert torch.equal(wide[0][30:-30][before > 0], before[before > 0])
     for side in (slice(0, 34), slice(-34, None)):
         assert {3, 4} <= set(wide[1][side].unique().tolist())
+
+
+@pytest.mark.parametrize(("organs", "found"), [(["liver", "rest_of_body"], {0, 2}), (["skeleton", "rest_of_body"], {0, 1, 2})])
+def test_bones_of_arms_are_rest_of_the_body_where_no_skeleton_is_learned(organs, found):
+    tissues, classes = (torch.nn.functional.pad(part, (0, 0, 0, 0, 30, 30))[None] for part in person())
+    scan = RandomScand("image", 4.0, organs, **{**STILL.__dict__, "arms": 1.0})
+    scan.set_random_state(seed=1)
+    arms = scan({"tissue": tissues, "label": 0 * classes, "tissue_names": NAMES})["label"]
+    assert set(arms.unique().tolist()) == found
 
 
 def body_labels(**extra: int) -> LabelMap:
