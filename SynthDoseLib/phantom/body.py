@@ -9,6 +9,7 @@ from scipy import ndimage
 from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelGrid
 
 BODY_HU = -300.0
+PADDING_HU = -1500.0  # scanners fill what they did not see with -2000 or less
 RIM_HU = -850.0  # a surface voxel with 15 % tissue
 OPENING_MM = 3.0  # couch shells are thinner than twice this, chest walls are not
 WORKING_SPACING_MM = 3.0

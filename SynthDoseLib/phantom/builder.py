@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from SynthDoseLib.core import ImageVolume, LabelMap, Material, Organ, SynthDoseError, VoxelPhantom, resample_labels
 from SynthDoseLib.physics import get_material
 
-from .body import fill_air, find_body
+from .body import PADDING_HU, fill_air, find_body
 from .calibration import HUCalibration, schneider_calibration
 from .expectations import expectation_of
 from .metal import find_metal
@@ -22,7 +22,7 @@ MAX_MATERIALS = 255
 AIR_LIKE_G_CM3 = 0.05  # air cavities are not rest of the body; lung is, at 0.1 and more
 GAS_G_CM3 = 0.5  # what is lighter in a hollow organ of reference density is gas, or partly gas
 LEAST_HU_RANGE = 150.0
-FAT_HU, PADDING_HU = -50.0, -1500.0  # fat is below, and so is what scanners fill in where they saw nothing
+FAT_HU = -50.0  # fat is below
 SAMPLE = 1_000_000
 DENSITIES = ("ct", "reference")
 CONTRASTS = ("keep", "override")

@@ -42,6 +42,7 @@ def person_ct(person: StylisedPerson, seed: int, *, noise_hu: float = 12.0, blur
     metadata = {
         "patient_id": f"STYLISED-{plan.seed:05d}",
         "patient_name": f"Stylised^Person {plan.seed:05d}",
+        "patient_age_years": round(plan.age_y, 3),
         "patient_sex": "F" if plan.sex == "female" else "M",
         "patient_weight_kg": round(float(plan.weight_kg or 0.0), 2),
         "patient_height_m": round(float(plan.height_cm or 0.0) / 100, 3),

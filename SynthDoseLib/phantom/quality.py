@@ -13,7 +13,7 @@ from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelPhantom
 
 from .expectations import MEMBERS, PatientFacts, expected_mass_g
 from .quality_organ import check_long_organs, check_organ, check_total_mass, measure_organ
-from .quality_place import check_body, check_missing, check_order, check_overlaps, check_sides
+from .quality_place import check_body, check_missing, check_order, check_overlaps, check_sides, check_split
 from .quality_scale import check_scale
 from .quality_values import FAIL, NOTE, WARNING, Finding, MeasuredOrgan, worst
 
@@ -117,9 +117,9 @@ def assess_phantom(
     -------
     PhantomQuality
         Per organ: mass against the reference, density, CT number, holes, islands, size in voxels, cut by the image's border.
-        Overall: sides, order along the body, missing organs, overlaps that the label reader resolved, holes in the body,
-        truncated body, separate arms, voxel size, whether the image is in Hounsfield units. A healthy organ outside the limits
-        is possible: the verdict asks for a look.
+        Overall: sides, order along the body, missing organs, organs split over two labels, overlaps that the label reader
+        resolved, holes in the body, truncated body, separate arms, voxel size, whether the image is in Hounsfield units. A
+        healthy organ outside the limits is possible: the verdict asks for a look.
 
     Raises
     ------
@@ -145,6 +145,7 @@ def assess_phantom(
     found += check_order(organs)
     found += check_missing(organs)
     found += check_overlaps(phantom.labels.notes)
+    found += check_split(phantom.labels.notes, organs)
     found += check_body(phantom, ct)
     if ct is not None:
         found += check_scale(ct, phantom.density_g_cm3 > 0)

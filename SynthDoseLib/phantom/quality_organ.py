@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, Organ, VoxelGrid, VoxelPhantom
 
+from .body import PADDING_HU
 from .builder import REST_OF_BODY
 from .expectations import PatientFacts, expectation_of, expected_mass_g
 from .quality_values import FAIL, NOTE, WARNING, Finding, MeasuredOrgan, place
@@ -18,7 +19,6 @@ from .quality_values import FAIL, NOTE, WARNING, Finding, MeasuredOrgan, place
 FEW_VOXELS = 50
 MANY = 8
 AIRY_HU = -300.0
-OUTSIDE_SCAN_HU = -1500.0  # scanners fill what they did not see with -2000 or less
 ISLAND_ML, ISLAND_VOXELS, ISLAND_SHARE = 0.5, 8, 0.01  # fewer voxels come off an organ where its edge is drawn in voxels
 HOLE_ML, HOLE_SHARE = 0.3, 0.01
 GRAVE_SHARE = 0.2
@@ -132,7 +132,7 @@ def _cut(box: tuple[slice, ...], mask: NDArray[np.bool_], grid: VoxelGrid, ct: I
         touched += [last] if span.stop == size and size > 1 else []
     if ct is not None:
         wider = tuple(slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(box, grid.shape, strict=True))
-        unseen = ct.values[wider] < OUTSIDE_SCAN_HU
+        unseen = ct.values[wider] < PADDING_HU
         if unseen.any():
             grown = np.zeros(unseen.shape, bool)
             grown[tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wider, strict=True))] = mask

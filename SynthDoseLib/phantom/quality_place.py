@@ -11,12 +11,14 @@ from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, VoxelPhantom
 
+from .body import PADDING_HU
 from .expectations import MEMBERS, expectation_of, side_of
-from .quality_organ import OUTSIDE_SCAN_HU, face_letters
+from .quality_organ import face_letters
 from .quality_values import FAIL, NOTE, WARNING, Finding, MeasuredOrgan
 
 SIDE_MARGIN_MM = 5.0
 MIDLINE_MARGIN_MM = 20.0
+PART_SHARE = 0.05
 LEVEL_STEP = 4.0  # per cent of the stature that two organs have to differ by to have an order
 RIGHT_OF_LEFT = (("liver", "spleen"), ("liver", "stomach"), ("gallbladder", "spleen"), ("inferior_vena_cava", "aorta"))
 FRONT = ("liver", "heart", "stomach", "urinary_bladder", "sternum")
@@ -30,6 +32,8 @@ STAND_INS = {"kidney_right": ("kidneys",), "kidney_left": ("kidneys",), "lung_ri
 WHOLE_SEGMENTATION = 0.6  # share of the organs in view from which a missing one is a fault and not a choice
 OVERLAP_ML = 1.0
 ENCLOSING = ("body", "skin", "external", "patient", "rest", "tumour", "tumor", "lesion", "gtv", "ctv", "ptv")
+_SPLIT = re.compile(r"An organ is split over two labels: (.*) in brackets")
+_SPLIT_LABEL = re.compile(r"([^,].*?) \((\w+)\)(?:, |$)")
 _SHARED = re.compile(r"'(.*)' and '(.*)' share (\d+) voxels \(([\d.e+-]+) ml\)")
 _ARM_CM2 = (6.0, 0.3)  # least area, and greatest share of the trunk's
 _ARM_SLICES = 3
@@ -66,10 +70,46 @@ def check_sides(organs: Sequence[MeasuredOrgan], phantom: VoxelPhantom) -> list[
         )
         for right, left in swapped
     ]  # fmt: skip
-    return found + _check_single_sides(by_name, phantom)
+    middle = _middle(phantom)
+    return found if middle is None else found + _check_single_sides(by_name, middle) + _check_parts_sides(by_name, middle)
 
 
-def _check_single_sides(by_name: dict[str, MeasuredOrgan], phantom: VoxelPhantom) -> list[Finding]:
+def _middle(phantom: VoxelPhantom) -> float | None:
+    """x (RAS) half-way between the right and left side of the body, mm; None if no axis of the image goes there."""
+    axis = next((axis for axis, letters in enumerate(face_letters(phantom.grid)) if "R" in letters), None)
+    if axis is None:
+        return None
+    used = np.flatnonzero((phantom.density_g_cm3 > 0).any(axis=tuple(n for n in range(3) if n != axis)))
+    if not used.size:
+        return None
+    kji = (np.asarray(phantom.grid.shape) - 1) / 2
+    kji[axis] = (used[0] + used[-1]) / 2
+    return float(phantom.grid.to_ras(kji[::-1])[0])
+
+
+def _wrong_side_mm(name: str, x: float, middle: float) -> float:
+    """How far a place lies on the other side than an organ's name says, mm; negative on its own side."""
+    return (x - middle) if side_of(name) == "left" else (middle - x)
+
+
+def _check_parts_sides(by_name: dict[str, MeasuredOrgan], middle: float) -> list[Finding]:
+    """Sided organs with a part on the other side: a lobe or a half that was given the wrong label."""
+    found = []
+    for name, row in by_name.items():
+        if not side_of(name) or row.island_ras_mm is None:
+            continue
+        share, x = row.piece_voxels[1] / row.voxels, float(row.island_ras_mm[0])
+        if share > PART_SHARE and _wrong_side_mm(name, x, middle) > MIDLINE_MARGIN_MM > _wrong_side_mm(name, _x(row), middle):
+            found.append(
+                Finding(
+                    WARNING, "side", name, f"a part of {share * row.volume_ml:.0f} ml ({share:.0%}) lies on the other side",
+                    f"all of it on the {side_of(name)}", "Give that part the label that it belongs to.",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _check_single_sides(by_name: dict[str, MeasuredOrgan], middle: float) -> list[Finding]:
     """Sided organs without a partner, against the middle of the body."""
     single = []
     for name in by_name:
@@ -77,26 +117,16 @@ def _check_single_sides(by_name: dict[str, MeasuredOrgan], phantom: VoxelPhantom
         other = "left" if side == "right" else "right"
         if side and "_".join(other if word == side else word for word in name.split("_")) not in by_name:
             single.append(name)
-    lateral = [axis for axis, letters in enumerate(face_letters(phantom.grid)) if "R" in letters]
-    if not single or not lateral:
-        return []
-    axis = lateral[0]
-    used = np.flatnonzero((phantom.density_g_cm3 > 0).any(axis=tuple(n for n in range(3) if n != axis)))
-    if not used.size:
-        return []
-    kji = (np.asarray(phantom.grid.shape) - 1) / 2
-    kji[axis] = (used[0] + used[-1]) / 2
-    middle = float(phantom.grid.to_ras(kji[::-1])[0])
     found = []
     for name in single:
-        rightward = _x(by_name[name]) - middle
+        wrong_mm = _wrong_side_mm(name, _x(by_name[name]), middle)
         expected = expectation_of(name)
         if expected is None or not expected.solid:
             continue
-        if (rightward if side_of(name) == "left" else -rightward) > MIDLINE_MARGIN_MM:
+        if wrong_mm > MIDLINE_MARGIN_MM:
             found.append(
                 Finding(
-                    WARNING, "side", name, f"lies {abs(rightward):.0f} mm on the other side of the body's middle",
+                    WARNING, "side", name, f"lies {wrong_mm:.0f} mm on the other side of the body's middle",
                     f"on the {side_of(name)}", "Check the side of the label and the orientation of the image.",
                 )
             )  # fmt: skip
@@ -198,6 +228,23 @@ def check_overlaps(notes: Iterable[str]) -> list[Finding]:
     return found
 
 
+def check_split(notes: Iterable[str], organs: Iterable[MeasuredOrgan]) -> list[Finding]:
+    """Organs of which a second label holds a part, which the matching of names has told."""
+    by_name = {row.name: row for row in organs}
+    found = []
+    for note in notes:
+        match = _SPLIT.search(note)
+        for label, organ in _SPLIT_LABEL.findall(match[1]) if match else []:
+            masses = " and ".join(f"{by_name[name].mass_g:.3g} g" for name in (organ, label) if name in by_name)
+            found.append(
+                Finding(
+                    WARNING, "split", organ, f"'{label}' is another label of it ({masses})", "one label per organ",
+                    "Give both the same index if they are one organ: its mass, activity and dose are those of a part now.",
+                )
+            )  # fmt: skip
+    return found
+
+
 def check_body(phantom: VoxelPhantom, ct: ImageVolume | None) -> list[Finding]:
     """An image that shows nothing, holes in the body, its truncation at the sides of the image, arms."""
     body = np.asarray(phantom.density_g_cm3 > 0)
@@ -239,7 +286,7 @@ def _check_truncation(body: NDArray[np.bool_], phantom: VoxelPhantom, ct: ImageV
         for face in (0, -1):
             edge = np.take(body, face, axis=axis)
             cut |= edge.any(axis=across - (1 if axis < across else 0))
-    if ct is not None and (unseen := ct.values < OUTSIDE_SCAN_HU).any():
+    if ct is not None and (unseen := ct.values < PADDING_HU).any():
         beside = ndimage.binary_dilation(unseen) & body
         cut |= beside.any(axis=tuple(n for n in range(3) if n != along))
     slices = body.any(axis=tuple(n for n in range(3) if n != along))

@@ -10,6 +10,9 @@ from scipy import ndimage, signal
 
 from SynthDoseLib.core import ImageVolume
 
+from .body import PADDING_HU
+from .metal import METAL_HU
+from .quality_organ import AIRY_HU
 from .quality_values import FAIL, NOTE, WARNING, Finding
 
 # The scale is defined by vacuum, -1000 HU (air is 1 HU above), and water, 0 HU (IAEA, Diagnostic Radiology Physics, 2014).
@@ -27,10 +30,9 @@ BIN_HU, SMOOTH_BINS, RANGE_HU = 4.0, 3.0, 400.0
 BETWEEN_HU = -30.0
 LEAST_BLOCKS, LEAST_PROMINENCE, LEAST_PEAK = 300, 0.03, 0.1
 SHIFTED_HU, SHIFTED_SHARE = (500.0, 1500.0), 0.2  # bone of so many HU is 5 % of a body
-PADDING_HU = -1500.0  # scanners fill what they did not see with -2000 or less
 FLOORS_HU = (-1000.0, -1024.0)  # where scanners and converters cut off on purpose
 SPIKE_SHARE, FLOOR_SHARE = 0.1, 0.03  # gas in bowel and throat is 1 % of a trunk, lungs are 10 %
-CUT_BONE_SHARE, BONE_HU, CEILING_HU, AIRY_HU = 0.02, 150.0, 2500.0, -300.0
+CUT_BONE_SHARE, BONE_HU = 0.02, 150.0
 FEW_VALUES, FEW_SHARE = 12, 0.6  # so many values in so much of the body: tissues drawn with one value each, not a scan
 COARSE_STEP_HU, STEP_RANGE_HU = 5.0, 200.0
 SAMPLE = 1_000_000
@@ -129,7 +131,7 @@ def _check_clipping(ct: ImageVolume, values: NDArray[np.float32], counts: NDArra
         )
     bone = int(counts[values > BONE_HU].sum())
     cut = int(counts[-1]) if values[-1] == highest else 0
-    if BONE_HU < highest < CEILING_HU and cut > max(1.0, CUT_BONE_SHARE * bone):
+    if BONE_HU < highest < METAL_HU and cut > max(1.0, CUT_BONE_SHARE * bone):
         found.append(
             Finding(
                 WARNING, "ct number", "",

@@ -23,7 +23,7 @@ class Finding:
         "fail": doses of it must not be used as they are; "warning": look before using it; "note": good to know.
     check : str
         Which check: "mass", "hole", "island", "overlap", "ct number", "density", "side", "order", "missing", "field of view",
-        "size", "scale", "body".
+        "size", "scale", "body", "split".
     organ : str
         "" for the whole phantom.
     found, expected, action : str

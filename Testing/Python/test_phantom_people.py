@@ -297,7 +297,7 @@ def test_ct_shows_the_tissues():
     liver = ndimage.binary_erosion(person.labels.mask("liver"), iterations=2)
     assert image.values[liver].mean() == pytest.approx(57, abs=2)
     assert image.values[person.tissues == 0].mean() < -950
-    assert image.metadata["patient_weight_kg"] == 73
+    assert (image.metadata["patient_weight_kg"], image.metadata["patient_age_years"]) == (73, 30)
 
 
 def test_cohort_is_written_with_index_and_goes_on(tmp_path):

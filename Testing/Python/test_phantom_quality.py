@@ -25,6 +25,7 @@ from SynthDoseLib.phantom import (
     stylised_person,
     synthetic_patient,
 )
+from SynthDoseLib.segmentation import match_organs
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
@@ -147,6 +148,33 @@ def test_a_hole_an_island_and_a_hole_that_is_a_tumour(healthy):
     labels[far] = healthy.labels.organ("spleen").index
     (finding,) = found(judged(healthy, labels=labels), "island", "spleen")
     assert "1 separate part" in finding.found
+
+
+def test_a_lobe_with_the_label_of_the_other_lung(healthy):
+    labels = healthy.labels.labels.copy()
+    left = healthy.labels.mask("lung_left")
+    lower = left & (np.arange(labels.shape[0]) < np.median(np.nonzero(left)[0]))[:, None, None]
+    labels[lower] = healthy.labels.organ("lung_right").index
+    (finding,) = found(judged(healthy, labels=labels), "side")
+    assert finding.organ == "lung_right"
+    share = lower.sum() / (lower.sum() + healthy.labels.mask("lung_right").sum())
+    assert f"({share:.0%}) lies on the other side" in finding.found
+    assert not found(judged(healthy), "side")
+
+
+def test_an_organ_in_two_labels(healthy):
+    labels = healthy.labels.labels.copy()
+    liver = healthy.labels.mask("liver")
+    half = liver & (np.arange(labels.shape[2]) < np.median(np.nonzero(liver)[2]))
+    number = max(organ.index for organ in healthy.labels.organs) + 1
+    labels[half] = number
+    organs = (*healthy.labels.organs, Organ(number, "LIVER"))
+    split = replace(healthy, labels=match_organs(LabelMap(healthy.grid, labels, organs)))
+    (finding,) = found(assess_phantom(split), "split")
+    assert finding.organ == "liver"
+    masses = split.mass_g()
+    assert f"{masses['liver']:.3g} g and {masses['LIVER']:.3g} g" in finding.found
+    assert not found(judged(healthy), "split")
 
 
 def test_a_missing_kidney_and_an_organ_without_voxels(healthy):
