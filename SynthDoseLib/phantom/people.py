@@ -26,13 +26,11 @@ from .people_reference import (
     organ_targets,
     reference_height_cm,
     reference_mass,
-    require_sex,
 )
 from .people_skeleton import place_bones, place_cartilage
 from .people_tissues import BONE_REGIONS, PersonTissue, person_tissues
 
 TissueChange = Callable[[tuple[PersonTissue, ...]], tuple[PersonTissue, ...]]
-ARM_POSES = ("down", "up")
 # shares of the height by age: leg to the crotch, knee, neck, head (vertex to chin)
 _LEG = (0.330, 0.375, 0.425, 0.455, 0.472, 0.4727)
 _NECK = (0.0225, 0.033, 0.041, 0.045, 0.0497, 0.054)
@@ -89,16 +87,6 @@ class _Maker:
     """One person under construction: sizes first, then the canvas."""
 
     def __init__(self, plan: PersonPlan) -> None:
-        require_sex(plan.sex)
-        if not 0 <= plan.age_y <= 100:
-            raise SynthDoseError(f"age_y has to be from 0 to 100 years; found {plan.age_y}.")
-        if plan.arms not in ARM_POSES:
-            raise SynthDoseError(f"arms has to be {' or '.join(ARM_POSES)}; found '{plan.arms}'.")
-        if not 0 <= plan.breath <= 1 or not 0 <= plan.variation <= 1.5 or plan.seed < 0:
-            raise SynthDoseError(
-                f"breath has to be from 0 to 1, variation from 0 to 1.5 and seed 0 or more; found {plan.breath}, "
-                f"{plan.variation}, {plan.seed}."
-            )
         age = plan.age_y
         self.reference_height_cm = reference_height_cm(plan.sex, age)
         self.reference_weight_kg = reference_mass("total_body", plan.sex, age).mass_g / 1000

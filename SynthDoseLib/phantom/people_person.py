@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from SynthDoseLib.core import LabelMap, Organ, VoxelGrid, VoxelPhantom
+from SynthDoseLib.core import LabelMap, Organ, SynthDoseError, VoxelGrid, VoxelPhantom
 from SynthDoseLib.physics import get_material
 
-from .people_reference import TargetMass
+from .people_reference import TargetMass, require_sex
 from .people_tissues import PersonTissue
 
+ARM_POSES = ("down", "up")
 _SIDES = ("left", "right")
 _BONES = (
     "skull", "mandible", "cervical_spine", "thoracic_spine", "lumbar_spine", "sacrum", "ribs", "sternum",
@@ -58,6 +60,11 @@ class PersonPlan:
         How much organs differ in place, shape and mass: 0 the reference person, 1 the spread of healthy people, up to 1.5.
     seed : int
         Of that variation.
+
+    Raises
+    ------
+    SynthDoseError
+        If a value is none of these.
     """
 
     sex: str = "male"
@@ -68,6 +75,16 @@ class PersonPlan:
     breath: float = 0.35
     variation: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_sex(self.sex)
+        if self.arms not in ARM_POSES:
+            raise SynthDoseError(f"arms has to be {' or '.join(ARM_POSES)}; found '{self.arms}'.")
+        for name, highest in (("age_y", 100.0), ("breath", 1.0), ("variation", 1.5), ("seed", math.inf)):
+            value = getattr(self, name)
+            if not 0 <= value <= highest:
+                allowed = "0 or more" if math.isinf(highest) else f"from 0 to {highest:g}"
+                raise SynthDoseError(f"{name} has to be {allowed}; found {value}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ import numpy as np
 
 from SynthDoseLib.core import SynthDoseError
 
-from .people import ARM_POSES, stylised_person
+from .people import stylised_person
 from .people_growth import growth_value, growth_z, percentile_to_z
-from .people_person import PersonPlan, StylisedPerson
+from .people_person import ARM_POSES, PersonPlan, StylisedPerson
 from .people_reference import SEXES
 
 LIMIT_Z = {"height": 5.0, "weight": 5.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,15 @@ class PhantomQuality:
         """Verdict and findings as lines, for people."""
         counts = [f"{sum(f.severity == s for f in self.findings)} {s}" for s in (FAIL, WARNING, NOTE)]
         lines = [f"Quality: {self.verdict} ({', '.join(counts)})"]
-        return "\n".join([*lines, *(f"  {finding.sentence()}" for finding in self.findings)])
+        return "\n".join([*lines, *(f"  {finding.sentence()}" for finding in self.joined)])
+
+    @property
+    def joined(self) -> tuple[Finding, ...]:
+        """The findings, with what is said of several organs in the same words said once of all."""
+        together: dict[Finding, list[str]] = {}
+        for finding in self.findings:
+            together.setdefault(replace(finding, organ=""), []).append(finding.organ)
+        return tuple(replace(finding, organ=", ".join(organs)) for finding, organs in together.items())
 
 
 def assess_phantom(
@@ -217,7 +225,7 @@ def _check_scale(organs: Iterable[MeasuredOrgan], person: PatientFacts) -> list[
                     severity,
                     "scale",
                     "",
-                    f"{len(ratios)} organs weigh {median:.2f} times their reference (median)",
+                    f"{len(ratios)} organs weigh {median:.2g} times their reference (median)",
                     f"{low:g} to {high:g} times",
                     "Check the voxel size of image and labels, and sex, age and height of the patient.",
                 )

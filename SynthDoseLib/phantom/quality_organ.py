@@ -209,8 +209,10 @@ def _check_islands(row: MeasuredOrgan) -> list[Finding]:
     share = sum(islands) / row.voxels
     serious = share > ISLAND_SHARE or (volume > ISLAND_ML and sum(islands) > ISLAND_VOXELS)
     severity = FAIL if share > GRAVE_SHARE else WARNING if serious else NOTE
+    action = "Delete what does not belong to it."
     if not row.expectation.compact:
-        severity = NOTE  # thin tubes break where voxels are as wide as they are, bones where the image ends
+        severity = NOTE
+        action = "Thin organs break where voxels are as wide as they are, bones where the image ends; look at the rest."
     where = ""
     if row.island_ras_mm is not None and row.expectation.pieces == 1:
         where = f", the largest around {place(row.island_ras_mm)}, {row.island_distance_mm:.0f} mm from the middle"
@@ -221,7 +223,7 @@ def _check_islands(row: MeasuredOrgan) -> list[Finding]:
             row.name,
             f"{len(islands)} separate part{'s' if len(islands) > 1 else ''} of {volume:.2g} ml together ({share:.1%}){where}",
             f"{row.expectation.pieces} connected part{'s' if row.expectation.pieces > 1 else ''}",
-            "Delete what does not belong to it.",
+            action,
         )
     ]
 
@@ -274,7 +276,7 @@ def _check_ct_number(row: MeasuredOrgan) -> list[Finding]:
                 NOTE if harmless else WARNING,
                 "ct number",
                 row.name,
-                f"mean of {row.mean_HU:.0f} HU: contrast agent; its density is {100 * excess:+.0f} % off the reference",
+                f"mean of {row.mean_HU:.0f} HU: contrast agent; its density is {round(100 * excess):+d} % off the reference",
                 f"up to {expected.hu_high:.0f} HU without contrast agent",
                 "" if harmless else "Give it its reference tissue: [phantom] contrast = \"override\".",
             )

@@ -13,7 +13,7 @@ from SynthDoseLib.core import ImageVolume, VoxelPhantom
 
 from .body import PADDING_HU
 from .expectations import MEMBERS, expectation_of, side_of
-from .quality_organ import face_letters
+from .quality_organ import MANY, face_letters
 from .quality_values import FAIL, NOTE, WARNING, Finding, MeasuredOrgan
 
 SIDE_MARGIN_MM = 5.0
@@ -31,6 +31,7 @@ CORE = (
 STAND_INS = {"kidney_right": ("kidneys",), "kidney_left": ("kidneys",), "lung_right": ("lungs",), "lung_left": ("lungs",)}
 WHOLE_SEGMENTATION = 0.6  # share of the organs in view from which a missing one is a fault and not a choice
 OVERLAP_ML = 1.0
+SHORT_MM = 50.0  # half of a mean free path of 511 keV in water, 104 mm
 ENCLOSING = ("body", "skin", "external", "patient", "rest", "tumour", "tumor", "lesion", "gtv", "ctv", "ptv")
 _SPLIT = re.compile(r"An organ is split over two labels: (.*) in brackets")
 _SPLIT_LABEL = re.compile(r"([^,].*?) \((\w+)\)(?:, |$)")
@@ -184,14 +185,18 @@ def check_missing(organs: Sequence[MeasuredOrgan]) -> list[Finding]:
             in_view.append(name)
     missing = [name for name in in_view if not _is_there(name, present)]
     whole = len(missing) <= (1 - WHOLE_SEGMENTATION) * len(in_view)
-    found = []
+    found: list[Finding] = []
+    if listed and not present:
+        found.append(Finding(FAIL, "missing", "", "no label has a voxel", "organs", "Check that this is the right label map."))
+    unknown = [row.name for row in organs if row.voxels and row.expectation is None]
+    or_named = f" Or is it one of these labels, whose names are not known: {', '.join(unknown[:MANY])}?" if unknown else ""
     for name in missing:
         if name in listed:
             continue  # said already: listed without a voxel
         found.append(
             Finding(
                 WARNING if whole else NOTE, "missing", name, "not labelled, though the image shows its surroundings",
-                "labelled", "Segment it if its dose matters, or if it takes up activity; it is rest of the body now.",
+                "labelled", f"It is rest of the body now: segment it if its dose matters or if it takes up activity.{or_named}",
             )
         )  # fmt: skip
     return found
@@ -256,7 +261,8 @@ def check_body(phantom: VoxelPhantom, ct: ImageVolume | None) -> list[Finding]:
             "Give the image that shows the patient; this phantom is a block of one tissue.",
         )
     ]  # fmt: skip
-    return blank + _check_body_holes(body, phantom) + _check_truncation(body, phantom, ct) + _check_arms(body, phantom)
+    found = blank + _check_body_holes(body, phantom) + _check_length(phantom)
+    return found + _check_truncation(body, phantom, ct) + _check_arms(body, phantom)
 
 
 def _check_body_holes(body: NDArray[np.bool_], phantom: VoxelPhantom) -> list[Finding]:
@@ -274,10 +280,27 @@ def _check_body_holes(body: NDArray[np.bool_], phantom: VoxelPhantom) -> list[Fi
     ]  # fmt: skip
 
 
+def _check_length(phantom: VoxelPhantom) -> list[Finding]:
+    along = _along(phantom)
+    length_mm = phantom.grid.shape[along] * phantom.grid.spacing_mm[2 - along]
+    if length_mm >= SHORT_MM:
+        return []
+    return [
+        Finding(
+            WARNING, "field of view", "", f"the image is {length_mm:.2g} mm long from head to feet",
+            f"{SHORT_MM:.0f} mm or more", "Photons that leave it do not scatter back: doses are those of this slab alone.",
+        )
+    ]  # fmt: skip
+
+
+def _along(phantom: VoxelPhantom) -> int:
+    """Array axis from head to feet."""
+    return next((axis for axis, pair in enumerate(face_letters(phantom.grid)) if "S" in pair), 0)
+
+
 def _check_truncation(body: NDArray[np.bool_], phantom: VoxelPhantom, ct: ImageVolume | None) -> list[Finding]:
     """Slices in which the image does not show all of the body's width."""
-    letters = face_letters(phantom.grid)
-    along = next((axis for axis, pair in enumerate(letters) if "S" in pair), 0)
+    along = _along(phantom)
     cut = np.zeros(phantom.grid.shape[along], bool)
     for axis in range(3):
         if axis == along or phantom.grid.shape[axis] < 2:
@@ -304,8 +327,7 @@ def _check_truncation(body: NDArray[np.bool_], phantom: VoxelPhantom, ct: ImageV
 
 def _check_arms(body: NDArray[np.bool_], phantom: VoxelPhantom) -> list[Finding]:
     """Slices with parts beside the trunk that are no legs (which are of one size)."""
-    letters = face_letters(phantom.grid)
-    along = next((axis for axis, pair in enumerate(letters) if "S" in pair), 0)
+    along = _along(phantom)
     spacing = phantom.grid.spacing_mm[::-1]
     pixel_cm2 = float(np.prod([spacing[n] for n in range(3) if n != along])) / 100
     least, share = _ARM_CM2

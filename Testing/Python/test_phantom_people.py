@@ -291,6 +291,23 @@ def test_phantom_has_the_same_masses_and_reference_compositions():
     assert names["fat"].mass_fractions["C"] > 0.5
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sex": "boy"}, "sex"),
+        ({"age_y": 101.0}, "age_y has to be from 0 to 100; found 101"),
+        ({"age_y": float("nan")}, "age_y"),
+        ({"arms": "crossed"}, "down or up; found 'crossed'"),
+        ({"variation": 9.0}, "variation has to be from 0 to 1.5"),
+        ({"breath": 1.1}, "breath has to be from 0 to 1;"),
+        ({"seed": -1}, "seed has to be 0 or more"),
+    ],
+)
+def test_plans_of_nobody_are_refused_before_anything_is_built(wrong, message):
+    with pytest.raises(SynthDoseError, match=message):
+        PersonPlan(**wrong)
+
+
 def test_ct_shows_the_tissues():
     person = stylised_person(PersonPlan("male", 30), spacing_mm=(5, 5, 5))
     image = person_ct(person, 1, noise_hu=10)

@@ -246,6 +246,31 @@ def test_a_child_is_compared_with_children():
     assert found(assess_phantom(phantom, person=PatientFacts("female")), "scale")
 
 
+def test_findings_of_many_organs_are_said_once(healthy):
+    values = np.where(np.isin(healthy.labels.labels, [healthy.labels.organ(n).index for n in ("liver", "spleen")]), 0, 1)
+    quality = judged(healthy, labels=(healthy.labels.labels * values).astype(np.uint16))
+    assert {f.organ for f in found(quality, "missing")} == {"liver", "spleen"}
+    assert sum("listed, but without a voxel" in line for line in quality.describe().splitlines()) == 1
+    assert "liver, spleen: listed" in quality.describe()
+    nothing = judged(healthy, labels=np.zeros_like(healthy.labels.labels))
+    assert nothing.verdict == "fail"
+    assert any("no label has a voxel" in f.found for f in nothing.findings)
+
+
+def test_an_organ_with_a_name_that_nobody_knows(healthy):
+    organs = tuple(replace(organ, name="structure_4") if organ.name == "liver" else organ for organ in healthy.labels.organs)
+    (finding,) = found(assess_phantom(replace(healthy, labels=replace(healthy.labels, organs=organs))), "missing")
+    assert finding.organ == "liver"
+    assert "structure_4" in finding.action
+
+
+def test_a_slab_of_few_slices(healthy):
+    grid = healthy.grid.crop((60, 0, 0), (4, *healthy.grid.shape[1:]))
+    labels = LabelMap(grid, healthy.labels.labels[60:64], healthy.labels.organs)
+    slab = VoxelPhantom(grid, healthy.material_index[60:64], healthy.density_g_cm3[60:64], healthy.materials, labels)
+    assert any("20 mm long" in f.found for f in found(assess_phantom(slab), "field of view", ""))
+
+
 def test_a_phantom_heavier_than_its_patient(healthy):
     mass_kg = float(healthy.density_g_cm3.sum(dtype=float)) * healthy.grid.voxel_volume_ml / 1000
     assert found(judged(healthy, weight_kg=mass_kg / 1.2), "scale")
