@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ def program() -> int:
     """`main` as a process of its own: after Ctrl-C it ends at once, and does not wait for a kernel that is being compiled."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a cluster's time limit: what is finished is kept as well
     status = main()
+    gc.freeze()  # all of it goes with the process: to search it for cycles at the end takes half a second
     if status == INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()

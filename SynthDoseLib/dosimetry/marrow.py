@@ -334,8 +334,8 @@ class _Factors:
             return 1.0, 0.0, 1.0, 0.0
         # by energy emitted: what each line gives in equilibrium; the fluence of soft X rays does not reach bones from elsewhere
         weight = yields * energies
-        ratio = photon_ratio(self.marrow, medium, energies)
-        lower = photon_ratio(self.marrow, medium, np.maximum(energies / 2, SMALLEST_PHOTON_MEV))
+        halved = np.maximum(energies / 2, SMALLEST_PHOTON_MEV)
+        ratio, lower = np.split(photon_ratio(self.marrow, medium, np.concatenate([energies, halved])), 2)
         weight = weight / weight.sum()
         result = []
         for which in (0, 1):
@@ -350,13 +350,14 @@ class _Factors:
             return 1.0, 0.0, 1.0, 0.0
         total = sum(e.yield_per_decay * e.mean_energy_MeV for e in self.charged)
         sums = np.zeros((len(self.structures), 2))
-        for emission in self.charged:
+        ratios = self._stopping_ratios(medium) if self.source == EQUILIBRIUM else []
+        for place, emission in enumerate(self.charged):
             part = emission.yield_per_decay * emission.mean_energy_MeV / total
             energies, probability = _bins(emission)
             by_energy = probability * energies / float(probability @ energies)
             alpha = emission.particle == "alpha"
             if self.source == EQUILIBRIUM:
-                sums += part * float(by_energy @ stopping_ratio(self.marrow, medium, energies, particle=emission.particle))
+                sums += part * float(by_energy @ ratios[place])
                 continue
             for n, structure in enumerate(self.structures):
                 particle = "alpha" if alpha else "electron"
@@ -367,6 +368,16 @@ class _Factors:
                 )
         spread = (sums.max(axis=0) - sums.min(axis=0)) / math.sqrt(12)
         return float(sums[0, 0]), float(spread[0]), float(sums[0, 1]), float(spread[1])
+
+    def _stopping_ratios(self, medium: Material) -> list[NDArray[np.float64]]:
+        """`stopping_ratio` at the energies of every charged emission; one slowing-down per kind of particle serves them all."""
+        found: dict[int, NDArray[np.float64]] = {}
+        for particle in dict.fromkeys(emission.particle for emission in self.charged):
+            places = [n for n, emission in enumerate(self.charged) if emission.particle == particle]
+            energies = [_bins(self.charged[n])[0] for n in places]
+            ratio = stopping_ratio(self.marrow, medium, np.concatenate(energies), particle=particle)
+            found |= zip(places, np.split(ratio, np.cumsum([e.size for e in energies])[:-1]), strict=True)
+        return [found[n] for n in range(len(self.charged))]
 
 
 def _lines(photons: Sequence[Emission]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -190,8 +190,9 @@ def marrow_enhancement(spongiosa: Spongiosa, energies_MeV: ArrayLike) -> tuple[N
     endosteum_share = spongiosa.endosteum_mass_fraction
     marrow_dose, endosteum_dose, reference = (np.zeros_like(energies) for _ in range(3))
     for source, material, mass in (("bone", spongiosa.bone, bone_share), ("marrow", spongiosa.marrow, 1 - bone_share)):
+        composition = material.density_g_cm3, tuple(material.mass_fractions.items())
         for n, energy in enumerate(energies):
-            electrons, per_g, local = _secondary_electrons(material, float(energy))
+            electrons, per_g, local = _secondary_electrons(composition, float(energy))
             marrow, endosteum = absorbed_fractions(spongiosa, np.maximum(electrons, 1e-3), source=source)
             in_marrow = 1.0 if source == "marrow" else 0.0
             marrow_dose[n] += mass * (float((per_g * electrons) @ marrow) + local * in_marrow) / (1 - bone_share)
@@ -320,8 +321,10 @@ def _starts(
     return upper - to_face * cosine, share
 
 
-def _secondary_electrons(material: Material, energy_MeV: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+@lru_cache(maxsize=1024)
+def _secondary_electrons(composition: Composition, energy_MeV: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Electrons that one photon fluence sets free: energies, number per gram, and what stays there as Auger electrons."""
+    material = Material("", composition[0], dict(composition[1]))
     energies, numbers, local = [], [], 0.0
     one = np.array([energy_MeV])
     for z, atoms in zip(*atoms_per_gram(material), strict=True):

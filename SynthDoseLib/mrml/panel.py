@@ -26,11 +26,13 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from ..core import ProgressReport
 from .forms import durationText
 from .jobs import BackgroundRun, RunState, failureText, verbCommand
 from .packages import PackageInstaller, Requirements
 
-POLL_MS = 200
+POLL_MS = 50
+"""How often a panel looks whether something has come; what has not changed is not shown again."""
 
 IMAGE_PACKAGES = frozenset({"numpy", "scipy", "SimpleITK", "pydicom", "tomlkit", "psutil"})
 """What reading images, segmentations and case files takes."""
@@ -254,6 +256,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: Any = None
         self._parameterNode: Any = None
         self._guiTag: int | None = None
+        self._shownProgress: ProgressReport | None = None
         self._hint = ""
         self._fields: dict[str, Any] = {}
         self._texts: dict[str, Any] = {}
@@ -419,6 +422,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def runTask(self, task: str) -> None:
         """Start one of the things that the panel can run."""
         self.logic.task = task
+        self._shownProgress = None
         self.ui.runButton.enabled = False
         self.ui.logEdit.setPlainText("")
         self.showProgress(0)
@@ -441,10 +445,12 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if state.newLines:
             self.ui.logEdit.appendPlainText("\n".join(state.newLines))
         if state.running:
-            if state.progress is not None and not state.cancelled:
-                self.showProgress(state.progress.fraction)
-                self.showStatus(self.logic.describe(state.progress))
-            self.whileRunning()
+            if state.progress is not None and state.progress is not self._shownProgress:
+                self._shownProgress = state.progress
+                if not state.cancelled:
+                    self.showProgress(state.progress.fraction)
+                    self.showStatus(self.logic.describe(state.progress))
+                self.whileRunning()
             return
         self.timer.stop()
         self.showProgress(0)

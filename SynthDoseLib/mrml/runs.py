@@ -97,6 +97,7 @@ def loadRun(run: str | Path, scene: Any = None, *, image: Any = None, title: str
         raise SynthDoseError(f"{folder} has no dose_Gy.nrrd: it is not a run folder, or the run has not finished.")
     scene = sceneOrDefault(scene)
     before = _nodeIds(scene)
+    scene.StartState(scene.BatchProcessState)  # selectors and views follow once, not node by node
     try:
         return _addNodes(folder, scene, image, title)
     except BaseException:
@@ -104,6 +105,8 @@ def loadRun(run: str | Path, scene: Any = None, *, image: Any = None, title: str
             if node := scene.GetNodeByID(nodeId):
                 scene.RemoveNode(node)
         raise
+    finally:
+        scene.EndState(scene.BatchProcessState)
 
 
 def _nodeIds(scene: Any) -> set[str]:

@@ -296,7 +296,8 @@ def saveImage(image: ImageVolume, path: str | Path) -> None:
         If the file cannot be written.
     """
     scene = slicer.vtkMRMLScene()
-    node = volumeNodeFromImage(image, "image", scene)
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "image")
+    updateVolumeFromImage(node, image)
     storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(0)

@@ -47,7 +47,9 @@ def write_phantom_json(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, {**record, "statement": "Research software, not for clinical use."})
 
 
-def outline_pictures(phantom: VoxelPhantom, quality: PhantomQuality, image: ImageVolume | None) -> list[tuple[str, str]]:
+def outline_pictures(
+    phantom: VoxelPhantom, quality: PhantomQuality, image: ImageVolume | None, close_views: int = CLOSE_VIEWS
+) -> list[tuple[str, str]]:
     """Draw the outlines over the image (or the densities): through the middle of the body and of the worst organs.
 
     Returns
@@ -62,7 +64,7 @@ def outline_pictures(phantom: VoxelPhantom, quality: PhantomQuality, image: Imag
     colours = draw.organ_colours([row.organ for row in ranked[:OUTLINED]])
     body = np.argwhere(phantom.density_g_cm3 > 0)[:, ::-1]
     points = [("the middle of the body", phantom.grid.to_ras(body.mean(axis=0)))] if body.size else []
-    for row in [row for row in ranked if row.verdict != "pass"][:CLOSE_VIEWS]:
+    for row in [row for row in ranked if row.verdict != "pass"][:close_views]:
         points.append((draw.pretty(row.organ), inner_point(phantom.labels.mask(row.organ), phantom.grid)))
     return [(f"Through {where}.", _address(phantom, image, point, colours)) for where, point in points]
 

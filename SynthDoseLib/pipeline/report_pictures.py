@@ -361,7 +361,9 @@ def dvh_figure(histograms: Sequence[DoseVolumeHistogram], colours: Mapping[str, 
 def figure_png(figure: Figure, dpi: int = 130) -> bytes:
     """Return a figure as a PNG file in memory, without the time and program name."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    figure.set_dpi(dpi)
+    canvas: Any = figure.canvas
+    canvas.print_png(stream, metadata={"Software": None})  # savefig draws everything twice: once only to lay it out
     return stream.getvalue()
 
 

@@ -195,8 +195,11 @@ def run_patient(
         source_plan = plan
         plan, labels = without_names(plan, organs.labels, identity)
     with clock.stage("phantom"):
-        decisive: Any = (plan.phantom, plan.dose.voxel_mm, ct, labels, identity is None)
-        phantom, quality = stages.take("phantom", decisive, partial(judged_phantom, plan, ct, labels, identity))
+        phantom, quality = stages.take(
+            "phantom",
+            (plan.phantom, plan.dose.voxel_mm, ct, labels, identity is None),
+            partial(judged_phantom, plan, ct, labels, identity),
+        )
         dose_ct = on_grid(ct, phantom.grid)
     with clock.stage("activity"):
         found = time_integrate(plan, phantom, dose_ct, progress, stages)
@@ -228,41 +231,40 @@ def run_patient(
         write_uncertainty(organs, folder / ENTROPY, folder / VOLUMES)
     with clock.stage("transport"):
         source = VolumeSource(tia.grid, tia.tia_MBq_s)
-        decisive = transport_inputs(plan.dose, phantom, source, emissions, settings)
-        checkpoint, key = folder / CHECKPOINT[0], stages.key("transport", decisive)
+        problem = transport_inputs(plan.dose, phantom, source, emissions, settings)
+        checkpoint, key = folder / CHECKPOINT[0], stages.key("transport", problem)
         kept = read_value(checkpoint, key) if resume else None
         if kept is not None:
             simulated: SimulationResult = kept[0]
         else:
             state = folder / UNFINISHED
             if not state.exists():
-                state = stages.unfinished("transport", decisive) or state
+                state = stages.unfinished("transport", problem) or state
             calculate = partial(transport, state, plan.dose, phantom, source, emissions, settings, progress)
-            simulated = stages.take("transport", decisive, calculate)
+            simulated = stages.take("transport", problem, calculate)
             if stages.outcome["transport"] != TAKEN_OVER:
                 write_value(checkpoint, key, simulated)
             (folder / UNFINISHED).unlink(missing_ok=True)
     with clock.stage("results"):
         dose = absolute_dose(simulated.dose, tia.decays)
         work = partial(judge, folder, plan, labels, phantom, found, organs, simulated, dose, emissions, beyond, frame, identity)
-        decisive = (
+        judged_by = (
             (plan.dosimetry, plan.kinetics, plan.therapy, plan.organ_activity, plan.dose.organs, plan.segmentation),
             (labels, phantom, found, organs.volumes, simulated.dose, simulated.organs, simulated.components),
             (emissions, beyond, frame, identity is None),
         )
-        clinical = stages.take("results", decisive, work, folder=folder, files=JUDGED)
+        clinical = stages.take("results", judged_by, work, folder=folder, files=JUDGED)
         warnings = list(noise_notes(dose, phantom))
     if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
         with clock.stage("export"):
             headers = [Path(name) for name in ct.source_files]
-            decisive = (plan.output.deidentify, headers, ct.grid, labels, dose, clinical.all_cycles)
+            exported = (plan.output.deidentify, headers, ct.grid, labels, dose, clinical.all_cycles)
             export = partial(write_dicom, folder / "dicom", plan, ct, labels, dose, clinical.all_cycles)
-            warnings += stages.take("export", decisive, export, folder=folder, files=DICOM, whole=nothing_missing)
+            warnings += stages.take("export", exported, export, folder=folder, files=DICOM, whole=nothing_missing)
     compared: tuple[str, ...] = ()
-    against: Any = ()
     engine_rows: tuple[EngineRow, ...] = ()
     plain = dataclasses.replace(settings, components=False)
-    decisive = transport_inputs(plan.dose, phantom, source, emissions, plain)
+    problem = transport_inputs(plan.dose, phantom, source, emissions, plain)
     if plan.dose.compare:
         with clock.stage("engines"):
             engines = (plan.dose.engine, *plan.dose.compare)
@@ -270,13 +272,18 @@ def run_patient(
             compare = partial(
                 engines_side_by_side, folder, phantom, source, emissions, plain, engines, tia, plan.dose, known, progress
             )
-            against = (decisive, engines, tia.decays, simulated.dose, simulated.organs)
-            compared, engine_rows = stages.take("engines", against, compare, folder=folder, files=ENGINE_FILES)
+            compared, engine_rows = stages.take(
+                "engines",
+                (problem, engines, tia.decays, simulated.dose, simulated.organs),
+                compare,
+                folder=folder,
+                files=ENGINE_FILES,
+            )
     if plan.dose.dose_rate_route:
         with clock.stage("dose rate"):
             route = partial(both_routes, folder, plan, phantom, found, emissions, plain, progress)
-            against = (decisive, plan.therapy, plan.kinetics, found)
-            compared += stages.take("dose rate", against, route, folder=folder, files=(DOSE_RATE_CSV,))
+            fitted = (problem, plan.therapy, plan.kinetics, found)
+            compared += stages.take("dose rate", fitted, route, folder=folder, files=(DOSE_RATE_CSV,))
     radiomics = ""
     if plan.output.radiomics:
         with clock.stage("radiomics"):
@@ -328,12 +335,12 @@ def run_patient(
             )
             write_report(folder / REPORT_HTML, dataclasses.replace(public(contents, identity), files=contents.files))
 
-        decisive = (
+        shown_in_it = (
             (plan.output, plan.therapy, plan.dose, plan.segmentation, identity is None, record["inputs"]),
             (dose_ct, phantom, quality, found, simulated, dose, clinical, engine_rows),
             (notes, warnings, radiomics, [name for name in RESULTS if name not in CHECKPOINT and (folder / name).is_file()]),
         )
-        stages.take("report", decisive, report, folder=folder, files=(REPORT_HTML,))
+        stages.take("report", shown_in_it, report, folder=folder, files=(REPORT_HTML,))
     record |= {"seconds": clock.seconds, "stages": stages.outcome, "notes": [*record["notes"], *stages.notes]}
     write_json(folder / FINISHED, record)
     for name in CHECKPOINT:

@@ -98,7 +98,7 @@ def report_contents(
         courses=curve_rows(found),
         time_activity=time_pictures(found, plan.dose.organs),
         quality=quality,
-        outlines=() if quality is None else outline_pictures(phantom, quality, ct)[:1],
+        outlines=() if quality is None else outline_pictures(phantom, quality, ct, close_views=0),
         segmentation_source=_segmentation_source(plan),
         radiomics=radiomics,
         inputs=_inputs(record["inputs"]),

@@ -1,6 +1,6 @@
 """What a user waits for: opening a panel, five clicks to a dose, the panel beside the command line, saving and loading a scene.
 
-python -m Testing.Benchmarks.panel [--histories N] [--runs 3] [--skip case scene] [--path FILE]
+python -m Testing.Benchmarks.panel [--histories N …] [--runs 2] [--skip case scene] [--path FILE]
 
 The modules run in the harness of Testing/Slicer (slicer-core, PySide6), not in Slicer. Every measured session is a process of
 its own, so that its first run is one of a user who has just started the application.
@@ -9,16 +9,18 @@ its own, so that its first run is one of a user who has just started the applica
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ HARNESS = REPOSITORY / "Testing" / "Slicer"
 MODULES = ("SynthDose", "SynthDoseSegmentation", "SynthDosePhantom", "SynthDoseMonteCarlo", "SynthDoseRadiomics")
 OPENING_REPEATS = 3
 SCENE_VOXELS = 256
+LOOK_MS = 20
+WARM_HISTORIES = 20_000
+COMPARED = ("dose_Gy.nrrd", "organ_doses.csv")
 HEAVY = ("torch", "monai", "numba", "radiomics", "matplotlib", "SimpleITK", "pydicom")
 
 
@@ -66,53 +71,89 @@ def opening(module: str) -> dict[str, Any]:
     return {"wall_s": taken[0], "cpu_s": taken[1], "heavy": [name for name in HEAVY if name in sys.modules]}
 
 
-def organ_doses(path: Path) -> dict[str, str]:
-    """Mean dose by organ, as written."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        return {row["organ"]: row["mean_dose_Gy"] for row in csv.DictReader(stream)}
+def inputs(folder: str) -> dict[str, Any]:
+    """Write the case of the sample patient as the panel hands it to a calculation, for the command line; its own process."""
+    host = harness()
+    widget = host.show(host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py"), 460, 1300)
+    p = widget._parameterNode
+    p.outputFolder = Path(folder)
+    widget.ui.sampleButton.click()
+    widget.logic.prepare(p, Path(folder) / "inputs")
+    return {"histories": p.histories}
 
 
 def five_clicks(folder: str, histories: str, runs: str) -> dict[str, Any]:
     """Sample patient, dose: by clicks, several times in a session, each beside the same plan on the command line."""
-    host = harness()
-    work = Path(folder)
+    host, work = harness(), Path(folder)
     widget = host.show(host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py"), 460, 1300)
-    p, ui = widget._parameterNode, widget.ui
-    p.outputFolder = work
-    if histories != "0":
-        p.histories = int(histories)
+    p = widget._parameterNode
+    p.outputFolder, p.histories = work / "panel", int(histories)
+    p.outputFolder.mkdir()
     begun = time.perf_counter()
-    ui.sampleButton.click()
+    widget.ui.sampleButton.click()
     sample = time.perf_counter() - begun
     measured = []
     for run in range(int(runs)):
-        p.seed = 1 + run  # nothing is taken over from the transport on
-        for node in (p.outputFolder / "SynthDose-unchanged-stages").glob("*/value.json"):
-            node.unlink()  # nor before
-        marks = watch(widget)
-        worker = children_cpu()
-        begun, cpu = time.perf_counter(), time.process_time()
-        ui.runButton.click()
-        started_cpu = time.process_time()
-        host.waitUntil(lambda: not widget.logic.running and not widget.timer.active, 3600)
-        done, done_cpu = time.perf_counter(), time.process_time()
-        worker = children_cpu() - worker
-        if not ui.statusLabel.text.startswith("Finished"):
-            raise RuntimeError(ui.statusLabel.text)
-        inputs = max(work.glob("SynthDose-2*"), key=lambda path: path.name)
-        command = [sys.executable, "-m", "SynthDoseLib", "run", str(inputs / "PLAN.toml"), "--out", str(inputs / "again")]
-        alone, alone_cpu = time.perf_counter(), children_cpu()
-        subprocess.run([*command, "--progress", "json"], check=True, capture_output=True, cwd=REPOSITORY)
-        alone, alone_cpu = time.perf_counter() - alone, children_cpu() - alone_cpu
-        own, other = (organ_doses(inputs / name / "organ_doses.csv") for name in ("run", "again"))
-        measured.append(
-            {
-                "panel_s": done - begun, "command_s": alone, "start_cpu_s": started_cpu - cpu,
-                "worker_cpu_s": worker, "command_cpu_s": alone_cpu, "wait_cpu_s": done_cpu - started_cpu,
-                "load_cpu_s": done_cpu - marks["loading_cpu"], "same": own == other, "histories": p.histories,
-            }
-        )  # fmt: skip
+        p.seed = 1 + run
+        plan = command_plan(work, p.histories, p.seed)
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
+            "command": partial(by_command, plan, work / f"{plan.stem}-alone"),
+            "panel": partial(by_panel, host, widget),
+            "keeping": partial(by_command, plan, work / f"{plan.stem}-keeping", work / f"{plan.stem}-kept"),
+        }
+        order = list(ways) if run % 2 == 0 else list(ways)[::-1]
+        found = {way: ways[way]() for way in order}
+        results = [[(Path(one["run"]) / name).read_bytes() for name in COMPARED] for one in found.values()]
+        measured.append({**found, "same": all(result == results[0] for result in results)})
     return {"sample_s": sample, "runs": measured}
+
+
+def command_plan(work: Path, histories: int, seed: int) -> Path:
+    """The plan of `inputs` with other histories and seed, beside it."""
+    text = (work / "inputs" / "PLAN.toml").read_text(encoding="utf-8")
+    for key, number in (("histories", histories), ("seed", seed)):
+        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {number}", text)
+    path = work / "inputs" / f"{histories}-{seed}.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def by_panel(host: Any, widget: Any) -> dict[str, Any]:
+    """Click 2, and wait until the results are shown; nothing is taken over from an earlier run."""
+    kept = widget._parameterNode.outputFolder / "SynthDose-unchanged-stages"
+    shutil.rmtree(kept, ignore_errors=True)
+    marks = watch(widget)
+    worker, begun, cpu = children_cpu(), time.perf_counter(), time.process_time()
+    widget.ui.runButton.click()
+    started = time.perf_counter(), time.process_time()
+    wait_for(widget)
+    done, done_cpu = time.perf_counter(), time.process_time()
+    worker = children_cpu() - worker
+    if not widget.ui.statusLabel.text.startswith("Finished"):
+        raise RuntimeError(widget.ui.statusLabel.text)
+    return {
+        "wall_s": done - begun, "cpu_s": done_cpu - cpu + worker, "start_s": started[0] - begun, "show_s": done - marks["wall"],
+        "start_cpu_s": started[1] - cpu, "watch_cpu_s": marks["cpu"] - started[1], "show_cpu_s": done_cpu - marks["cpu"],
+        "worker_cpu_s": worker, "run": widget._parameterNode.runFolder,
+    }  # fmt: skip
+
+
+def wait_for(widget: Any) -> None:
+    """Run the event loop as the application does, asleep between events, until the run of a panel is over."""
+    from PySide6.QtCore import QEventLoop, QTimer
+
+    loop, look = QEventLoop(), QTimer(interval=LOOK_MS)
+    look.timeout.connect(lambda: None if widget.logic.running or widget.timer.active else loop.quit())
+    look.start()
+    loop.exec()
+
+
+def by_command(plan: Path, out: Path, kept: Path | None = None) -> dict[str, Any]:
+    """The same on the command line, with or without keeping the stages for another run as the panel does."""
+    command = [sys.executable, "-m", "SynthDoseLib", "run", str(plan), "--out", str(out), "--progress", "json"]
+    cpu, begun = children_cpu(), time.perf_counter()
+    subprocess.run([*command, *(("--reuse", str(kept)) if kept else ())], check=True, capture_output=True, cwd=REPOSITORY)
+    return {"wall_s": time.perf_counter() - begun, "cpu_s": children_cpu() - cpu, "run": str(out)}
 
 
 def children_cpu() -> float:
@@ -127,7 +168,7 @@ def watch(widget: Any) -> dict[str, float]:
     load = type(widget.logic).loadResults
 
     def noted(parameters: Any) -> Any:
-        marks["loading_cpu"] = time.process_time()
+        marks["wall"], marks["cpu"] = time.perf_counter(), time.process_time()
         return load(widget.logic, parameters)
 
     widget.logic.loadResults = noted
@@ -184,7 +225,7 @@ def scene(folder: str, voxels: str) -> dict[str, Any]:
     return {"run_s": loaded_run, "save_s": saved, "load_s": loaded, "MB": path.stat().st_size / 1e6, "voxels": size}
 
 
-PARTS = {"opening": opening, "five_clicks": five_clicks, "scene": scene}
+PARTS = {"opening": opening, "inputs": inputs, "five_clicks": five_clicks, "scene": scene}
 
 
 def opening_lines() -> list[str]:
@@ -197,32 +238,50 @@ def opening_lines() -> list[str]:
     return lines
 
 
-def case_lines(histories: int, runs: int) -> list[str]:
-    """Table of the runs of a session."""
+def case_lines(histories: Sequence[int], runs: int) -> list[str]:
+    """Table of the runs of a session for each number of histories."""
     with tempfile.TemporaryDirectory() as folder:
-        found = session("five_clicks", folder, str(histories), str(runs))
+        work = Path(folder)
+        usual = session("inputs", folder)["histories"]
+        by_command(command_plan(work, WARM_HISTORIES, 1), work / "warm", work / "warm-kept")
+        cases = [one or usual for one in histories]
+        found = {}
+        for case in cases:
+            shutil.rmtree(work / "panel", ignore_errors=True)
+            found[case] = session("five_clicks", folder, str(case), str(runs))
     lines = [
-        f"Sample patient made in {found['sample_s']:.1f} s (click 1); click 2 starts the run of "
-        f"{found['runs'][0]['histories']:,} histories. CPU times, which other programs disturb less than the clock: of the "
-        "panel's own process (writing the inputs and starting, watching, loading and showing the results), of the calculation "
-        "that it starts, which keeps its stages for the next run, and of the same plan on the command line. Nothing is taken "
-        "over.",
+        f"Sample patient made in {found[cases[0]]['sample_s']:.1f} s (click 1); click 2 starts the run, with {usual:,} "
+        "histories unless told otherwise. Beside it the same plan by `synthdose run`, with and without `--reuse`: the panel "
+        "keeps stages for the next run as `--reuse` does, and nothing is taken over. All ways were warm (kernels compiled, "
+        "tables kept); odd runs of a session began with `synthdose run`, even ones ended with it. CPU times, which other "
+        "programs disturb less than the clock: of the calculation with its start, and of the panel's own process.",
         "",
-        "| run of the session | panel, s | `synthdose run`, s | difference | CPU: start, s | watching, s | results, s | "
-        "calculation, s | `synthdose run`, s | difference | same doses |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| histories | run of the session | panel, s | `run --reuse`, s | difference | `run`, s | difference | CPU: panel, s | "
+        "`run --reuse`, s | difference | `run`, s | difference | same doses |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for number, run in enumerate(found["runs"], start=1):
-        watching = run["wait_cpu_s"] - run["load_cpu_s"]
-        whole = run["start_cpu_s"] + run["wait_cpu_s"] + run["worker_cpu_s"]
-        own = 100 * (whole / run["command_cpu_s"] - 1) if run["command_cpu_s"] else math.nan
-        more = 100 * (run["panel_s"] / run["command_s"] - 1)
-        cells = [
-            f"{number}", f"{run['panel_s']:.1f}", f"{run['command_s']:.1f}", f"{more:+.1f} %", f"{run['start_cpu_s']:.2f}",
-            f"{watching:.2f}", f"{run['load_cpu_s']:.2f}", f"{run['worker_cpu_s']:.1f}", f"{run['command_cpu_s']:.1f}",
-            f"{own:+.1f} %", "yes" if run["same"] else "NO",
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+    own = []
+    for case in cases:
+        for number, run in enumerate(found[case]["runs"], start=1):
+            cells = [f"{case:,}", f"{number}"]
+            for key in ("wall_s", "cpu_s"):
+                panel = run["panel"][key]
+                cells.append(f"{panel:.1f}")
+                for way in ("keeping", "command"):
+                    other = run[way][key]
+                    cells += [f"{other:.1f}", f"{100 * (panel / other - 1):+.1f} %" if other else ""]
+            lines.append(f"| {' | '.join([*cells, 'yes' if run['same'] else 'NO'])} |")
+            own.append((case, number, run["panel"]))
+    parts = ("start_s", "show_s", "start_cpu_s", "watch_cpu_s", "show_cpu_s", "worker_cpu_s")
+    lines += [
+        "",
+        "The panel's own part of these:",
+        "",
+        "| histories | run | writing the inputs and starting, s | showing the results, s | CPU: starting, s | watching, s | "
+        "showing, s | calculation, s |",
+        "|---|---|---|---|---|---|---|---|",
+        *(f"| {case:,} | {n} | {' | '.join(f'{panel[part]:.2f}' for part in parts)} |" for case, n, panel in own),
+    ]  # fmt: skip
     return lines
 
 
@@ -240,8 +299,14 @@ def scene_lines() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the section."""
     parser = argparse.ArgumentParser(prog="python -m Testing.Benchmarks.panel", description=__doc__)
-    parser.add_argument("--histories", type=int, default=0, help="of the case; 0 (default): as the panel has them")
-    parser.add_argument("--runs", type=int, default=3, help="of a session (default 3)")
+    parser.add_argument(
+        "--histories",
+        type=int,
+        nargs="+",
+        default=(0, 1_000_000),
+        help="of the cases; 0: as the panel has them (default 0 1000000)",
+    )
+    parser.add_argument("--runs", type=int, default=2, help="of a session (default 2)")
     parser.add_argument("--skip", nargs="*", choices=("opening", "case", "scene"), default=())
     parser.add_argument("--path", type=Path, default=RESULTS, help="Markdown file that gets the section")
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
