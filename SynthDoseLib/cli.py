@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb: Verb = parsed.verb
         return verb(parsed, open_console(getattr(parsed, "progress", "text")))
     except (KeyboardInterrupt, Cancelled):
-        again = (
-            "What is finished is kept; the same command with --resume goes on from there." if hasattr(parsed, "resume") else ""
-        )
-        return _stop(f"Stopped. {again}".rstrip(), INTERRUPTED)
+        text = "Stopped. What is finished is kept; the same command with --resume goes on from there."
+        return _stop(text if hasattr(parsed, "resume") else "Stopped.", INTERRUPTED)
     except MissingPackageError as error:
         return _stop(str(error), FAILURE)
     except SynthDoseError as error:
