@@ -95,8 +95,7 @@ def to_scan_time(
     if image.metadata.get("decay_correction_header"):
         raise SynthDoseError(
             "The activity image was already brought from the injection to the start of the scan when it was read; a second "
-            "decay "
-            'correction is refused. Leave decay_correction out, or set it to "START".'
+            'decay correction is refused. Leave decay_correction out, or set it to "START".'
         )
     factor = math.exp2(-seconds_since_injection / require_positive("physical_half_life_s", physical_half_life_s, "s"))
     note = (

@@ -256,9 +256,8 @@ def _on_phantom(
 ) -> NDArray[np.float32]:
     if image.unit != "Bq/ml":
         raise SynthDoseError(
-            f"The activity image of time point {number} is in '{image.unit or 'unknown units'}', needed is Bq/ml. For "
-            "counts give the calibration (sensitivity and duration), for SUV the injected activity, its time and the "
-            "weight; or state "
+            f"The activity image of time point {number} is in '{image.unit or 'unknown units'}', needed is Bq/ml. For counts "
+            "give the calibration (sensitivity and duration), for SUV the injected activity, its time and the weight; or state "
             'unit = "Bq/ml".'
         )
     own = Findings()

@@ -61,7 +61,6 @@ def register(
     *,
     method: str = "rigid",
     given: SpatialTransform | None = None,
-    respect_frames: bool = True,
     what: str = "the image",
     seed: int = 1,
     progress: Progress = silent,
@@ -78,8 +77,6 @@ def register(
     method : {"none", "rigid", "affine", "deformable"}
     given : SpatialTransform, optional
         Used as it is, in place of a search.
-    respect_frames : bool
-        Trust a frame of reference that both share.
     what : str
         How notes call the moving image.
     seed : int
@@ -112,7 +109,7 @@ def register(
     if given is not None:
         quality = _assessed(fixed, moving, given, kind)
         return Registration(given, "given", quality, True, (f"{what}: the given transform was used ({quality.summary()}).",))
-    if respect_frames and same_frame(fixed, moving):
+    if same_frame(fixed, moving):
         note = f"{what} shares the frame of reference of the reference image: it was not moved."
         return Registration(SpatialTransform(), "same frame of reference", None, True, (note,))
     if method == "none":
@@ -216,12 +213,11 @@ def _best_start(a: Any, b: Any, seed: int, pixels: int) -> Any:
     identity = SimpleITK.Euler3DTransform()
     identity.SetCenter(centre)
     starts = [identity]
+    # moments of CT numbers need weights that are not negative
+    lifted = [
+        SimpleITK.Cast(image, SimpleITK.sitkFloat32) - SimpleITK.GetArrayViewFromImage(image).min().item() for image in (a, b)
+    ]
     for rule in (SimpleITK.CenteredTransformInitializerFilter.GEOMETRY, SimpleITK.CenteredTransformInitializerFilter.MOMENTS):
-        # moments of CT numbers need weights that are not negative
-        lifted = [
-            SimpleITK.Cast(image, SimpleITK.sitkFloat32) - SimpleITK.GetArrayViewFromImage(image).min().item()
-            for image in (a, b)
-        ]
         starts.append(
             SimpleITK.Euler3DTransform(SimpleITK.CenteredTransformInitializer(*lifted, SimpleITK.Euler3DTransform(), rule))
         )

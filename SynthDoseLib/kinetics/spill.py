@@ -97,9 +97,9 @@ def _unblurred(
     findings: Findings,
 ) -> Recovered:
     """As `recovered`, for all regions at once, with a blur that the images themselves narrow down."""
-    fwhm, retained = curve.parameters["fwhm_mm"], curve.parameters.get("retained", 1.0)
+    fwhm, retained = curve.parameters["fwhm_mm"], min(curve.parameters.get("retained", 1.0), 1.0)
     spread = max(math.hypot(math.sqrt(float(curve.covariance[0, 0])), variation), 1e-3)
-    scatter_sigma = retained * math.sqrt(float(curve.covariance[1, 1])) if retained < 1 else 0.0
+    scatter_sigma = retained * math.sqrt(float(curve.covariance[1, 1])) if "retained" in curve.parameters else 0.0
     found = unblurred_activity(
         images, labels, regions, fwhm_mm=fwhm, retained=retained, width_sigma=spread, retained_sigma=scatter_sigma
     )

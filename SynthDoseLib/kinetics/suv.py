@@ -54,8 +54,7 @@ def lean_body_mass_kg(formula: str, *, weight_kg: float, height_m: float, sex: s
         if mass < 0.3 * weight:
             raise SynthDoseError(
                 f"James' formula gives a lean body mass of {mass:.1f} kg for {weight:g} kg and {height:g} m: it does not "
-                "hold for so "
-                'heavy a person. Use "lbm-janmahasatian".'
+                'hold for so heavy a person. Use "lbm-janmahasatian".'
             )
         return mass
     if formula == "lbm-janmahasatian":

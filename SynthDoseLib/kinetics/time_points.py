@@ -175,9 +175,8 @@ def time_activity(
     if data.rises_at_end:
         notes.append(
             f"The activity of {region} rises at its last time point ({data.activity_MBq[-2]:.4g} to "
-            f"{data.activity_MBq[-1]:.4g} MBq): how it clears afterwards was not seen. No curve "
-            "here clears more slowly than the nuclide decays, so its "
-            "tail is bounded by physical decay; a later scan would tell."
+            f"{data.activity_MBq[-1]:.4g} MBq): how it clears afterwards was not seen. No curve here clears more slowly than "
+            "the nuclide decays, so its tail is bounded by physical decay; a later scan would tell."
         )
     return replace(data, notes=tuple(notes))
 

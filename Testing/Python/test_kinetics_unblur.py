@@ -10,7 +10,10 @@ import pytest
 from scipy import integrate, ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, VoxelGrid, organ_table
+from SynthDoseLib.kinetics.recovery import RecoveryCurve
+from SynthDoseLib.kinetics.spill import recovered
 from SynthDoseLib.kinetics.unblur import BlurredRegions, region_shares, unblurred_activity
+from SynthDoseLib.kinetics.values import Findings
 
 FWHM_TO_SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
 FINE = VoxelGrid.from_spacing((60, 60, 84), (2.0, 2.0, 2.0))
@@ -147,3 +150,19 @@ def test_a_region_too_small_or_outside_the_image_stays_as_measured(organs):
     far = ImageVolume(VoxelGrid.from_spacing((4, 4, 4), (4.0,) * 3, (900.0, 0, 0)), np.ones((4, 4, 4)), "NM", "Bq/ml")
     with pytest.raises(SynthDoseError, match="No voxel of the activity image"):
         unblurred_activity([far], organs, names, fwhm_mm=10.3)
+
+
+def test_how_surely_scatter_is_known_counts_where_the_curve_found_none_too(organs):
+    """A phantom whose noise makes the share that is not scattered 1 or more leaves it as unsure as one with 0.999."""
+    names = [organ.name for organ in organs.organs]
+    scan = imaged(organs, TRUE_BQ_ML, 9.0)
+    sums = [{name: 1.0 for name in names}]
+    effects = {}
+    for retained, sigma in ((0.999, 0.02), (1.02, 0.02), (1.02, 1e-6)):
+        parameters = {"fwhm_mm": 9.6, "retained": retained}
+        curve = RecoveryCurve("sphere+scatter", parameters, np.diag([1e-6, sigma**2]), 1.0, 400.0, 0.0, 5)
+        found = recovered([scan], sums, names, organs, curve, 0.0, Findings())
+        effects[retained, sigma] = np.array([found.factors[name][2] for name in names])
+        assert (np.array(list(found.activity_MBq[0].values())) >= 0).all()
+    assert effects[1.02, 0.02] == pytest.approx(effects[0.999, 0.02], rel=0.05)
+    assert (effects[1.02, 0.02] > 1.2 * effects[1.02, 1e-6]).any()
