@@ -24,6 +24,9 @@ if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
 from SynthDoseLib.mrml.forms import FURTHER_NUCLIDES, NUCLIDES  # noqa: E402
 from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, ModuleTest, showTable  # noqa: E402
 
+ACTIVITY_SOURCE = {"kind": "volume", "distribution": "source.nrrd", "activity_in_gas": "move"}
+"""``[source]`` of a case with an activity map."""
+
 
 class SynthDoseMonteCarlo(ScriptedLoadableModule):
     """What the application shows about the module."""
@@ -209,7 +212,7 @@ class SynthDoseMonteCarloLogic(JobLogic):
         p = parameters
         values: dict[str, Any]
         if p.sourceKind is SourceKind.ACTIVITY:
-            values = {"kind": "volume", "distribution": "source.nrrd"}
+            values = dict(ACTIVITY_SOURCE)
         elif p.sourceKind is SourceKind.ORGANS:
             values = {"kind": "organs", "weights": weightsFromText(p.organWeights)}
         else:
@@ -288,7 +291,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
         phantom : vtkMRMLScalarVolumeNode
             Density of a phantom, from the module SynthDose Phantom.
         source : vtkMRMLScalarVolumeNode or mapping of str to float
-            Relative activity per voxel on any grid, or relative decays per organ.
+            Relative activity per voxel on any grid (what a scanner's blur put into gas goes to the tissue around), or relative
+            decays per organ.
         nuclide : str
             For example "Lu-177"; or `emissions`, each with ``particle``, ``energy_MeV`` and ``yield_per_decay``.
         progeny : str
@@ -318,9 +322,7 @@ class SynthDoseMonteCarloLogic(JobLogic):
         from SynthDoseLib.pipeline.case import run_case
 
         isMap = isinstance(source, Mapping)
-        values: dict[str, Any] = {"kind": "organs", "weights": dict(source)} if isMap else {"kind": "volume"}
-        if not isMap:
-            values["distribution"] = "source.nrrd"
+        values: dict[str, Any] = {"kind": "organs", "weights": dict(source)} if isMap else dict(ACTIVITY_SOURCE)
         values |= {"emission": [dict(e) for e in emissions]} if emissions else {"nuclide": nuclide, "progeny": progeny}
         with tempfile.TemporaryDirectory(prefix="SynthDose-") as temporary:
             folder = pathlib.Path(temporary)
