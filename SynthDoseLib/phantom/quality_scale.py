@@ -22,7 +22,7 @@ AIR_HU, SOFT_TISSUE_HU, FAT_HU = -1000.0, 50.0, -105.0
 FITTING_HU = 40.0
 SLOPE_GRAVE, OFFSET_GRAVE_HU = (0.85, 1.15), 150.0
 AIR_LIMITS_HU, FOAM_HU = (-1070.0, -880.0), 60.0  # foam and mattresses around the patient are up to 100 HU above air
-FAT_LIMITS_HU, SOFT_LIMITS_HU = (-150.0, -50.0), (-30.0, 125.0)
+FAT_LIMITS_HU, SOFT_LIMITS_HU, MUSCLE_LIMITS_HU = (-150.0, -50.0), (-30.0, 125.0), (10.0, 110.0)
 APART_LIMITS_HU = (100.0, 185.0)  # from fat to muscle: 115 to 187 by the same tables, XCOM at 75 and 50 keV
 BLOCK_MM = 5.0
 CALM_SHARE = 0.5  # blocks that differ least from their neighbours: no edges, no lung
@@ -202,7 +202,9 @@ def _misplaced(marks: CTLandmarks) -> str:
     if marks.tallest is None:
         return ""
     tissue = any(low <= marks.tallest <= high for low, high in (FAT_LIMITS_HU, SOFT_LIMITS_HU))
-    if not tissue or marks.peaks[0] < FAT_LIMITS_HU[0]:
+    plain = any(low <= peak <= high for peak in marks.peaks for low, high in (FAT_LIMITS_HU, MUSCLE_LIMITS_HU))
+    enhanced = plain and marks.tallest > SOFT_LIMITS_HU[1]  # a liver full of contrast agent, say, beside muscle
+    if not (tissue or enhanced) or marks.peaks[0] < FAT_LIMITS_HU[0]:
         return "neither fat nor soft tissue"
     if known_air is not None:
         moved = abs(known_air - AIR_HU) > FOAM_HU

@@ -16,7 +16,7 @@ from .run_folder import write_json
 
 PHANTOM_JSON = "phantom.json"
 QUALITY_PAGE = "quality.html"
-OUTLINED = 14  # more lines cannot be told apart
+OUTLINED = len(draw.PALETTE)  # a colour each: more lines cannot be told apart
 CLOSE_VIEWS = 2
 
 

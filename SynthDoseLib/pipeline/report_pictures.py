@@ -460,12 +460,12 @@ def _outline(
         inside = plane == organ.index
         if organ.name not in outlines or not inside.any() or inside.all():
             continue
-        colour, _ = outlines[organ.name]
-        lines = axes.contour(
-            *_mesh(view), gaussian_filter(inside.astype(float), blur), levels=[0.5], colors=[colour], linewidths=1.2
-        )
+        colour, style = outlines[organ.name]
+        smooth = gaussian_filter(inside.astype(float), blur)
+        lines = axes.contour(*_mesh(view), smooth, levels=[0.5], colors=[colour], linewidths=1.2, linestyles=[style])
         lines.set_path_effects([withStroke(linewidth=2.4, foreground="white", alpha=0.75)])
-        handles.setdefault(organ.name, Line2D([], [], color=colour, linewidth=2.5, path_effects=lines.get_path_effects()))
+        sample = Line2D([], [], color=colour, linewidth=2.0, linestyle=style, path_effects=lines.get_path_effects())
+        handles.setdefault(organ.name, sample)
 
 
 def _crosshair(axes: Any, view: PlaneView, point: NDArray[np.float64]) -> None:

@@ -49,20 +49,23 @@ def write_patients(folder: Path, number: int) -> Path:
     return folder / "plan.toml"
 
 
-def run_batch(folder: Path, plan: Path) -> tuple[float, int]:
-    """Run the one command; wall time in s and the largest memory of it and its children together, bytes."""
+def run_batch(folder: Path, plan: Path) -> tuple[float, float, int]:
+    """Run the one command; wall time and processor time, s, and the largest memory of it and its children together, bytes."""
     command = [sys.executable, "-m", "SynthDoseLib", "batch", str(folder / "patients"), "--plan", str(plan)]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--out", str(folder / "runs")], cwd=Path(__file__).resolve().parents[2])
-    peak = 0
+    peak, processor_s = 0, 0.0
     done = threading.Event()
 
     def watch() -> None:
-        nonlocal peak
+        nonlocal peak, processor_s
         while not done.wait(0.2):
             try:
                 own = psutil.Process(process.pid)
-                peak = max(peak, sum(p.memory_info().rss for p in (own, *own.children(recursive=True))))
+                family = (own, *own.children(recursive=True))
+                peak = max(peak, sum(p.memory_info().rss for p in family))
+                # of children that have ended and of those that run
+                processor_s = max(processor_s, sum(own.cpu_times()[:4]) + sum(sum(p.cpu_times()[:2]) for p in family[1:]))
             except psutil.NoSuchProcess:
                 continue
 
@@ -73,24 +76,25 @@ def run_batch(folder: Path, plan: Path) -> tuple[float, int]:
     watcher.join()
     if status:
         raise RuntimeError(f"The batch ended with {status}.")
-    return time.perf_counter() - start, peak
+    return time.perf_counter() - start, processor_s, peak
 
 
 def table(folder: Path, number: int) -> str:
     """Run everything; Markdown."""
-    wall_s, peak = run_batch(folder, write_patients(folder, number))
+    wall_s, processor_s, peak = run_batch(folder, write_patients(folder, number))
     stages: dict[str, list[float]] = defaultdict(list)
     patients: dict[str, float] = defaultdict(float)
     with open(folder / "runs" / "batch_times.csv", newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             stages[row["stage"]].append(float(row["seconds"]))
             patients[row["patient"]] += float(row["seconds"])
-    lines = ["| stage | median / s | smallest | largest |", "|---|---:|---:|---:|"]
+    lines = ["| stage (wall time) | median / s | smallest | largest |", "|---|---:|---:|---:|"]
     for name, seconds in [*stages.items(), ("patient, all stages", list(patients.values()))]:
         lines.append(f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} | {max(seconds):.2f} |")
     first = (
-        f"{len(patients)} of {number} patients finished in {wall_s:.0f} s (the first includes loading and, if it is new, "
-        f"compiling the engine); peak memory of all processes together {peak / 2**30:.2f} GiB; one thread."
+        f"{len(patients)} of {number} patients finished in {wall_s:.0f} s, {processor_s / wall_s:.2f} of a core of which were "
+        f"theirs ({processor_s / number:.0f} s of processor time each; the first includes loading and, if it is new, compiling "
+        f"the engine); peak memory of all processes together {peak / 2**30:.2f} GiB; one thread."
     )
     return "\n".join([first, "", *lines, ""])
 

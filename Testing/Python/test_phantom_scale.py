@@ -121,6 +121,7 @@ def test_few_bits_are_a_note():
         (50.0, 50.0, -1000.0, 15.0),  # no fat
         (-103.0, -103.0, -1000.0, 15.0),  # nothing but fat
         (-103.0, 50.0, -2000.0, 0.0),  # no air: the scanner filled it
+        (55.0, 160.0, -1000.0, 15.0),  # contrast agent in an organ that fills the picture
         (-103.0, 110.0, -1024.0, 15.0),  # contrast agent everywhere, 60 HU, in a scan that was not cut off
     ],
 )
