@@ -182,7 +182,8 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
 
     A voxel's dose is the mean over the voxel. Inside it the dose is taken to change linearly, along each axis with the smaller
     of the differences to both neighbours, and not at all between a higher and a lower one: gradients come out exactly, the
-    mean of the voxel stays, and the edge of an organ that beta particles irradiate is not smeared into it.
+    mean of the voxel stays, and the edge of an organ that beta particles irradiate is not smeared into it. Where the three
+    slopes together would make a corner of the voxel negative, they are lessened alike until it is 0.
     """
     shape = dose.grid.shape
     inside = np.ones(len(ijk), bool)
@@ -197,6 +198,7 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
     part = dose.dose_Gy[box].astype(np.float64)
     where = tuple(at - side.start for at, side in zip(place, box, strict=True))
     result = part[where]
+    slopes: dict[int, NDArray[np.float64]] = {}
     for axis in range(3):
         if shape[axis] < 2:
             continue
@@ -204,8 +206,11 @@ def _dose_at(dose: DoseMap, ijk: NDArray[np.float64]) -> tuple[NDArray[np.float6
         first, last = (np.take(steps, [end], axis=axis) for end in (0, -1))
         # at the faces of the grid there is one neighbour, whose difference counts for both sides
         up, down = np.concatenate([steps, last], axis=axis), np.concatenate([first, steps], axis=axis)
-        slope = np.where(up * down > 0, np.where(np.abs(up) < np.abs(down), up, down), 0.0)
-        result += slope[where] * (kji[axis] - place[axis])
+        slopes[axis] = np.where(up * down > 0, np.where(np.abs(up) < np.abs(down), up, down), 0.0)
+    deepest = sum((np.abs(slope) for slope in slopes.values()), np.zeros(part.shape)) / 2
+    lessened = np.where(deepest > part, np.maximum(part, 0.0) / np.where(deepest > 0, deepest, 1.0), 1.0)
+    for axis, slope in slopes.items():
+        result += (slope * lessened)[where] * (kji[axis] - place[axis])
     return result, inside
 
 

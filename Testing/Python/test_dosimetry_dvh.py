@@ -194,6 +194,17 @@ def test_samples_keep_the_mean_of_every_voxel():
     assert histogram.mean_Gy == pytest.approx(float(dose.dose_Gy[mask].mean()), rel=2e-3)
 
 
+def test_no_dose_below_zero_where_three_slopes_meet():
+    """exp(-x - y - z) per voxel falls so fast along all axes that the slopes together would pass zero in the far corner."""
+    k, j, i = np.indices(GRID.shape)
+    falling = np.exp(-(i + j + k).astype(float)).astype(np.float32)
+    labels = LabelMap(GRID, np.ones(GRID.shape, np.uint16), organ_table(["body"]))
+    dose = DoseMap(GRID, falling, np.zeros(GRID.shape, np.float32))
+    histogram = label_histogram(dose, labels, "body", smooth=False)
+    assert 0 <= histogram.min_Gy < falling.min()
+    assert histogram.mean_Gy == pytest.approx(falling.mean(dtype=float), rel=0.02)
+
+
 def test_metrics_of_a_ramp_in_closed_form():
     ramp = DoseVolumeHistogram("ramp", 10.0, (np.arange(20000) + 0.5) / 2000)  # 0 to 10 Gy, 1 ml per Gy
     assert ramp.mean_Gy == pytest.approx(5.0)
