@@ -2,7 +2,7 @@
 
 from .emissions import PARTICLES, Emission
 from .errors import Cancelled, MissingPackageError, SynthDoseError
-from .files import atomic_path, bare_name, resource_path, sha256_of, user_path
+from .files import atomic_path, bare_name, copy_with_sha256, resource_path, sha256_of, user_path
 from .grid import VoxelGrid, inner_point
 from .materials import SYMBOLS, Material, atomic_number
 from .particles import ParticleList
@@ -33,6 +33,7 @@ __all__ = [
     "atomic_path",
     "bare_name",
     "computer",
+    "copy_with_sha256",
     "inner_point",
     "label_counts",
     "organ_table",

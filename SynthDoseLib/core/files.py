@@ -83,6 +83,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
+def copy_with_sha256(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> str:
+    """Copy a file atomically, and return the SHA-256 of what was copied, in hexadecimal; the source is read once."""
+    digest = hashlib.sha256()
+    with atomic_path(target) as temporary, open(source, "rb") as reader, open(temporary, "wb") as writer:
+        while block := reader.read(1 << 20):
+            digest.update(block)
+            writer.write(block)
+    return digest.hexdigest()
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

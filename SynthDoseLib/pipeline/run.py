@@ -74,7 +74,7 @@ from .run_steps import (
     write_scene,
 )  # fmt: skip
 from .segmenting import ENTROPY, VOLUMES, organs_inputs, write_uncertainty
-from .stage_store import TAKEN_OVER, Stages, StageStore, read_value, write_value
+from .stage_store import TAKEN_OVER, Stages, StageStore, read_value
 from .stations import find_organs, groups_of, on_grid, read_ct, report_stage
 from .transporting import run_settings, transport, transport_inputs
 
@@ -232,8 +232,8 @@ def run_patient(
     with clock.stage("transport"):
         source = VolumeSource(tia.grid, tia.tia_MBq_s)
         problem = transport_inputs(plan.dose, phantom, source, emissions, settings)
-        checkpoint, key = folder / CHECKPOINT[0], stages.key("transport", problem)
-        kept = read_value(checkpoint, key) if resume else None
+        checkpoint = folder / CHECKPOINT[0]
+        kept = read_value(checkpoint, stages.key("transport", problem)) if resume else None
         if kept is not None:
             simulated: SimulationResult = kept[0]
         else:
@@ -243,7 +243,7 @@ def run_patient(
             calculate = partial(transport, state, plan.dose, phantom, source, emissions, settings, progress)
             simulated = stages.take("transport", problem, calculate)
             if stages.outcome["transport"] != TAKEN_OVER:
-                write_value(checkpoint, key, simulated)
+                stages.keep_beside("transport", problem, checkpoint, simulated)
             (folder / UNFINISHED).unlink(missing_ok=True)
     with clock.stage("results"):
         dose = absolute_dose(simulated.dose, tia.decays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..core import SynthDoseError, atomic_path, sha256_of
+from ..core import SynthDoseError, atomic_path, copy_with_sha256, sha256_of
 from .fingerprints import Fingerprints, program_fingerprint
 from .kept_values import plain_from_value, value_from_plain
 
@@ -142,12 +143,28 @@ class StageStore:
         for name in files:
             if folder is not None and (folder / name).is_file():
                 (entry / "files" / name).parent.mkdir(parents=True, exist_ok=True)
-                with atomic_path(entry / "files" / name) as temporary:
-                    shutil.copyfile(folder / name, temporary)
-                digests[name] = sha256_of(entry / "files" / name)
+                digests[name] = copy_with_sha256(folder / name, entry / "files" / name)
         write_value(entry / VALUE, key, value, digests)
         (entry / STATE).unlink(missing_ok=True)
         self._shrink(entry)
+
+    def share(self, part: str, key: str, path: Path) -> bool:
+        """Put a kept value without files at `path`, as `write_value` would; where links can be made nothing is written again.
+
+        Returns
+        -------
+        bool
+            False if it is not kept, or cannot be had there.
+        """
+        entry = self.entry(part, key)
+        try:
+            path.unlink(missing_ok=True)
+            for suffix in (".npz", path.suffix):  # the value itself comes last, and says that it is whole
+                with atomic_path(path.with_suffix(suffix)) as temporary:
+                    _link_or_copy((entry / VALUE).with_suffix(suffix), temporary)
+        except (OSError, SynthDoseError):
+            return False
+        return True
 
     def _forget_oldest(self, part: str, new: Path) -> None:
         pattern = f"{self.entry(part, '').name}" + "?" * 24
@@ -165,6 +182,14 @@ class StageStore:
             if old != new:
                 _forget(old)
                 del sizes[old]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    # neither file is ever changed in place: a later value replaces it under its name
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _forget(entry: Path) -> None:
@@ -255,6 +280,12 @@ class Stages:
             reason = getattr(error, "strerror", None) or "its folder cannot be written to"
             self.notes.append(f"'{stage}' could not be kept for another run: {reason}.")
         return made
+
+    def keep_beside(self, stage: str, inputs: Any, path: Path, value: Any) -> None:
+        """Keep a value at `path`, too, for an interrupted run that goes on without the store; see `write_value`."""
+        key = self.key(stage, inputs)
+        if self._store is None or not self._store.share(stage, key, path):
+            write_value(path, key, value)
 
     def unfinished(self, stage: str, inputs: Any) -> Path | None:
         """Where a stage may keep its state while it goes on, for a run with the same inputs; None without a store."""

@@ -23,6 +23,7 @@ from SynthDoseLib.pipeline.dicom_export import export_run
 from SynthDoseLib.pipeline.fingerprints import Fingerprints
 from SynthDoseLib.pipeline.plan import OutputPlan, RunPlan
 from SynthDoseLib.pipeline.run import run_patient
+from SynthDoseLib.pipeline.run_folder import CHECKPOINT
 from SynthDoseLib.pipeline.stage_store import CALCULATED, KEPT, STAGES, TAKEN_OVER, Stages, StageStore, read_value, write_value
 from SynthDoseLib.segmentation import SegmentedImage
 from SynthDoseLib.transport.checkpoint import Checkpoint
@@ -179,6 +180,31 @@ def test_a_store_that_cannot_be_written_does_not_end_a_run(first, tmp_path, quic
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with pytest.raises(SynthDoseError, match="is a file"):
         run_patient(plan, tmp_path / "none", reuse=tmp_path / "file")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_run_stopped_after_the_transport_goes_on_without_its_store(first, tmp_path, quick_report, monkeypatch, links):
+    """Its own folder holds the transported dose, too: written once where the file system has links, else copied."""
+    plan, folder, _ = first
+    store, stopped = tmp_path / "lost", tmp_path / "stopped"
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    def stop_at_the_report(state: ProgressReport) -> None:
+        if state.stage == "report":
+            raise Cancelled
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(Cancelled):
+        run_patient(plan, stopped, reuse=store, progress=stop_at_the_report)
+    (entry,) = store.glob("transport-*")
+    assert (stopped / CHECKPOINT[1]).samefile(entry / "value.npz") == links
+    shutil.rmtree(store)
+    monkeypatch.setattr(run, "transport", None)  # not called: it would raise
+    run_patient(plan, stopped, resume=True)
+    assert numbers_of(stopped) == numbers_of(folder)
 
 
 def test_a_stopped_run_goes_on_in_another_folder(tmp_path, quick_report, monkeypatch):
