@@ -87,7 +87,7 @@ def five_clicks(folder: str, histories: str, runs: str) -> dict[str, Any]:
     host, work = harness(), Path(folder)
     widget = host.show(host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py"), 460, 1300)
     p = widget._parameterNode
-    p.outputFolder, p.histories = work / "panel", int(histories)
+    p.outputFolder, p.histories = work / f"panel-{histories}", int(histories)
     p.outputFolder.mkdir()
     begun = time.perf_counter()
     widget.ui.sampleButton.click()
@@ -241,20 +241,18 @@ def opening_lines() -> list[str]:
 def case_lines(histories: Sequence[int], runs: int) -> list[str]:
     """Table of the runs of a session for each number of histories."""
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
         usual = session("inputs", folder)["histories"]
-        by_command(command_plan(work, WARM_HISTORIES, 1), work / "warm", work / "warm-kept")
+        session("five_clicks", folder, str(WARM_HISTORIES), "1")
         cases = [one or usual for one in histories]
-        found = {}
-        for case in cases:
-            shutil.rmtree(work / "panel", ignore_errors=True)
-            found[case] = session("five_clicks", folder, str(case), str(runs))
+        found = {case: session("five_clicks", folder, str(case), str(runs)) for case in cases}
     lines = [
         f"Sample patient made in {found[cases[0]]['sample_s']:.1f} s (click 1); click 2 starts the run, with {usual:,} "
         "histories unless told otherwise. Beside it the same plan by `synthdose run`, with and without `--reuse`: the panel "
-        "keeps stages for the next run as `--reuse` does, and nothing is taken over. All ways were warm (kernels compiled, "
-        "tables kept); odd runs of a session began with `synthdose run`, even ones ended with it. CPU times, which other "
-        "programs disturb less than the clock: of the calculation with its start, and of the panel's own process.",
+        "keeps stages for the next run as `--reuse` does, and nothing is taken over. A session with few histories went before, "
+        "so that all ways were warm (kernels and modules compiled, tables kept); odd runs of a session began with `synthdose "
+        "run`, even ones ended with it. CPU times, which other programs disturb less than the clock: of the calculation with "
+        "its start, and of the panel's own process.",
         "",
         "| histories | run of the session | panel, s | `run --reuse`, s | difference | `run`, s | difference | CPU: panel, s | "
         "`run --reuse`, s | difference | `run`, s | difference | same doses |",
