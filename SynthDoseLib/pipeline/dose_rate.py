@@ -110,7 +110,7 @@ def compare_routes(
         concentration = np.maximum(resample_mean(images[n].values, images[n].grid, phantom.grid), 0.0)
         concentration = np.where(inside, concentration, np.float32(0))
         if tissue is not None:
-            concentration, _ = out_of_gas(concentration, phantom.labels, tissue)
+            concentration, _ = out_of_gas(concentration, phantom.grid, tissue)
         becquerel = float(concentration.sum(dtype=np.float64)) * phantom.grid.voxel_volume_ml
         result = engine_dose(engine, phantom, VolumeSource(phantom.grid, concentration), emissions, settings, options, progress)
         for organ in result.organs:

@@ -43,7 +43,7 @@ def bubble() -> np.ndarray:
 def quick_report(monkeypatch) -> None:
     """No pictures, which take most of the time of these runs."""
     for name in ("time_pictures", "outline_pictures"):
-        monkeypatch.setattr(run_report, name, lambda *_: ())
+        monkeypatch.setattr(run_report, name, lambda *_, **__: ())
     monkeypatch.setattr(run, "write_report", lambda path, contents: path.write_text(contents.title, encoding="utf-8"))
 
 
