@@ -93,8 +93,8 @@ def onto_phantom(
     moved, share = out_of_gas(kept, target, tissue, fwhm_mm=fwhm_mm)
     if share > WORTH_SAYING:
         findings.say(
-            f"{share:.2%} of the activity in the body was seen in gas, or in what is gas of the voxels at its surface, where blur "
-            "puts it; it was moved to the tissue around (activity_in_gas)."
+            f"{share:.2%} of the activity in the body was seen in gas, or in what is gas of the voxels at its surface, where "
+            "blur puts it; it was moved to the tissue around (activity_in_gas)."
         )
     return moved
 
