@@ -22,7 +22,7 @@ MAX_MATERIALS = 255
 AIR_LIKE_G_CM3 = 0.05  # air cavities are not rest of the body; lung is, at 0.1 and more
 GAS_G_CM3 = 0.5  # what is lighter in a hollow organ of reference density is gas, or partly gas
 LEAST_HU_RANGE = 150.0
-FAT_HU = -50.0  # fat is below
+ABOVE_FAT_HU = -50.0
 SAMPLE = 1_000_000
 DENSITIES = ("ct", "reference")
 CONTRASTS = ("keep", "override")
@@ -249,7 +249,7 @@ def require_ct(ct: ImageVolume) -> None:
             f"air to tissue there are 1000. {remedy}"
         )
     some = ct.values.ravel()[:: max(1, ct.grid.size // SAMPLE)]
-    negative = float(np.mean((some > PADDING_HU) & (some < FAT_HU)))
+    negative = float(np.mean((some > PADDING_HU) & (some < ABOVE_FAT_HU)))
     watery = float(np.mean((some > 700) & (some < 1300)))
     if lowest >= 0 or negative < 0.001 or (watery > 0.15 and negative < 0.05):
         guess = (
@@ -257,7 +257,7 @@ def require_ct(ct: ImageVolume) -> None:
             if watery > 0.15
             else 'an MR image has its tissues assigned by label ([phantom] materials = "labels").'
         )
-        share = "no value is below 0" if lowest >= 0 else f"{negative:.2%} of the values are below {FAT_HU:g}"
+        share = "no value is below 0" if lowest >= 0 else f"{negative:.2%} of the values are below {ABOVE_FAT_HU:g}"
         raise SynthDoseError(
             f"The image is not in Hounsfield units: {share} (they reach from {lowest:g} to {highest:g}), but air "
             f"and fat are negative. {remedy} Here {guess}"

@@ -12,9 +12,9 @@ from scipy import ndimage
 from SynthDoseLib.core import ImageVolume, SynthDoseError, VoxelPhantom
 
 from .expectations import MEMBERS, PatientFacts, expected_mass_g
+from .quality_hounsfield import check_hounsfield
 from .quality_organ import check_long_organs, check_organ, check_total_mass, measure_organ
 from .quality_place import check_body, check_missing, check_order, check_overlaps, check_sides, check_split
-from .quality_scale import check_scale
 from .quality_values import FAIL, NOTE, WARNING, Finding, MeasuredOrgan, worst
 
 NOT_ORGANS = ("rest_of_body", "body")
@@ -148,7 +148,7 @@ def assess_phantom(
         found += check_organ(row, facts)
     found += check_long_organs(organs)
     found += _check_assembled(organs, facts)
-    found += _check_scale(organs, facts)
+    found += _check_voxel_size(organs, facts)
     found += check_sides(organs, phantom)
     found += check_order(organs)
     found += check_missing(organs)
@@ -156,7 +156,7 @@ def assess_phantom(
     found += check_split(phantom.labels.notes, organs)
     found += check_body(phantom, ct)
     if ct is not None:
-        found += check_scale(ct, phantom.density_g_cm3 > 0)
+        found += check_hounsfield(ct, phantom.density_g_cm3 > 0)
     found += check_total_mass(phantom, facts)
     return _verdict(measured, found, facts)
 
@@ -207,7 +207,7 @@ def _check_assembled(organs: Iterable[MeasuredOrgan], person: PatientFacts) -> l
     return found
 
 
-def _check_scale(organs: Iterable[MeasuredOrgan], person: PatientFacts) -> list[Finding]:
+def _check_voxel_size(organs: Iterable[MeasuredOrgan], person: PatientFacts) -> list[Finding]:
     """All organs too large or too small together: the voxel size is wrong, or the patient is a child."""
     ratios = []
     for row in organs:

@@ -20,7 +20,7 @@ from .people_person import ORGAN_GROUPS, PersonPlan, StylisedPerson
 from .people_reference import SEXES, require_sex
 from .people_sampling import sample_plan
 from .people_tissues import PersonTissue
-from .synthetic_images import FWHM_TO_SIGMA, add_couch, ct_image, spect_image
+from .synthetic_images import add_couch, ct_image, spect_image
 
 LU177_HALF_LIFE_H = 159.5  # 6.647 d, ICRP Publication 107
 
@@ -425,7 +425,3 @@ def spect_grid(ct: VoxelGrid, spacing_mm: float) -> VoxelGrid:
     size = np.array([128, 128, count])
     origin = middle - ct.directions @ (spacing_mm * (size - 1) / 2)
     return VoxelGrid.from_spacing((count, 128, 128), (spacing_mm,) * 3, origin, ct.directions)
-
-
-RESOLUTION_SIGMA_MM = 9.0 * FWHM_TO_SIGMA
-"""Standard deviation of the SPECT's Gaussian resolution, mm."""

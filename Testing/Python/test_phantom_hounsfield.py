@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
 from SynthDoseLib.phantom import assess_phantom, build_phantom, synthetic_patient
-from SynthDoseLib.phantom.quality_scale import check_scale, landmarks
+from SynthDoseLib.phantom.quality_hounsfield import check_hounsfield, landmarks
 from SynthDoseLib.physics import get_material, photon_cross_sections
 
 GRID = VoxelGrid.from_spacing((40, 64, 64), (4.0, 4.0, 4.0))
@@ -38,7 +38,7 @@ def said(ct: ImageVolume) -> list[str]:
     """Findings about the scale of an image, with its true body."""
     _, j, i = np.ogrid[:40, :64, :64]
     body = np.broadcast_to(np.hypot(i - 31.5, j - 31.5) * 4.0 < 90, GRID.shape)
-    return [f"{f.severity}: {f.found}" for f in check_scale(ct, body) if f.severity != "note"]
+    return [f"{f.severity}: {f.found}" for f in check_hounsfield(ct, body) if f.severity != "note"]
 
 
 def ct_number(material: str, energy_keV: float) -> float:
@@ -106,7 +106,7 @@ def test_few_bits_are_a_note():
     ct = changed(round_ct(-103.0, 50.0, lung=-850.0), lambda hu: 16 * np.rint(hu / 16))
     assert said(ct) == []
     body = np.ones(GRID.shape, bool)
-    assert any(f.severity == "note" and "steps of 16 HU" in f.found for f in check_scale(ct, body))
+    assert any(f.severity == "note" and "steps of 16 HU" in f.found for f in check_hounsfield(ct, body))
 
 
 @pytest.mark.parametrize(

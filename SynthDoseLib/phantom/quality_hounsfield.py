@@ -78,7 +78,7 @@ class CTLandmarks:
         return f"{air}peaks of the body at {body} HU"
 
 
-def check_scale(ct: ImageVolume, body: NDArray[np.bool_]) -> list[Finding]:
+def check_hounsfield(ct: ImageVolume, body: NDArray[np.bool_]) -> list[Finding]:
     """Judge whether the values of a CT can be Hounsfield units.
 
     Parameters
