@@ -33,7 +33,8 @@ SHIFTED_HU, SHIFTED_SHARE = (500.0, 1500.0), 0.2  # bone of so many HU is 5 % of
 FLOORS_HU = (-1000.0, -1024.0)  # where scanners and converters cut off on purpose
 SPIKE_SHARE, FLOOR_SHARE = 0.1, 0.03  # gas in bowel and throat is 1 % of a trunk, lungs are 10 %
 CUT_BONE_SHARE, BONE_HU = 0.02, 150.0
-FEW_VALUES, FEW_SHARE = 12, 0.6  # so many values in so much of the body: tissues drawn with one value each, not a scan
+FEW_VALUES, FEW_SHARE = 12, 0.6  # so few in so much of the body: tissues drawn with one value each
+ALIKE_SHARE = 0.7  # of neighbours with exactly one value; noise of 1 HU leaves 0.3
 COARSE_STEP_HU, STEP_RANGE_HU = 5.0, 200.0
 SAMPLE = 1_000_000
 
@@ -97,12 +98,22 @@ def check_hounsfield(ct: ImageVolume, body: NDArray[np.bool_]) -> list[Finding]:
     if not inside.size or np.ptp(inside) == 0:
         return []
     values, counts = np.unique(_sample(inside), return_counts=True)
-    if np.sort(counts)[-FEW_VALUES:].sum() > FEW_SHARE * counts.sum() and len(values) <= 4 * FEW_VALUES:
+    if _is_drawn(ct, body, values, counts):
         return []
     step = _step_hu(values)
     # what has been cut off moves the landmarks: they are judged where nothing was
     found = _check_shift(inside) or _check_clipping(ct, values, counts, step) or _check_landmarks(ct, body)
     return found + _check_steps(step)
+
+
+def _is_drawn(ct: ImageVolume, body: NDArray[np.bool_], values: NDArray[np.float32], counts: NDArray[np.int64]) -> bool:
+    """Whether tissues have one value each, without noise, apart from what may have been cut off."""
+    if len(values) <= 4 * FEW_VALUES and np.sort(counts)[-FEW_VALUES:].sum() > FEW_SHARE * counts.sum():
+        return True
+    every = slice(None, None, max(1, ct.grid.size // SAMPLE))
+    one, next_one, both = ct.values[every, :, :-1], ct.values[every, :, 1:], body[every, :, :-1] & body[every, :, 1:]
+    between = both & (one > ct.values.min()) & (one < ct.values.max())
+    return bool(np.count_nonzero(between & (one == next_one)) > ALIKE_SHARE * np.count_nonzero(between))
 
 
 def _check_clipping(ct: ImageVolume, values: NDArray[np.float32], counts: NDArray[np.int64], step: float) -> list[Finding]:

@@ -133,6 +133,10 @@ def test_drawn_images_are_not_judged():
     _, j, i = np.ogrid[:40, :64, :64]
     drawn = np.broadcast_to(np.where(np.hypot(i - 31.5, j - 31.5) < 15, 250.0, -300.0), GRID.shape).astype(np.float32)
     assert said(ImageVolume(GRID, drawn, "CT", "HU")) == []
+    # eighty tissues of one value each in slices, most of the body of two of them
+    tissues = np.where(np.arange(40)[:, None, None] % 4 == 0, -105.0 + np.arange(64)[:, None] * 5, drawn)
+    assert len(np.unique(tissues)) > 60
+    assert said(ImageVolume(GRID, tissues.astype(np.float32), "CT", "HU")) == []
 
 
 @pytest.fixture(scope="module")
