@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume
 
@@ -261,6 +261,8 @@ def landmarks(ct: ImageVolume, body: NDArray[np.bool_]) -> CTLandmarks:
     calm = means[near & (change <= np.quantile(change[near], CALM_SHARE))]
     edges = np.arange(-RANGE_HU, RANGE_HU + BIN_HU / 2, BIN_HU)
     heights = ndimage.gaussian_filter1d(np.histogram(calm, edges)[0].astype(np.float64), SMOOTH_BINS, mode="constant")
+    from scipy import signal  # takes as long to load as the rest of SciPy together
+
     places, _ = signal.find_peaks(heights, prominence=LEAST_PROMINENCE * heights.max(), height=LEAST_PEAK * heights.max())
     peaks = tuple(float(edges[n] + BIN_HU / 2) for n in places)
     tallest = max(zip(heights[places], peaks, strict=True), default=(0.0, None))[1]

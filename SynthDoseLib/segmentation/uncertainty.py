@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ..core import ImageVolume, LabelMap, SynthDoseError
 from .preparation import Motion
@@ -124,7 +124,7 @@ def volume_interval(organ: str, volume_ml: float, inferences_ml: Sequence[float]
     values = np.asarray(inferences_ml, np.float64)
     mean = float(values.mean())
     sigma = float(values.std(ddof=1)) * (volume_ml / mean if mean > 0 else 0.0)
-    reach = float(stats.t.ppf((1 + COVERAGE) / 2, len(values) - 1)) * sigma * math.sqrt(1 + 1 / len(values))
+    reach = float(special.stdtrit(len(values) - 1, (1 + COVERAGE) / 2)) * sigma * math.sqrt(1 + 1 / len(values))
     return OrganVolume(organ, volume_ml, sigma, max(0.0, volume_ml - reach), volume_ml + reach, tuple(values.tolist()))
 
 
