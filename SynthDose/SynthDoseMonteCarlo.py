@@ -397,22 +397,26 @@ class SynthDoseMonteCarloLogic(JobLogic):
         """Add dose and tables of the last run to the scene and show them; return notes for the user."""
         import json
 
-        from SynthDoseLib.mrml import tableNodeFromCsv
         from SynthDoseLib.mrml.hierarchy import arrangeRun, hasPatient
         from SynthDoseLib.mrml.records import attachRecord
+        from SynthDoseLib.mrml.tables import doseTable
 
-        p, folder, scene = parameters, self._folder, slicer.mrmlScene
-        name = "Monte Carlo" if p.phantom is None else f"{p.phantom.GetName().removesuffix(' density (g/cm3)')} Monte Carlo"
-        emitted = "own emissions" if p.emissions.strip() else p.nuclide
-        title = scene.GenerateUniqueName(f"{name} {'beam' if p.sourceKind is SourceKind.BEAM else emitted}")
+        p, used, folder, scene = parameters, self.used(parameters), self._folder, slicer.mrmlScene
+        phantom, per = used.phantom, self.per(used)
+        name = "Monte Carlo" if phantom is None else f"{phantom.GetName().removesuffix(' density (g/cm3)')} Monte Carlo"
+        emitted = "own emissions" if used.emissions.strip() else used.nuclide
+        title = scene.GenerateUniqueName(f"{name} {'beam' if used.sourceKind is SourceKind.BEAM else emitted}")
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        dose = self.loadDose(folder, f"{title} dose (Gy)", p.decaysMBqs, self.per(p))
+        dose = self.loadDose(folder, f"{title} dose (Gy)", used.decaysMBqs, per)
         tables = {}
-        for file in ("organs", "s_values", "engines"):
+        for file, decays in (("organs", used.decaysMBqs), ("s_values", 0.0), ("engines", used.decaysMBqs)):
             path = folder / f"{file}.csv"
-            tables[file] = tableNodeFromCsv(path, f"{title} {file.replace('_', ' ')}", scene) if path.is_file() else None
+            table = doseTable(path, f"{title} {file.replace('_', ' ')}", 1e6 * decays, per, scene) if path.is_file() else None
+            tables[file] = table
+            if table is not None:
+                dose.SetNodeReferenceID(f"SynthDose.{file}", table.GetID())
         results = [dose, dose.GetNodeReference("SynthDose.sigmaVolume"), *tables.values(), attachRecord(dose, record, scene)]
-        arrangeRun(scene, title, [], results, [], p.phantom if hasPatient(scene, p.phantom) else None)
+        arrangeRun(scene, title, [], results, [], phantom if hasPatient(scene, phantom) else None)
         with slicer.util.NodeModify(p.parameterNode):
             p.resultFolder, p.doseVolume, p.organTable = str(folder), dose, tables["organs"]
             p.sValueTable, p.engineTable = tables["s_values"], tables["engines"]
@@ -435,13 +439,6 @@ class SynthDoseMonteCarloLogic(JobLogic):
             shown = dose.GetNodeReference(SIGMA_REFERENCE) or dose
         if shown is not None:
             showDoseOverImage(slicer.mrmlScene, shown, parameters.phantom)
-
-    def showTableInView(self, table: Any) -> None:
-        """Change to a layout with a table, and show this one."""
-        from SynthDoseLib.mrml import showTableAndChart
-
-        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView)
-        showTableAndChart(slicer.app.applicationLogic(), table)
 
 
 class SynthDoseMonteCarloTest(ModuleTest):

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import qt
 import slicer
@@ -136,6 +136,8 @@ class SynthDosePhantomParameterNode:
 
 class SynthDosePhantomWidget(JobPanel):
     """The panel: choices, verdict, tables."""
+
+    modalities: ClassVar = {"imageSelector": ("image", "modality")}
 
     def makeLogic(self) -> SynthDosePhantomLogic:
         return SynthDosePhantomLogic()
@@ -393,13 +395,13 @@ class SynthDosePhantomLogic(JobLogic):
         from SynthDoseLib.mrml.phantoms import MATERIAL_TABLE_REFERENCE, MATERIALS_REFERENCE
         from SynthDoseLib.mrml.records import attachRecord
 
-        p, scene = parameters, slicer.mrmlScene
-        folder, organs = self._folder, p.segmentation
-        name = f"{p.image.GetName()} phantom" if p.image is not None else "Phantom"
+        p, used, scene = parameters, self.used(parameters), slicer.mrmlScene
+        folder, organs = self._folder, used.segmentation
+        name = f"{used.image.GetName()} phantom" if used.image is not None else "Phantom"
         if self.task == "person":
             (record,) = self._folder.glob("*/phantom.json")
             folder, organs = record.parent, None
-            name = f"{p.sex} {p.age:g} y"
+            name = f"{used.sex} {used.age:g} y"
         title = scene.GenerateUniqueName(name)
         phantom = loadPhantom(folder, scene, title=title, organs=organs, segmentIDs=self._segmentIDs)
         found = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
@@ -410,7 +412,7 @@ class SynthDosePhantomLogic(JobLogic):
         }
         results = [phantom, organsOfPhantom(phantom), table, attachRecord(phantom, made, scene)]
         results += [phantom.GetNodeReference(role) for role in (MATERIALS_REFERENCE, MATERIAL_TABLE_REFERENCE)]
-        arrangeResults(scene, title, results, None if self.task == "person" else p.image)
+        arrangeResults(scene, title, results, None if self.task == "person" else used.image)
         with slicer.util.NodeModify(p.parameterNode):
             p.phantom, p.qualityTable, p.resultFolder = phantom, table, str(folder)
             p.verdict, p.failed = self._verdict(found), found.get("verdict") == "fail"

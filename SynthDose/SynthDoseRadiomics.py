@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import slicer
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
@@ -69,6 +69,8 @@ class SynthDoseRadiomicsParameterNode:
 class SynthDoseRadiomicsWidget(JobPanel):
     """The panel: choices, progress, table."""
 
+    modalities: ClassVar = {"imageSelector": ("image", "modality"), "secondImageSelector": ("secondImage", "secondModality")}
+
     def makeLogic(self) -> SynthDoseRadiomicsLogic:
         return SynthDoseRadiomicsLogic()
 
@@ -81,7 +83,11 @@ class SynthDoseRadiomicsWidget(JobPanel):
             self._parameterNode.parameterFile = path
 
     def buttons(self) -> dict[str, Any]:
-        return {"ibsiButton": lambda: self.runTask("ibsi")}
+        return {
+            "ibsiButton": lambda: self.runTask("ibsi"),
+            "ibsiTableButton": lambda: self.logic.showTableInView(self._parameterNode.ibsiTable),
+            "featureTableButton": lambda: self.logic.showTableInView(self._parameterNode.featureTable),
+        }
 
     def updateButtons(self, parameters: Any) -> None:
         p, ui = parameters, self.ui
@@ -94,6 +100,8 @@ class SynthDoseRadiomicsWidget(JobPanel):
             getattr(ui, name).enabled = own
         missing = self.logic.missingPyradiomics()
         ui.ibsiButton.enabled = p is not None and not self.logic.running and not missing
+        ui.ibsiTableButton.enabled = p is not None and p.ibsiTable is not None
+        ui.featureTableButton.enabled = p is not None and p.featureTable is not None
         ui.ibsiLabel.text = missing or (self.logic.ibsiSummary(p) if p is not None else "")
         showTable(ui.featureTableView, p.featureTable if p is not None else None)
 
@@ -173,15 +181,18 @@ class SynthDoseRadiomicsLogic(JobLogic):
         from SynthDoseLib.mrml.hierarchy import arrangeResults
         from SynthDoseLib.mrml.records import attachRecord
 
-        scene = slicer.mrmlScene
+        scene, used = slicer.mrmlScene, self.used(parameters)
         if self.task == "ibsi":
-            parameters.ibsiTable = tableNodeFromCsv(self._folder / "ibsi.csv", scene.GenerateUniqueName("IBSI check"))
+            table = tableNodeFromCsv(self._folder / "ibsi.csv", scene.GenerateUniqueName("IBSI check"))
+            arrangeResults(scene, table.GetName(), [table, attachRecord(table, {"check": "IBSI digital phantom"}, scene)])
+            parameters.ibsiTable = table
             return (self.ibsiSummary(parameters),)
-        name = f"{parameters.image.GetName()} features" if parameters.image is not None else "Features"
+        image = used.image
+        name = f"{image.GetName()} features" if image is not None else "Features"
         table = tableNodeFromCsv(self._folder / "features.csv", scene.GenerateUniqueName(name))
         made = json.loads((self._folder / "features.json").read_text(encoding="utf-8"))
-        arrangeResults(scene, table.GetName(), [table, attachRecord(table, made, scene)], parameters.image)
-        for node in (parameters.image, parameters.secondImage):
+        arrangeResults(scene, table.GetName(), [table, attachRecord(table, made, scene)], image)
+        for node in (image, used.secondImage):
             if node is not None:
                 table.AddNodeReferenceID("SynthDose.image", node.GetID())
         parameters.featureTable = table

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import qt
 import slicer
@@ -111,6 +111,8 @@ class SynthDoseSegmentationParameterNode:
 
 class SynthDoseSegmentationWidget(JobPanel):
     """The panel: choices, progress, results, comparison."""
+
+    modalities: ClassVar = {"imageSelector": ("image", "modality")}
 
     def makeLogic(self) -> SynthDoseSegmentationLogic:
         return SynthDoseSegmentationLogic()
@@ -368,15 +370,16 @@ class SynthDoseSegmentationLogic(JobLogic):
         from SynthDoseLib.mrml.hierarchy import arrangeResults
         from SynthDoseLib.mrml.records import attachRecord
 
-        scene, folder = slicer.mrmlScene, self._folder
-        name = p.image.GetName() if p.image is not None else "Image"
+        scene, folder, used = slicer.mrmlScene, self._folder, self.used(p)
+        image = used.image
+        name = image.GetName() if image is not None else "Image"
         kind = "preview" if self.task == "preview" else "organs"
         labels = read_labels(folder / "labels.seg.nrrd")
         node = segmentationNodeFromLabelMap(labels, scene.GenerateUniqueName(f"{name} {kind}"), scene)
-        if p.image is not None and self.task != "preview":
-            node.SetReferenceImageGeometryParameterFromVolumeNode(p.image)
-        bundles = ", ".join([p.bundle, *(() if self.task == "preview" else self.members(p))])
-        node.SetAttribute("SynthDose.bundle", bundles if p.method is Method.NETWORK else p.method.value)
+        if image is not None and self.task != "preview":
+            node.SetReferenceImageGeometryParameterFromVolumeNode(image)
+        bundles = ", ".join([used.bundle, *(() if self.task == "preview" else self.members(used))])
+        node.SetAttribute("SynthDose.bundle", bundles if used.method is Method.NETWORK else used.method.value)
         entropy = table = None
         if (folder / "labels.entropy.nrrd").is_file():
             values, grid, unit = read_volume(folder / "labels.entropy.nrrd")
@@ -386,11 +389,11 @@ class SynthDoseSegmentationLogic(JobLogic):
             table = tableNodeFromCsv(folder / "labels.volumes.csv", f"{node.GetName()} volumes", scene)
         table = table or self._volumes(labels, node.GetName())
         made = {"arguments": self._arguments, "image": name, "notes": list(labels.notes)}
-        arrangeResults(scene, node.GetName(), [node, entropy, table, attachRecord(node, made, scene)], p.image)
+        arrangeResults(scene, node.GetName(), [node, entropy, table, attachRecord(node, made, scene)], image)
         with slicer.util.NodeModify(p.parameterNode):
             p.segmentation, p.entropyVolume, p.volumeTable = node, entropy, table
-        if p.image is not None:
-            slicer.util.setSliceViewerLayers(background=p.image)
+        if image is not None:
+            slicer.util.setSliceViewerLayers(background=image)
             slicer.app.applicationLogic().FitSliceToAll()
         return labels.notes
 
@@ -404,9 +407,18 @@ class SynthDoseSegmentationLogic(JobLogic):
 
     def _loadComparison(self, p: SynthDoseSegmentationParameterNode) -> Sequence[str]:
         from SynthDoseLib.mrml import tableNodeFromCsv
+        from SynthDoseLib.mrml.hierarchy import arrangeResults
+        from SynthDoseLib.mrml.records import attachRecord
 
-        names = " and ".join(node.GetName() for node in (p.segmentation, p.reference) if node is not None)
-        p.comparisonTable = tableNodeFromCsv(self._folder / "comparison.csv", f"Comparison of {names}")
+        scene, used = slicer.mrmlScene, self.used(p)
+        nodes = [node for node in (used.segmentation, used.reference) if node is not None]
+        title = scene.GenerateUniqueName(f"Comparison of {' and '.join(node.GetName() for node in nodes)}")
+        table = tableNodeFromCsv(self._folder / "comparison.csv", title, scene)
+        for node in nodes:
+            table.AddNodeReferenceID("SynthDose.segmentation", node.GetID())
+        made = {"compared": [node.GetName() for node in nodes]}
+        arrangeResults(scene, title, [table, attachRecord(table, made, scene)])
+        p.comparisonTable = table
         return ()
 
     def showEntropy(self, parameters: SynthDoseSegmentationParameterNode) -> None:

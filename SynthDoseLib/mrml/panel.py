@@ -6,12 +6,11 @@ A module gives its parameter node, its plan or command, and what to do with the 
 from __future__ import annotations
 
 import datetime
-import html
 import logging
 import shutil
 import time
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from ..core import ProgressReport
+from .fields import Fields, Used, plain
 from .forms import durationText
 from .jobs import BackgroundRun, RunState, failureText, verbCommand
 from .packages import PackageInstaller, Requirements
@@ -46,15 +46,6 @@ def showTable(view: Any, table: Any) -> None:
     view.setMRMLTableNode(table)
     view.setProperty("shownRows", rows)
     view.resizeColumnsToContents()
-
-
-def plain(text: str) -> str:
-    """Return a text for a tooltip, in which names of nodes and files are not taken for HTML."""
-    return html.escape(text, quote=False) if "<" in text else text
-
-
-def _textOf(widget: Any) -> str:
-    return str(widget.toPlainText() if isinstance(widget, qt.QTextEdit) else widget.text)
 
 
 class JobLogic(ScriptedLoadableModuleLogic):
@@ -88,6 +79,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         self.installer = installer or PackageInstaller()
         self.task = ""
         self._parameters: Any = None
+        self._used: Used | None = None
         self._job: BackgroundRun | None = None
         self._lines: tuple[str, ...] = ()
         self._logFile = Path()
@@ -121,6 +113,10 @@ class JobLogic(ScriptedLoadableModuleLogic):
     def loadResults(self, parameters: Any) -> Sequence[str]:
         """Add the results of the last run to the scene; return notes for the user."""
         raise NotImplementedError
+
+    def used(self, parameters: Any) -> Any:
+        """The parameters that the last calculation began with; those of now if none was started."""
+        return parameters if self._used is None else self._used
 
     def done(self) -> str:
         """What to say when the results are there."""
@@ -158,6 +154,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         folder = Path(parameters.outputFolder) / f"{self.moduleName}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
         try:
             arguments = self.prepare(parameters, folder)
+            self._used = Used(parameters)
             self._logFile = folder / "log.txt"
             self._job = BackgroundRun(self.command(arguments), self._logFile)
         except OSError as error:
@@ -231,6 +228,13 @@ class JobLogic(ScriptedLoadableModuleLogic):
             text += _(", {time} left").format(time=durationText(progress.seconds_left))
         return f"{text}. {progress.message}" if progress.message else f"{text}."
 
+    def showTableInView(self, table: Any) -> None:
+        """Change to a layout with a table, and show this one."""
+        from .display import showTableAndChart
+
+        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView)
+        showTableAndChart(slicer.app.applicationLogic(), table)
+
     def failure(self, state: RunState) -> str:
         """Why a run failed, and what to do if its process did not say so itself."""
         text = failureText(state.exitCode, self._lines)
@@ -258,8 +262,9 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._guiTag: int | None = None
         self._shownProgress: ProgressReport | None = None
         self._hint = ""
-        self._fields: dict[str, Any] = {}
-        self._texts: dict[str, Any] = {}
+
+    modalities: Mapping[str, tuple[str, str]] = {}
+    """Selectors of images, with the parameters of the image and of its modality: chosen by hand, an image says what it is."""
 
     def makeLogic(self) -> JobLogic:
         """Return the logic of this panel."""
@@ -285,7 +290,9 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
-        self._sortFields()
+        self._fields = Fields(self.ui, lambda: self._parameterNode)
+        for selector, (image, modality) in self.modalities.items():
+            getattr(self.ui, selector).connect("currentNodeChanged(vtkMRMLNode*)", self._takingModality(image, modality))
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MS)
         self.timer.connect("timeout()", self.onTimer)
@@ -299,37 +306,20 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             getattr(self.ui, name).connect("clicked(bool)", slot)
         self.initializeParameterNode()
 
-    def _sortFields(self) -> None:
-        """Find the widgets of the parameters. Texts are kept by the panel: Slicer's own connection writes the text back at
-        every key, which moves the cursor (Slicer issue 8620)."""
-        for widget in vars(self.ui).values():
-            name = widget.property("SlicerParameterName")
-            if not name:
-                continue
-            if isinstance(widget, qt.QTextEdit):
-                self._texts[name] = widget
-                widget.connect("textChanged()", self._storing(name, widget))
-            elif isinstance(widget, qt.QLineEdit):
-                self._texts[name] = widget
-                widget.connect("textChanged(QString)", self._storing(name, widget))
-            else:
-                self._fields[name] = widget
+    def _takingModality(self, image: str, modality: str) -> Callable[[Any], None]:
+        def take(node: Any) -> None:
+            from .volumes import knownModality
 
-    def _storing(self, name: str, widget: Any) -> Callable[[], None]:
-        def store() -> None:
-            if self._parameterNode is not None:
-                self._parameterNode.setValue(name, _textOf(widget))
+            parameters = self._parameterNode
+            if parameters is None or node is None or parameters.getValue(image) is node:
+                return  # the scene, not the user, has chosen it
+            found = knownModality(node)
+            with slicer.util.NodeModify(parameters.parameterNode):  # at once, else the selector would be set back
+                parameters.setValue(image, node)
+                if self._fields.others[modality].findText(found) >= 0:
+                    parameters.setValue(modality, found)
 
-        return store
-
-    def _showTexts(self) -> None:
-        for name, widget in self._texts.items():
-            text = self._parameterNode.getValue(name)
-            if text != _textOf(widget):
-                if isinstance(widget, qt.QTextEdit):
-                    widget.setPlainText(text)
-                else:
-                    widget.text = text
+        return take
 
     def cleanup(self) -> None:
         self.timer.stop()
@@ -382,14 +372,14 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = parameterNode
         if parameterNode is not None:
             # not connectGui, which returns no tag: nothing could be disconnected by it (Slicer issue 7547)
-            self._guiTag = parameterNode.connectParametersToGui(self._fields)
+            self._guiTag = parameterNode.connectParametersToGui(self._fields.others)
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateGui)
         self.updateGui()
 
     def updateGui(self, caller: Any = None, event: str | None = None) -> None:
         parameters, running = self._parameterNode, self.logic.running
         if parameters is not None:
-            self._showTexts()
+            self._fields.showTexts(parameters)
         problem = self.logic.problem(parameters) if parameters is not None else ""
         self.ui.runButton.enabled = parameters is not None and not running and not problem
         self.ui.runButton.toolTip = plain(problem) or _("Start the calculation in the background")

@@ -83,6 +83,36 @@ def tableNodeFromCsv(path: Path, name: str, scene: Any = None, first: Sequence[s
     return tableNode({title: numbersFromTexts(columns[title]) or columns[title] for title in order}, name, scene)
 
 
+def doseTable(path: Path, name: str, decays: float, per: str, scene: Any = None) -> Any:
+    """Add a CSV file with doses per decay or particle to the scene, as doses in Gy if the number of decays is known.
+
+    Parameters
+    ----------
+    path : Path
+        With columns that end with ``dose_Gy`` or ``sigma_Gy``.
+    name : str
+    decays : float
+        What these columns are multiplied by; 0: they stay, and their names say what they are per.
+    per : str
+        "decay" or "particle".
+
+    Raises
+    ------
+    SynthDoseError
+        If the file cannot be read.
+    """
+    columns: dict[str, Sequence[Any]] = {}
+    for title, texts in readCsv(path).items():
+        numbers = numbersFromTexts(texts)
+        if numbers is None or not title.endswith(("dose_Gy", "sigma_Gy")):
+            columns[title] = texts if numbers is None else numbers
+        elif decays > 0:
+            columns[title] = [decays * number for number in numbers]
+        else:
+            columns[f"{title}_per_{per}"] = numbers
+    return tableNode(columns, name, scene)
+
+
 def dvhCurves(path: Path) -> dict[str, Curve]:
     """Read ``dvh.csv`` (columns ``organ,dose_Gy,volume_fraction``) as one curve per organ, in the order of the file.
 

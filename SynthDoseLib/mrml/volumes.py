@@ -221,6 +221,20 @@ def modalityOf(node: Any) -> str:
     return (node.GetAttribute(MODALITY_ATTRIBUTE) or "") if node is not None else ""
 
 
+def knownModality(node: Any) -> str:
+    """What a volume says that it is: a DICOM modality, "dose", or "" if it does not say."""
+    if node is None:
+        return ""
+    if node.GetAttribute(DOSE_VOLUME_ATTRIBUTE) == "1":
+        return "dose"
+    if noted := modalityOf(node):
+        return noted
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node)
+    found = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
+    return "dose" if found == "RTDOSE" else str(found)
+
+
 def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> Any:
     """Add an absorbed dose to the scene as a coloured volume, and its standard error as a second one.
 

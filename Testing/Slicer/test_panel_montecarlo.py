@@ -134,7 +134,13 @@ def test_a_simulation_goes_from_nodes_to_nodes(host, scene, panel, phantom, tmp_
     dose = imageFromVolumeNode(p.doseVolume)
     hottest = np.unravel_index(np.argmax(dose.values), dose.values.shape)[::-1]
     assert dose.grid.to_ras(hottest)[0] > 0
+    columns = [p.organTable.GetColumnName(index) for index in range(p.organTable.GetNumberOfColumns())]
+    assert columns == ["organ", "mass_g", "dose_Gy", "sigma_Gy"]
     assert p.organTable.GetCellText(0, 0) == "liver"
+    assert float(p.organTable.GetCellText(0, 2)) == pytest.approx(expected, rel=0.01)  # like the volume, times the decays
+    assert p.sValueTable.GetColumnName(3) == "dose_Gy_per_decay"
+    assert p.doseVolume.GetNodeReference("SynthDose.organs") is p.organTable
+    assert "own emissions" in p.doseVolume.GetName()
     ui.showSValuesButton.click()
     assert slicer.util.getNode("TableView1").GetTableNodeID() == p.sValueTable.GetID()
     sources = [p.sValueTable.GetCellText(row, 0) for row in range(p.sValueTable.GetNumberOfRows())]
@@ -146,6 +152,23 @@ def test_a_simulation_goes_from_nodes_to_nodes(host, scene, panel, phantom, tmp_
     SliceView(host.core, "Red").save(screenshots / "montecarlo_axial.png")
     assert (ui.organTableView.rowCount, ui.organTableView.item(0, 0).text()) == (2, "liver")
     host.screenshot(panel.parent, screenshots / "montecarlo_panel.png")
+
+
+def test_results_are_those_of_what_was_asked(host, scene, panel, phantom, tmp_path):
+    """What is changed while a calculation runs is for the next one."""
+    import slicer
+
+    ui, p = panel.ui, panel._parameterNode
+    p.organWeights, p.emissions, p.histories = "liver = 1", "electron 0.1", 1000
+    p.outputFolder = tmp_path / "out"
+    ui.runButton.click()
+    assert panel.logic.running, ui.statusLabel.text
+    p.decaysMBqs, p.emissions, p.phantom = 1000.0, "", None
+    host.waitUntil(finished(panel), 300)
+    assert p.doseVolume.GetAttribute("SynthDose.unit") == "Gy per decay"
+    assert p.doseVolume.GetName() == "Box Monte Carlo own emissions dose (Gy)"
+    assert p.organTable.GetColumnName(2) == "dose_Gy_per_decay"
+    assert slicer.util.arrayFromVolume(p.doseVolume).max() < 1e-10
 
 
 def test_the_dose_so_far_is_shown_and_cancel_takes_it_away(host, scene, panel, phantom, tmp_path):

@@ -89,6 +89,31 @@ def test_a_dose_beside_the_ct_gives_rows_of_its_own(host, scene, panel):
     assert slicer.util.getNode("CT features") is p.featureTable
 
 
+def test_an_image_says_what_it_is(panel, scene):
+    import slicer
+
+    from SynthDoseLib.core import DoseMap
+    from SynthDoseLib.mrml import doseVolumeFromDose
+
+    ui, p = panel.ui, panel._parameterNode
+    grid = VoxelGrid.from_spacing((4, 4, 4), (2.0, 2.0, 2.0))
+    values = np.ones(grid.shape, np.float32)
+    dose = doseVolumeFromDose(DoseMap(grid, values, 0.1 * values, ""), "Dose", scene)
+    scan = slicer.util.addVolumeFromArray(values, name="PET")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(scan), "DICOM.Modality", "PT")
+    ct = p.image
+    for node, modality in ((dose, "dose"), (scan, "PT"), (ct, "CT")):
+        ui.imageSelector.setCurrentNode(node)
+        assert p.modality == ui.modalityBox.currentText == modality
+    ui.secondImageSelector.setCurrentNode(scan)
+    assert p.secondModality == "PT"
+    ui.modalityBox.currentIndex = ui.modalityBox.findText("MR")
+    panel.exit()
+    panel.enter()
+    assert p.modality == "MR"  # what the user says outlives that
+
+
 @needs_pyradiomics
 def test_the_installed_version_is_checked_against_ibsi(host, panel):
     panel.ui.imageSelector.setCurrentNode(None)
@@ -96,6 +121,12 @@ def test_the_installed_version_is_checked_against_ibsi(host, panel):
     panel.ui.ibsiButton.click()
     host.waitUntil(finished(panel), 60)
     assert panel.ui.ibsiLabel.text == "102 of 102 features of IBSI's digital phantom agree."
+    panel.ui.ibsiTableButton.click()
+    import slicer
+
+    table = panel._parameterNode.ibsiTable
+    assert slicer.util.getNode("TableView1").GetTableNodeID() == table.GetID()
+    assert table.GetNodeReference("SynthDose.record") is not None
 
 
 @needs_pyradiomics

@@ -102,7 +102,7 @@ RESULTS = {
 
 
 ROLES = {
-    "doseVolume": ("SynthDose.sigmaVolume", "SynthDose.record"),
+    "doseVolume": ("SynthDose.sigmaVolume", "SynthDose.organs", "SynthDose.record"),
     "phantom": ("SynthDose.materialsVolume", "SynthDose.materialTable", "SynthDose.organs", "SynthDose.record"),
     "featureTable": ("SynthDose.image", "SynthDose.record"),
     "segmentation": ("SynthDose.record",),
@@ -240,6 +240,17 @@ def test_results_keep_their_references_record_and_place_in_a_saved_scene(host, s
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     item = hierarchy.GetItemByDataNode(again)
     assert hierarchy.GetItemAncestorAtLevel(item, "Study")
+    study = hierarchy.GetItemAncestorAtLevel(item, "Study")
+    if situation.result == "doseVolume":  # as SlicerRT wants it, see its vtkSlicerRtCommon
+        for name, value in (("DoseUnitName", "Gy"), ("DoseUnitValue", "1.0")):
+            assert again.GetAttribute(f"DicomRtImport.{name}") == value
+            assert hierarchy.GetItemAttribute(study, f"DicomRtImport.{name}") == value
+        assert again.GetAttribute("DicomRtImport.DoseVolume") == "1"
+        assert again.GetVoxelValueUnits().GetCodeValue() == "Gy"
+        assert again.GetAttribute("SynthDose.unit") == "Gy per decay"
+        assert again.GetNodeReference("SynthDose.sigmaVolume").GetAttribute("SynthDose.unit") == "Gy per decay"
+    if situation.result == "phantom":
+        assert again.GetAttribute("SynthDose.unit") == "g/cm3"
     if situation.result != "doseVolume":  # the phantom of that test belongs to nobody
         patient = hierarchy.GetItemAncestorAtLevel(item, "Patient")
         assert hierarchy.GetItemName(patient) == "Patient of CT"

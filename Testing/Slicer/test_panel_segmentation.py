@@ -246,6 +246,8 @@ def test_two_segmentations_are_compared(host, scene, panel):
     row = {name: table.GetCellText(0, index) for index, name in enumerate(names)}
     assert row["organ"] == "liver"
     assert float(row["dice"]) == pytest.approx(0.5)
+    assert [table.GetNthNodeReference("SynthDose.segmentation", index) for index in (0, 1)] == [first, second]
+    assert table.GetNodeReference("SynthDose.record") is not None
 
 
 def test_own_test_of_the_module(module):
