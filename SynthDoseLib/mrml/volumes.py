@@ -225,7 +225,7 @@ def knownModality(node: Any) -> str:
     """What a volume says that it is: a DICOM modality, "dose", or "" if it does not say."""
     if node is None:
         return ""
-    if node.GetAttribute(DOSE_VOLUME_ATTRIBUTE) == "1":
+    if node.GetAttribute(DOSE_VOLUME_ATTRIBUTE) == "1" or (node.GetAttribute(UNIT_ATTRIBUTE) or "").startswith("Gy"):
         return "dose"
     if noted := modalityOf(node):
         return noted
