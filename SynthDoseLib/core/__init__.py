@@ -4,7 +4,7 @@ from .emissions import PARTICLES, Emission
 from .errors import Cancelled, MissingPackageError, SynthDoseError
 from .files import atomic_path, bare_name, copy_with_sha256, resource_path, sha256_of, user_path
 from .grid import VoxelGrid, inner_point
-from .materials import SYMBOLS, Material, atomic_number
+from .materials import DENSEST_G_CM3, SYMBOLS, Material, atomic_number
 from .particles import ParticleList
 from .progress import Progress, ProgressReport, silent
 from .provenance import computer, versions
@@ -12,6 +12,7 @@ from .resample import overlap_fraction, resample, resample_labels, resample_mean
 from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, label_counts, organ_table
 
 __all__ = [
+    "DENSEST_G_CM3",
     "PARTICLES",
     "SYMBOLS",
     "Cancelled",

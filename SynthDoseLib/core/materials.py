@@ -18,6 +18,9 @@ SYMBOLS: tuple[str, ...] = tuple(
 
 FRACTION_SUM_TOLERANCE = 0.005
 
+DENSEST_G_CM3 = 25.0
+"""Osmium has 22.6."""
+
 
 def atomic_number(symbol: str) -> int:
     """Atomic number of an element symbol.
@@ -51,8 +54,8 @@ class Material:
     Raises
     ------
     SynthDoseError
-        If the density is not positive, a fraction is negative, an element is unknown or the sum is not 1; if the mean
-        excitation energy is not between 10 and 1000 eV.
+        If the density is not from above 0 to 25 g/cm3, a fraction is negative, an element is unknown or the sum is not 1; if
+        the mean excitation energy is not between 10 and 1000 eV.
     """
 
     name: str
@@ -74,8 +77,13 @@ class Material:
                 f"Material '{self.name}': the mass fractions sum to {total:.4f}; they have to sum to 1 "
                 f"(within {FRACTION_SUM_TOLERANCE})."
             )
-        if not (np.isfinite(self.density_g_cm3) and self.density_g_cm3 > 0):
+        if not self.density_g_cm3 > 0:
             raise SynthDoseError(f"Material '{self.name}': the density has to be positive; found {self.density_g_cm3} g/cm3.")
+        if self.density_g_cm3 > DENSEST_G_CM3:
+            raise SynthDoseError(
+                f"Material '{self.name}': no matter has {self.density_g_cm3:g} g/cm3 (at most {DENSEST_G_CM3:g} is allowed). "
+                "Is it in kg/m3?"
+            )
         if self.mean_excitation_eV is not None and not 10 <= self.mean_excitation_eV <= 1000:
             raise SynthDoseError(
                 f"Material '{self.name}': mean_excitation_eV has to be between 10 and 1000 eV (water: 75 or 78); "

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
-from SynthDoseLib.core import Material, SynthDoseError
+from SynthDoseLib.core import DENSEST_G_CM3, Material, SynthDoseError
 from SynthDoseLib.physics import get_material
 
 OverrideValue: TypeAlias = "str | float | Material | Mapping[str, Any]"
 KEYS = ("material", "density_g_cm3")
-HIGHEST_DENSITY_G_CM3 = 25.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +60,8 @@ def parse_override(organ: str, value: OverrideValue) -> Override:
 
 
 def _density(organ: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= HIGHEST_DENSITY_G_CM3:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= DENSEST_G_CM3:
         raise SynthDoseError(
-            f"The density of '{organ}' has to be above 0 and at most {HIGHEST_DENSITY_G_CM3:g} g/cm3; found {value!r}."
+            f"The density of '{organ}' has to be above 0 and at most {DENSEST_G_CM3:g} g/cm3; found {value!r}."
         )
     return float(value)

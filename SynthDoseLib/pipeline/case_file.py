@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import (
+    DENSEST_G_CM3,
     Emission,
     ImageVolume,
     LabelMap,
@@ -45,7 +46,6 @@ from .stations import members
 from .toml_tables import nearest, read_table, read_toml
 
 SCHEMA = 1
-DENSEST_G_CM3 = 25.0  # osmium has 22.6
 GAS_REMARKABLE = 1e-3  # of the activity
 SOURCE_KEYS = {
     "volume": ("distribution", "activity_in_gas"),
@@ -357,10 +357,9 @@ def _phantom(table: PhantomTable, folder: Path) -> VoxelPhantom:
         if not density_grid.matches(grid):
             raise SynthDoseError("[phantom] density is on another grid than materials; they have to agree voxel by voxel.")
         density = np.asarray(values, np.float32)
-    densest = max(float(density.max()), *(m.density_g_cm3 for m in materials))
-    if densest > DENSEST_G_CM3:
+    if float(density.max()) > DENSEST_G_CM3:
         raise SynthDoseError(
-            f"[phantom] densities reach {densest:g} g/cm3; no matter is denser than {DENSEST_G_CM3:g} g/cm3. Are they in kg/m3?"
+            f"[phantom] density reaches {density.max():g} g/cm3; at most {DENSEST_G_CM3:g} g/cm3 are allowed. Is it in kg/m3?"
         )
     return VoxelPhantom(grid, material_index, density, materials, _labels(table, folder, grid))
 

@@ -46,7 +46,7 @@ from ..io import write_volume
 from ..kinetics import TimeIntegratedActivity
 from ..segmentation import organ_group
 from .beyond_image import BEYOND_CSV, BeyondImage, write_beyond_image_csv
-from .clinical_plan import DosimetryPlan
+from .clinical_plan import DosimetryPlan, unused_names
 from .drawn import histograms as structure_histograms
 from .earlier import check_earlier, earlier_doses, with_earlier_means
 from .plan import SegmentationPlan
@@ -270,7 +270,8 @@ def assess(
     }
     found = check_constraints(limits, rows, histograms=histograms, bed_Gy=by_bed, eqd2_Gy=by_eqd2)
     results = [("this cycle", result) for result in found]
-    notes = [*_marrow_notes(marrow), *drawn_notes, *_biology_notes(bed_rows)]
+    unused = unused_names(plan, {h.organ for h in histograms}, {row.organ for row in rows})
+    notes = [*_marrow_notes(marrow), *drawn_notes, *_biology_notes(bed_rows), *unused]
     total: DoseMap | None = None
     if plan.previous:
         total, said = earlier_doses(plan.previous, dose, phantom.labels, frame_of_reference)

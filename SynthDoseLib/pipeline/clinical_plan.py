@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,6 +107,13 @@ class LungShuntPlan:
             raise SynthDoseError(f"{where} fraction lies between 0 and 1; found {self.fraction}.")
         if not (0 < self.lung_mass_g < float("inf") and 0 <= self.fraction_sigma < 1):
             raise SynthDoseError(f"{where} lung_mass_g has to be positive, fraction_sigma from 0 to below 1.")
+
+
+def unused_names(plan: DosimetryPlan, drawn: Container[str], judged: Container[str]) -> list[str]:
+    """Notes on organs that a plan names and a patient lacks: without a histogram (`drawn`), in no table (`judged`)."""
+    unused = [("eud_exponent", name) for name in plan.eud_exponent if name not in drawn]
+    unused += [("effective_half_life_h", name) for name in plan.effective_half_life_h if name not in judged]
+    return [f"[dosimetry.{key}] names {name}, which has no dose of its own here: it was not used." for key, name in unused]
 
 
 def _same_length(where: str, first: str, a: tuple[float, ...], second: str, b: tuple[float, ...]) -> None:

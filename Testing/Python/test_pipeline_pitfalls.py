@@ -81,6 +81,16 @@ def test_what_one_image_with_given_half_lives_cannot_use_is_refused(tmp_path, li
         read_plan(path)
 
 
+def test_an_organ_that_the_patient_does_not_have_is_told(tmp_path):
+    text = f"{LOCAL}\n[dosimetry]\neud_exponent = {{ liver = 2, livver = 2 }}\n"
+    text += "effective_half_life_h = { spleen = 50, splen = 50 }\n"
+    notes = run_patient(read_plan(write_patient(tmp_path, text)), tmp_path / "out").notes
+    told = [note for note in notes if "it was not used" in note]
+    assert [note.split(",")[0] for note in told] == [
+        "[dosimetry.eud_exponent] names livver", "[dosimetry.effective_half_life_h] names splen",
+    ]  # fmt: skip
+
+
 def test_a_density_of_zero_is_not_passed_over(tmp_path):
     path = write_patient(tmp_path, f'{LOCAL}\n[phantom.overrides.liver]\nmaterial = "water"\ndensity_g_cm3 = 0\n')
     with pytest.raises(SynthDoseError, match=r"density of 'liver' has to be above 0"):
@@ -156,9 +166,15 @@ def test_a_case_leaves_nothing_of_an_earlier_one_beside_its_results(tmp_path):
     assert left == {"case.toml", "organs.nrrd", "mine.csv", "dose_Gy.nrrd", "sigma_Gy.nrrd", "organs.csv", "run.json"}
 
 
-def test_densities_in_other_units_are_refused(tmp_path, capsys):
-    assert main(["simulate", str(write_case(tmp_path, density=1000.0)), "--out", str(tmp_path / "out")]) == BAD_INPUT
-    assert "Are they in kg/m3?" in capsys.readouterr().err
+@pytest.mark.parametrize("per_voxel", [False, True])
+def test_densities_in_other_units_are_refused(tmp_path, capsys, per_voxel):
+    case = write_case(tmp_path, density=1.0 if per_voxel else 1000.0)
+    if per_voxel:
+        write_volume(tmp_path / "density.nrrd", np.full(grid(6).shape, 1060.0, np.float32), grid(6))
+        text = case.read_text(encoding="utf-8")
+        case.write_text(text.replace("[phantom]\n", '[phantom]\ndensity = "density.nrrd"\n'), encoding="utf-8")
+    assert main(["simulate", str(case), "--out", str(tmp_path / "out")]) == BAD_INPUT
+    assert "Is it in kg/m3?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("days", [-1.0, 0.0, float("nan"), float("inf")])
