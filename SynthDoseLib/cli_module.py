@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .cli import main
 
-LISTS = ("--ensemble", "--organs")
+LISTS = ("--ensemble", "--export", "--organs")
 """Options of several words, which Slicer passes as one with commas."""
 
 

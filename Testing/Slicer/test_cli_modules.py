@@ -129,8 +129,10 @@ def test_panel_module_and_verb_make_the_same_phantom(host, scene, files, tmp_pat
     }
     found = runPanel(host, "SynthDosePhantom", tmp_path / "panel", **nodes)
     inputs = {"image": str(files["ct"]), "segmentation": str(files["organs"])}
-    done = asSlicer("SynthDosePhantomCLI", {**inputs, "modality": "CT", "out": str(tmp_path / "module")})
+    asked = {**inputs, "modality": "CT", "export": "case,stl", "out": str(tmp_path / "module")}
+    done = asSlicer("SynthDosePhantomCLI", asked)
     assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "module").iterdir() if path.is_dir()} == {"case", "stl"}
     assert main(["phantom", *inputs.values(), "--modality", "CT", "--out", str(tmp_path / "verb")]) == 0
     for part in ("density", "materials"):
         byModule, byVerb = (read_volume(tmp_path / way / f"{part}.nrrd")[0] for way in ("module", "verb"))
