@@ -189,7 +189,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
             return (self.ibsiSummary(parameters),)
         image = used.image
         name = f"{image.GetName()} features" if image is not None else "Features"
-        table = tableNodeFromCsv(self._folder / "features.csv", scene.GenerateUniqueName(name))
+        first = ("organ", "feature", "value")  # what has to be seen without scrolling
+        table = tableNodeFromCsv(self._folder / "features.csv", scene.GenerateUniqueName(name), scene, first)
         made = json.loads((self._folder / "features.json").read_text(encoding="utf-8"))
         arrangeResults(scene, table.GetName(), [table, attachRecord(table, made, scene)], image)
         for node in (image, used.secondImage):
