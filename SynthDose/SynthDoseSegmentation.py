@@ -120,6 +120,7 @@ class SynthDoseSegmentationWidget(JobPanel):
     def setup(self) -> None:
         self._bundles: list[str] = []
         JobPanel.setup(self)
+        self.forgetTrust()
         self.ui.bundleBox.connect("activated(int)", self.onBundleChosen)
         self.ui.memberBox.connect("activated(int)", self.onMemberChosen)
 
@@ -143,9 +144,13 @@ class SynthDoseSegmentationWidget(JobPanel):
             self.updateGui()
 
     def onSceneEndImport(self, caller: Any, event: str) -> None:
-        parameters = self.logic.getParameterNode()
-        parameters.trusted = parameters.download = False  # not for the maker of the scene to say
+        self.forgetTrust()
         JobPanel.onSceneEndImport(self, caller, event)
+
+    def forgetTrust(self) -> None:
+        """What may run or be fetched is said by the user in this session, not by the maker of a scene."""
+        parameters = self.logic.getParameterNode()
+        parameters.trusted = parameters.download = False
 
     def finish(self) -> None:
         JobPanel.finish(self)

@@ -199,6 +199,14 @@ def test_a_scene_cannot_say_that_a_bundle_is_trusted(segmentation, scene, tmp_pa
     assert not segmentation.ui.downloadCheckBox.checked
 
 
+def test_nor_can_a_scene_that_was_there_before_the_panel(host, scene):
+    module = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseSegmentation.py")
+    parameters = module.pythonModule.SynthDoseSegmentationLogic().getParameterNode()
+    parameters.trusted = parameters.download = True
+    assert not host.show(module).ui.trustCheckBox.checked
+    module.discard()
+
+
 def test_names_of_segments_come_as_they_are_in_files(scene):
     node = organs(scene, "a\nb", "=SUM(1)", "x" * 300)
     assert [organ.name for organ in organsFromSegmentationNode(node)] == ["a b", "SUM(1)", "x" * 64]
