@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the section."""
     parser = argparse.ArgumentParser(prog="python -m Testing.Benchmarks.segmentation", description=__doc__)
     parser.add_argument("--ct", default="synthetic_torso_ct")
-    parser.add_argument("--mr", default="", help="MR bundle, for example one trained by --config torso_mr; none ships")
+    parser.add_argument("--mr", default="synthetic_torso_mr")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of the real scans (skipped if absent)")
     parser.add_argument("--patients", type=int, default=3, help="synthetic patients (default 3)")
     parser.add_argument("--card", action="store_true", help="put the numbers into the model cards of the bundles")
