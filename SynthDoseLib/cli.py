@@ -418,8 +418,8 @@ def _simulate(arguments: argparse.Namespace, progress: Progress) -> int:
         )
     from .pipeline.case import run_case
 
-    run_case(arguments.case, arguments.out, progress, resume=arguments.resume, preview_seconds=arguments.preview)
-    _say((arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip())
+    result = run_case(arguments.case, arguments.out, progress, resume=arguments.resume, preview_seconds=arguments.preview)
+    _say("\n".join([(arguments.out / "organs.csv").read_text(encoding="utf-8").rstrip(), *result.notes]))
     return 0
 
 

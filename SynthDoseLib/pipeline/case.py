@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def run_case(
     preview = _preview(folder, case, preview_seconds) if preview_seconds is not None else None
     try:
         result = simulate(case.phantom, case.source, case.emissions, case.settings, progress, checkpoint, preview)
-        s_values = _s_values(case, progress, folder / CHECKPOINTS) if case.s_values else []
+        s_values, missed = _s_values(case, progress, folder / CHECKPOINTS) if case.s_values else ([], ())
+        result = replace(result, notes=(*result.notes, *missed))
         comparison = _compare(case, result, progress) if case.compare else None
     except CheckpointError as error:
         raise SynthDoseError(
@@ -120,13 +122,14 @@ def _remove_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _s_values(case: Case, progress: Progress, checkpoint: Path) -> list[list[Any]]:
-    """Rows of organ x organ: every organ in turn is the uniform source, or those that the case names as sources."""
+def _s_values(case: Case, progress: Progress, checkpoint: Path) -> tuple[list[list[Any]], tuple[str, ...]]:
+    """Rows of organ x organ, and notes: every organ in turn is the uniform source, or those that the case names as sources."""
     sources = tuple(case.source.weights) if isinstance(case.source, OrganSource) else ()
     matrix = simulate_s_values(case.phantom, case.emissions, case.settings, sources, progress, checkpoint)
-    return [
+    rows = [
         [row.source, target.organ, target.mass_g, target.dose_Gy, target.sigma_Gy] for row in matrix for target in row.targets
     ]
+    return rows, tuple(f"S values of {row.source}: {note}" for row in matrix for note in row.notes)
 
 
 def _compare(case: Case, result: SimulationResult, progress: Progress) -> EngineComparison:
@@ -234,6 +237,8 @@ def _record(case: Case, result: SimulationResult) -> dict[str, Any]:
         "energy_deposited_MeV": result.energy_deposited_MeV,
         "energy_escaped_MeV": result.energy_escaped_MeV,
         "energy_scored_MeV": result.energy_scored_MeV,
+        "memory_forecast_GiB": result.memory_forecast_GiB,
+        "memory_peak_GiB": result.memory_peak_GiB,
         "decay_data": decay_data_edition(),
         "inputs": {file.name: sha256_of(file) for file in case.inputs},
         "versions": versions(),

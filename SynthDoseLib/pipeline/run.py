@@ -95,6 +95,8 @@ class RunResult:
         Wall time per stage.
     stages : mapping of str to str
         Which stages were calculated, and which "taken over" from an earlier run.
+    missed_sigma : tuple of str
+        The note on a relative sigma of the transport that was asked for and not reached.
     """
 
     folder: Path
@@ -103,6 +105,7 @@ class RunResult:
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
     stages: Mapping[str, str] = field(default_factory=dict)
+    missed_sigma: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Organ doses as a table, for people."""
@@ -114,6 +117,7 @@ class RunResult:
                 )
         total = sum(self.seconds.values())
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.seconds.items())
+        lines += ["", *self.missed_sigma] if self.missed_sigma else []
         lines += ["", f"{total:.1f} s ({stages})"]
         if kept := taken_over(self.stages):
             lines.append(f"Taken over from an earlier run: {kept}")
@@ -254,7 +258,7 @@ def run_patient(
             (emissions, beyond, frame, identity is None),
         )
         clinical = stages.take("results", judged_by, work, folder=folder, files=JUDGED)
-        warnings = list(noise_notes(dose, phantom))
+        warnings = [*simulated.missed_sigma, *noise_notes(dose, phantom)]
     if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
         with clock.stage("export"):
             headers = [Path(name) for name in ct.source_files]
@@ -308,7 +312,9 @@ def run_patient(
     }
     notes, warnings = public(notes, identity), public(warnings, identity)
     with clock.stage("report"):
-        record = _provenance(plan, ct, found, simulated, clock.seconds, [*warnings, *sum(notes.values(), ())], identity)
+        record = _provenance(
+            plan, ct, found, simulated, clock.seconds, list(dict.fromkeys([*warnings, *sum(notes.values(), ())])), identity
+        )
         record |= clinical.record() | {
             "plan_sha256": plan_hash(source_plan),
             "plan_with_files_sha256": Fingerprints().of(source_plan),
@@ -345,7 +351,7 @@ def run_patient(
     write_json(folder / FINISHED, record)
     for name in CHECKPOINT:
         (folder / name).unlink(missing_ok=True)
-    return RunResult(folder, dose, clinical.rows, tuple(record["notes"]), clock.seconds, stages.outcome)
+    return RunResult(folder, dose, clinical.rows, tuple(record["notes"]), clock.seconds, stages.outcome, simulated.missed_sigma)
 
 
 def nothing_missing(notes: Iterable[str]) -> bool:

@@ -18,8 +18,8 @@ from .checkpoint import QUICK_SECONDS, SHARE_OF_TIME, Checkpoint, State, problem
 from .crew import Crew
 from .crop import Box, box_of_matter, crop_phantom, crop_source
 from .cuda_device import open_gpu, wants_gpu
-from .limits import extension, plan_run, run_pilot, used_up
-from .memory import affordable_threads, needed_bytes
+from .limits import extension, missed_sigma, plan_run, run_pilot
+from .memory import MemoryWatch, affordable_threads, needed_bytes
 from .particle_lists import ParticleListSource
 from .preview import Preview
 from .problem import Problem, build_problem, components_of, warm_up, with_uses
@@ -76,7 +76,13 @@ def simulate(
         From `progress`.
     """
     wall, cpu = time.monotonic(), time.process_time()
-    job = prepare(phantom, source, emissions, settings, progress)
+    memory = MemoryWatch()
+
+    def watched(report: ProgressReport) -> None:
+        memory.look()
+        progress(report)
+
+    job = prepare(phantom, source, emissions, settings, watched)
     kept = None
     if checkpoint is not None:
         key = in_background(lambda: problem_key(phantom, source, emissions, settings, "dose"), job.reporter.idle)
@@ -95,10 +101,20 @@ def simulate(
     job.crew.dismiss()
     times = Times(time.monotonic() - wall + earlier, time.process_time() - cpu)
     device = f"cuda: {job.crew.gpu.name}" if job.crew.gpu else "cpu"
-    result = collect(phantom, job.box, state, list(job.components), settings, device, job.threads, per, times)
+    components = list(job.components)
+    result = in_background(
+        lambda: collect(phantom, job.box, state, components, settings, device, job.threads, per, times), job.reporter.idle
+    )
     failure = (kept.failure,) if kept is not None and kept.failure else ()
-    notes = (*job.problem.notes, *result.notes, *used_up(state.statistics, job.organs, settings, state.plan), *failure)
-    result = replace(result, notes=notes)
+    missed = missed_sigma(state.statistics, job.organs, settings, state.plan)
+    memory.look()
+    result = replace(
+        result,
+        notes=(*missed, *job.problem.notes, *result.notes, *failure),
+        missed_sigma=missed,
+        memory_forecast_GiB=job.needed_GiB,
+        memory_peak_GiB=memory.peak_bytes / 2**30,
+    )
     progress(ProgressReport(STAGE, 1.0, 0.0, f"{result.histories} histories in {time.monotonic() - wall:.1f} s"))
     return result
 
@@ -115,6 +131,8 @@ class Job:
         Groups of emissions of each component of the dose, all of them in one if it is not split.
     organs : ndarray of int64, (n,)
         Label indices of the organs that matter.
+    needed_GiB : float
+        Memory that was forecast for all of it.
     """
 
     problem: Problem
@@ -123,6 +141,7 @@ class Job:
     organs: NDArray[np.int64]
     crew: Crew
     reporter: Reporter
+    needed_GiB: float
 
     @property
     def threads(self) -> int:
@@ -149,8 +168,8 @@ def prepare(
     on_gpu = wants_gpu(settings.device)
     split = len({emission.particle for emission in emissions}) if settings.components else 1
     threads = affordable_threads(voxels, phantom.grid.size, 1 if on_gpu else settings.threads, split, with_map=with_map)
-    needed = needed_bytes(voxels, phantom.grid.size, threads, split, with_map=with_map) / 2**30
-    reporter.step(f"Preparing cross sections and electron tables; {threads} threads will need {needed:.2g} GiB")
+    needed_GiB = needed_bytes(voxels, phantom.grid.size, threads, split, with_map=with_map) / 2**30
+    reporter.step(f"Preparing cross sections and electron tables; {threads} threads will need {needed_GiB:.2g} GiB")
 
     def build() -> Problem:
         cropped = crop_phantom(phantom, box)
@@ -169,9 +188,10 @@ def prepare(
         problem = replace(problem, notes=(*problem.notes, gpu))
         gpu = None
         threads = affordable_threads(voxels, phantom.grid.size, settings.threads, split, with_map=with_map)
+        needed_GiB = needed_bytes(voxels, phantom.grid.size, threads, split, with_map=with_map) / 2**30
     crew = Crew(problem, threads, len(components), gpu)
     in_background(lambda: warm_up(problem, crew.new_work()), reporter.idle)
-    return Job(problem, box, components, organs, crew, reporter)
+    return Job(problem, box, components, organs, crew, reporter, needed_GiB)
 
 
 def organ_indices(phantom: VoxelPhantom, settings: RunSettings) -> NDArray[np.int64]:
@@ -235,7 +255,8 @@ def run(
     except BaseException:
         keeper.save_if_quick()
         raise
-    keeper.finish()
+    reporter.step("Collecting the dose", 1.0)
+    in_background(keeper.finish, reporter.idle)
     return state, earlier
 
 

@@ -170,14 +170,27 @@ def extension(
     return max(limit, planned)
 
 
-def used_up(statistics: Statistics, organs: NDArray[np.int64], settings: RunSettings, plan: Plan) -> tuple[str, ...]:
-    """Note on a relative sigma that a list of particles does not suffice for."""
-    if settings.relative_sigma is None or statistics.done < plan.most:
+def missed_sigma(statistics: Statistics, organs: NDArray[np.int64], settings: RunSettings, plan: Plan) -> tuple[str, ...]:
+    """Note on organs whose relative sigma is above the one asked for at the end of a run, and on what ended it."""
+    if settings.relative_sigma is None:
         return ()
-    worst = float(np.nanmax(statistics.relative_errors(organs), initial=0.0))
-    if worst <= settings.relative_sigma:
+    errors = statistics.relative_errors(organs)
+    missed = [
+        f"{name} {_percent(error)}"
+        for name, error in zip(settings.organs, errors, strict=True)
+        if error > settings.relative_sigma
+    ]
+    if not missed:
         return ()
-    return (
-        f"The list of particles is used up at a relative sigma of {100 * worst:.2g} %, more than the "
-        f"{100 * settings.relative_sigma:.2g} % asked for; what is left is its own noise. A longer list is needed.",
-    )
+    histories = int(statistics.counts.sum())
+    if statistics.done >= plan.most:
+        why = "The list of particles is used up, and what is left is its own noise: a longer list is needed."
+    elif settings.histories is not None and histories + plan.batches.size > settings.histories:
+        why = f"The run ended with its {settings.histories} histories: allow more."
+    else:
+        why = f"The run ended after its {settings.max_seconds:g} s (max_seconds): allow more."
+    return (f"The relative sigma asked for, {_percent(settings.relative_sigma)}, was not reached: {', '.join(missed)}. {why}",)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,4 +1,4 @@
-"""What a simulation needs in memory, and how many threads that leaves."""
+"""What a simulation needs in memory, how many threads that leaves, and what it takes in the end."""
 
 from __future__ import annotations
 
@@ -61,3 +61,22 @@ def affordable_threads(voxels: int, grid_voxels: int, wanted: int, components: i
             f"{available / 2**30:.1f} GiB are free. Crop it to the body or use larger voxels."
         )
     return threads
+
+
+class MemoryWatch:
+    """How much this process has grown since the watch was made.
+
+    Attributes
+    ----------
+    peak_bytes : int
+        The most of it, as often as `look` was called.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self.peak_bytes = 0
+
+    def look(self) -> None:
+        """Measure; takes some microseconds."""
+        self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss - self._before)

@@ -37,17 +37,18 @@ class Reporter:
         self._deadline = np.inf
         self._earlier: int | None = None
         self._furthest = _PILOT
+        self._fraction = 0.0
 
-    def step(self, message: str) -> None:
-        """Something begins that has no measure of its own."""
-        self._message, self._begun = message, time.monotonic()
-        self._progress(ProgressReport(STAGE, 0.0, None, message))
+    def step(self, message: str, fraction: float = 0.0) -> None:
+        """Something begins that has no measure of its own, before the histories (`fraction` 0) or after them (1)."""
+        self._message, self._begun, self._fraction = message, time.monotonic(), fraction
+        self._progress(ProgressReport(STAGE, fraction, None, message))
 
     def idle(self) -> None:
         """It goes on."""
         seconds = time.monotonic() - self._begun
         after = f"; {seconds:.0f} s" if seconds >= 2 else ""
-        self._progress(ProgressReport(STAGE, 0.0, None, self._message + after))
+        self._progress(ProgressReport(STAGE, self._fraction, None, self._message + after))
 
     def pilot(self, followed: int) -> None:
         """The pilot run goes on."""

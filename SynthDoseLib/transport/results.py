@@ -82,7 +82,7 @@ def _notes(settings: RunSettings, statistics: Statistics, threads: int, organs: 
         notes.append(f"Sigma comes from {statistics.done} batches only, and is itself uncertain by {uncertain:.0f} %.")
     dark = [organ.organ for organ in organs if organ.organ in settings.organs and organ.dose_Gy == 0]
     if dark:
-        notes.append(f"No history reached {', '.join(dark)}; the sigma asked for does not hold there.")
+        notes.append(f"No history reached {', '.join(dark)}: the dose there is given as 0, without a sigma.")
     return tuple(notes)
 
 

@@ -14,6 +14,7 @@ from .background import in_background
 from .checkpoint import Checkpoint, problem_key
 from .crop import box_of_matter, crop_phantom
 from .engine import prepare, run
+from .limits import missed_sigma
 from .reporter import STAGE, Reporter
 from .results import organ_doses
 from .sources import OrganSource
@@ -84,7 +85,8 @@ def simulate_s_values(
         state, _ = run(job, own, kept, with_map=False)
         statistics = state.statistics
         targets = organ_doses(phantom, statistics, state.plan.scale)
-        rows.append(SValues(name, targets, int(statistics.counts.sum()), statistics.done))
+        missed = missed_sigma(statistics, job.organs, own, state.plan)
+        rows.append(SValues(name, targets, int(statistics.counts.sum()), statistics.done, missed))
     return tuple(rows)
 
 

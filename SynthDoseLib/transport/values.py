@@ -137,6 +137,10 @@ class SimulationResult:
         What is remarkable, one sentence each.
     components : tuple of ComponentDose
         If the settings ask for them; their doses sum to the total to rounding.
+    missed_sigma : tuple of str
+        One of the notes: organs that did not reach the relative sigma asked for, and why. Empty if all did.
+    memory_forecast_GiB, memory_peak_GiB : float, optional
+        What the run was expected to take besides phantom and source before it began, and how much the process has grown.
     """
 
     dose: DoseMap
@@ -156,6 +160,9 @@ class SimulationResult:
     batches: int
     notes: tuple[str, ...] = ()
     components: tuple[ComponentDose, ...] = ()
+    missed_sigma: tuple[str, ...] = ()
+    memory_forecast_GiB: float | None = None
+    memory_peak_GiB: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,9 +175,12 @@ class SValues:
     targets : tuple of OrganDose
         Of every organ that is not empty.
     histories, batches : int
+    notes : tuple of str
+        A relative sigma that was asked for and not reached.
     """
 
     source: str
     targets: tuple[OrganDose, ...]
     histories: int
     batches: int
+    notes: tuple[str, ...] = ()

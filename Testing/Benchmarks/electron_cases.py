@@ -24,7 +24,7 @@ from SynthDoseLib.transport import BeamSource, OrganSource, PointSource, RunSett
 from SynthDoseLib.transport.sources import Source
 
 from .comparison import Comparison, compare
-from .point_kernels import GRAY_GRAM_IN_MEV, radius_of
+from .point_kernels import GRAY_GRAM_IN_MEV, radius_errors, radius_of
 from .precision import Effort, precise_run
 from .shells import shell_labels
 from .voxel_values import tolerance_at
@@ -76,10 +76,10 @@ def compare_kernel(fact: Row, effort: Effort) -> list[Comparison]:
         result = simulate(phantom, PointSource((0.0, 0.0, 0.0)), [emission], settings)
         energy = np.array([organ.dose_Gy * organ.mass_g for organ in result.organs])
         radii.append([radius_of(energy, edges, part) for part in (0.5, 0.9)])
-    mean, error = np.mean(radii, axis=0), np.std(radii, axis=0, ddof=1) / np.sqrt(SEEDS)
+    mean, (own_error, error) = np.mean(radii, axis=0), radius_errors(np.array(radii), histories, fact["histories"])
     title = f"{_line_name(fact)} in {fact['material']}"
     return [
-        compare(title, f"R{name}", (mean[n], error[n]), tuple(fact[f"R{name}_cm"]), 0.01, share=effort.share)
+        compare(title, f"R{name}", (mean[n], own_error[n]), (fact[f"R{name}_cm"], error[n]), 0.01, share=effort.share)
         for n, name in enumerate(("50", "90"))
     ]
 

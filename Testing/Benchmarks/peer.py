@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,10 +230,13 @@ def _run_process(
         return dict(data), float(seconds[1])
 
 
-def with_excitation_of(phantom: VoxelPhantom, found: PeerResult) -> VoxelPhantom:
-    """The phantom with PenRed's mean excitation energies, which it adds up from those of elements: about 8 % below ICRU 37."""
+def with_excitation(phantom: VoxelPhantom, mean_excitation_eV: Mapping[int, float]) -> VoxelPhantom:
+    """The phantom with PenRed's mean excitation energies by material index; see `PeerResult`.
+
+    PenRed adds them up from those of elements, which makes them about 8 % less than those of ICRU 37.
+    """
     materials = tuple(
-        replace(material, mean_excitation_eV=found.mean_excitation_eV.get(number))
+        replace(material, mean_excitation_eV=mean_excitation_eV.get(number))
         for number, material in enumerate(phantom.materials)
     )
     return replace(phantom, materials=materials)

@@ -13,7 +13,7 @@ from SynthDoseLib.transport import OrganSource, PointSource
 from SynthDoseLib.transport.sources import Source
 
 from .comparison import Comparison, compare
-from .peer import BEAM_SETTINGS, REFERENCE_SETTINGS, PeerResult, PeerSettings, PenRed, with_excitation_of
+from .peer import BEAM_SETTINGS, REFERENCE_SETTINGS, PeerResult, PeerSettings, PenRed, with_excitation
 from .point_kernels import radius_of
 from .precision import Effort, precise_run
 from .reference_cases import load_case
@@ -53,24 +53,37 @@ class Setup:
 
 def compare_setup(setup: Setup, effort: Effort, peer: PenRed, seconds: float) -> list[Comparison]:
     """Run both codes and compare the organ means."""
+    return compare_means(setup, effort, *peer_means(setup, peer, seconds))
+
+
+def peer_means(setup: Setup, peer: PenRed, seconds: float) -> tuple[dict[str, tuple[float, float]], dict[int, float]]:
+    """PenRed's organ means with their errors, Gy per decay, and its mean excitation energies by material index, eV."""
     names = list(setup.tolerances)
     tallied = [] if setup.by_voxels else names
     total = dict.fromkeys(names, (0.0, 0.0))
-    phantom = setup.phantom
+    excitation_eV: dict[int, float] = {}
     for part, rate in zip(setup.parts, setup.peer_histories_per_s, strict=True):
         found = peer.run(setup.phantom, setup.source, part, tallied, int(seconds * rate), settings=setup.settings)
-        phantom = with_excitation_of(setup.phantom, found)
+        excitation_eV = found.mean_excitation_eV
         weight = sum(emission.yield_per_decay for emission in part)
         for name in names:
             mean, error = _voxel_mean(setup.phantom, found, name) if setup.by_voxels else found.organs[name]
             total[name] = (total[name][0] + weight * mean, float(np.hypot(total[name][1], weight * error)))
+    return total, excitation_eV
+
+
+def compare_means(
+    setup: Setup, effort: Effort, means: Mapping[str, tuple[float, float]], excitation_eV: Mapping[int, float]
+) -> list[Comparison]:
+    """Run the engine and compare its organ means with those of `peer_means`, as far as these are known to 10 %."""
     emissions = [emission for part in setup.parts for emission in part]
+    phantom = with_excitation(setup.phantom, excitation_eV)
     result = precise_run(phantom, setup.source, emissions, setup.tolerances, effort, seed=301)
     own = {organ.organ: (organ.dose_Gy, organ.sigma_Gy) for organ in result.organs}
     return [
-        compare(setup.title, name, own[name], total[name], setup.tolerances[name], share=effort.share)
-        for name in names
-        if total[name][0] > 0 and total[name][1] < 0.1 * total[name][0]
+        compare(setup.title, name, own[name], means[name], setup.tolerances[name], share=effort.share)
+        for name in setup.tolerances
+        if means[name][0] > 0 and means[name][1] < 0.1 * means[name][0]
     ]
 
 
@@ -204,7 +217,7 @@ def compare_kernel(
     for seed in range(4):
         found = peer.run(phantom, source, [emission], [], int(seconds * rate / 4), settings=settings, seed=3 + seed)
         wanted = {"8": 0.01, "16": 0.01}
-        same = with_excitation_of(phantom, found)
+        same = with_excitation(phantom, found.mean_excitation_eV)
         result = precise_run(same, source, [emission], wanted, effort, seed=401 + 2 * seed)
         for which, dose in enumerate((result.dose.dose_Gy.astype(np.float64), found.dose_Gy)):
             energy = np.bincount(labels.ravel(), weights=dose.ravel())[1:]

@@ -21,7 +21,7 @@ from SynthDoseLib.physics import decay_emissions, get_material, get_nuclide
 from SynthDoseLib.transport import OrganSource, RunSettings, SimulationResult, VolumeSource, simulate
 
 from .comparison import Comparison, compare, table
-from .peer import FAST_SETTINGS, PeerSettings, PenRed, available, with_excitation_of
+from .peer import FAST_SETTINGS, PeerSettings, PenRed, available, with_excitation
 from .results import RESULTS, write_section
 
 COMMAND = "python -m Testing.Benchmarks.people_dosimetry"
@@ -318,7 +318,7 @@ def s_value_rows(
             place = OrganSource({source: 1.0})
             found = peer.run(phantom, place, part, names, number, settings=settings)
             weight = sum(e.yield_per_decay for e in part)
-            same = with_excitation_of(phantom, found)
+            same = with_excitation(phantom, found.mean_excitation_eV)
             limits = RunSettings(max_seconds=seconds, seed=5, organs=names, threads=threads, device="cpu")
             own = {row.organ: (row.dose_Gy, row.sigma_Gy) for row in simulate(same, place, part, limits).organs}
             for name in names:

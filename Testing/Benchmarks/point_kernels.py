@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ PENRED_WATER = replace(WATER, mean_excitation_eV=PENRED_WATER_EV)
 PHOTON_KERNELS = ("b_photon_kernel_0.14MeV", "b_photon_kernel_0.662MeV")
 ELECTRON_KERNELS = ("a_electron_kernel_0.1MeV", "a_electron_kernel_1MeV")
 GRAY_GRAM_IN_MEV = 1 / 1.602176634e-10
-SEEDS = 8
+SEEDS, HISTORIES = 16, 10_000
 PARTS = (0.5, 0.9)
 
 
@@ -109,20 +110,30 @@ def compare_electron_kernel(name: str, effort: Effort) -> list[Comparison]:
     rows = []
     for water, added in ((PENRED_WATER, ", 69 eV as in PenRed"), (WATER, ", 75 eV")):
         phantom = water_phantom(labels, inside, float(edges[1]), [str(n) for n in range(edges.size - 1)], water)
-        radii = np.array([_own_radii(phantom, energy_MeV, edges, effort, seed) for seed in range(SEEDS)])
-        own, own_error = radii.mean(axis=0), radii.std(axis=0, ddof=1) / np.sqrt(SEEDS)
+        histories = int(HISTORIES * effort.share)
+        radii = np.array([_own_radii(phantom, energy_MeV, edges, effort, histories, seed) for seed in range(SEEDS)])
         for n, part in enumerate(PARTS):
-            values = [_reference_radius(d, labels, float(edges[1]), part) for d in (data, second) if d is not None]
+            values = []
+            for which, found in (("", data), ("_EGSnrc", second)):
+                if found is not None:
+                    own_error, error = radius_errors(radii[:, n], histories, _histories(name + which))
+                    values.append((_reference_radius(found, labels, float(edges[1]), part), float(error)))
             rows.append(
-                compare(name, f"R{round(100 * part)}{added}", (own[n], own_error[n]), values[0], 0.01, share=effort.share,
-                        judged=water is PENRED_WATER, second=values[1] if len(values) > 1 else None)
+                compare(name, f"R{round(100 * part)}{added}", (radii[:, n].mean(), float(own_error)), values[0], 0.01,
+                        share=effort.share, judged=water is PENRED_WATER, second=values[1] if len(values) > 1 else None)
             )  # fmt: skip
     return rows
 
 
-def _own_radii(phantom: VoxelPhantom, energy_MeV: float, edges: NDArray[np.float64], effort: Effort, seed: int) -> list[float]:
+def _histories(name: str) -> int:
+    return int(json.loads((REFERENCE / f"{name}.json").read_text(encoding="utf-8"))["histories"])
+
+
+def _own_radii(
+    phantom: VoxelPhantom, energy_MeV: float, edges: NDArray[np.float64], effort: Effort, histories: int, seed: int
+) -> list[float]:
     settings = RunSettings(
-        histories=int(20_000 * effort.share),
+        histories=histories,
         seed=41 + seed,
         device=effort.device,
         threads=effort.threads,
@@ -133,18 +144,20 @@ def _own_radii(phantom: VoxelPhantom, energy_MeV: float, edges: NDArray[np.float
     return [radius_of(energy, edges, part) for part in PARTS]
 
 
-def _reference_radius(data: Any, labels: NDArray[np.uint16], voxel_cm: float, part: float) -> tuple[float, float]:
-    """Radius and its standard error: that of the energy inside over the energy per cm there."""
-    edges = data["edges_cm"]
-    energy, _ = fold(data["frac"], edges, labels, voxel_cm)
-    radius = radius_of(energy[1:], edges, part)
-    inner, outer = edges[1:] <= radius, edges[1:] > radius
-    total = energy[1:].sum()
-    # share inside = I / (I + O): errors of both parts
-    within, beyond = (np.sqrt((data["sigma"][chosen] ** 2).sum()) for chosen in (inner, outer))
-    error = np.hypot((1 - part) * within, part * beyond) / total
-    slope = np.interp(radius, (edges[1:] + edges[:-1]) / 2, energy[1:] / np.diff(edges)) / total
-    return radius, float(error / slope)
+def _reference_radius(data: Any, labels: NDArray[np.uint16], voxel_cm: float, part: float) -> float:
+    energy, _ = fold(data["frac"], data["edges_cm"], labels, voxel_cm)
+    return radius_of(energy[1:], data["edges_cm"], part)
+
+
+def radius_errors(radii: NDArray[np.float64], histories: int, other: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard errors of radii: of the mean of runs (runs, radii) with `histories` each, and of another code's with `other`.
+
+    The errors of single shells do not give that of a radius: what a history leaves inside is missing outside, and adding shells
+    up as if they were independent makes it 2.5 times too small. Two analog codes that follow the same physics spread alike from
+    history to history, so that the spread of one's runs serves both.
+    """
+    spread = radii.std(axis=0, ddof=1)
+    return spread / np.sqrt(len(radii)), spread * np.sqrt(histories / other)
 
 
 def radius_of(energy: NDArray[np.float64], edges: NDArray[np.float64], part: float) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .comparison import Comparison, summary, table
 from .electron_cases import compare_electron_facts
+from .organ_facts import compare_organ_facts
 from .peer import available
 from .penred_cases import all_comparisons
 from .point_kernels import ELECTRON_KERNELS, PHOTON_KERNELS, compare_electron_kernel, compare_photon_kernel
@@ -57,6 +58,10 @@ GROUPS: dict[str, tuple[str, Group]] = {
     "electrons": (
         "Electrons and positrons beside kept values of PenRed: kernels 1 %, voxels 1, 2 and 5 %, slabs 1.5 %",
         compare_electron_facts,
+    ),
+    "organs": (
+        "Patient-like phantoms and megavolt beams beside kept values of PenRed: self 1 %, cross 2 %, beams 1 %",
+        compare_organ_facts,
     ),
     "closed forms": ("Absorbed fractions of cubes from point kernels: alphas CSDA, others PenRed's", closed_forms),
     "fano": ("Fano's theorem: water of mixed densities, emission per mass; expected is the energy per mass", fano),

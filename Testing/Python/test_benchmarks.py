@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from SynthDoseLib.core import Emission
 from Testing.Benchmarks.comparison import compare, summary, table
 from Testing.Benchmarks.peer import spectrum_rows
+from Testing.Benchmarks.point_kernels import radius_errors, radius_of
 from Testing.Benchmarks.principles import cube_overlap
 from Testing.Benchmarks.results import write_section
 from Testing.Benchmarks.shells import fold, shell_labels
@@ -69,3 +70,27 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "first" not in text
     assert text.index("second") < text.index("other")
+
+
+def test_errors_of_radii_are_those_that_two_codes_scatter_with():
+    """Electrons that lose their energy evenly up to a range of their own: 10 runs of 200 beside another code's run of 800.
+
+    The difference over its error is Student's t with 9 degrees of freedom: mean 0, variance 9/7.
+    """
+    rng, edges = np.random.default_rng(5), np.linspace(0.0, 1.0, 41)
+
+    def radii(histories):
+        reach = rng.beta(6.0, 2.0, (histories, 1))
+        energy = np.diff(np.minimum(edges / reach, 1.0), axis=1).sum(axis=0)
+        return [radius_of(energy, edges, part) for part in (0.5, 0.9)]
+
+    pulls = []
+    for _ in range(400):
+        own, other = np.array([radii(200) for _ in range(10)]), radii(800)
+        own_error, error = radius_errors(own, 200, 800)
+        pulls.append((own.mean(axis=0) - other) / np.hypot(own_error, error))
+    expected = np.sqrt(9 / 7)
+    for values in np.transpose(pulls):
+        assert abs(values.mean()) < 4 * expected / np.sqrt(values.size)
+        # fourth moment of t with 9 degrees of freedom: 4.2 variances squared
+        assert abs(values.std() / expected - 1) < 4 * np.sqrt(3.2 / (4 * values.size))

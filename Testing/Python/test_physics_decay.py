@@ -121,6 +121,19 @@ def test_chain_of_actinium_225_down_to_bismuth_209():
     assert alphas == pytest.approx(27.5, rel=0.02)  # four alphas of 5.8, 6.3, 7.1 and 8.4 MeV
 
 
+def test_energy_of_radium_223_and_its_progeny_is_that_of_the_label():
+    """28.2 MeV per decay down to lead-207: 95.3 % of alphas, 3.6 % of betas, 1.1 % of gammas (Xofigo, prescribing information).
+
+    Recoil nuclei are of the alphas' decays; conversion and Auger electrons go with the betas, X rays with the gammas.
+    """
+    energy = dict.fromkeys(("alpha", "electron", "photon", "positron"), 0.0)
+    for emission in decay_emissions("Ra-223", "all"):
+        energy[emission.particle] += emission.yield_per_decay * emission.mean_energy_MeV
+    total = sum(energy.values())
+    assert total == pytest.approx(28.2, rel=0.01)
+    assert [100 * energy[kind] / total for kind in ("alpha", "electron", "photon")] == pytest.approx([95.3, 3.6, 1.1], abs=0.4)
+
+
 def test_long_lived_progeny_are_left_out_and_named():
     chain = decay_chain("Th-227")
     assert dict(chain.decays) == {"Th-227": 1.0}

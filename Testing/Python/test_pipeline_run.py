@@ -179,6 +179,20 @@ def test_ctrl_c_ends_with_130_and_resume_takes_over_the_transported_dose(tmp_pat
     assert {p.name for p in out.iterdir()} == RUN_FOLDER
 
 
+def test_a_sigma_that_was_not_reached_is_told_on_the_terminal_and_in_every_result(tmp_path, capsys):
+    text = PLAN.replace("histories = 4000", 'histories = 2000\nrelative_sigma = 0.0001\norgans = ["liver"]')
+    assert main(["run", str(write_patient(tmp_path, text)), "--out", str(tmp_path / "out")]) == 0
+    said = re.search(
+        r"The relative sigma asked for, 0\.01 %, was not reached: liver [0-9.]+ %\.[^\n]*", capsys.readouterr().out
+    )
+    assert said
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))
+    assert record["notes"].count(said[0]) == 1
+    assert record["transport"]["memory_forecast_GiB"] > 0.29  # 300 MiB without any voxel
+    assert record["transport"]["memory_peak_GiB"] >= 0
+    assert said[0] in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_keyboard_interrupt_becomes_exit_130(tmp_path, monkeypatch, capsys):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from types import SimpleNamespace
@@ -361,7 +362,40 @@ def test_energies_below_the_tables_stay_where_they_are(particle):
         assert energy == pytest.approx(0.0009, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [({"histories": 3000}, "ended with its 3000 histories"), ({"max_seconds": 0.5}, r"ended after its 0\.5 s \(max_seconds\)")],
+    ids=["histories", "time"],
+)
+def test_a_sigma_that_was_not_reached_is_told_with_the_organ_and_both_numbers(limit, reason):
+    settings = RunSettings(relative_sigma=0.0002, organs=("liver",), threads=1, **limit)
+    result = simulate(phantom_of(), KIDNEY, [BETA, GAMMA], settings)
+    liver = result.organs[1]
+    reached = 100 * liver.sigma_Gy / liver.dose_Gy
+    (note,) = result.missed_sigma
+    assert note in result.notes
+    assert re.search(rf"asked for, 0\.02 %, was not reached: liver {reached:.3g} %\. The run {reason}", note)
+    easy = RunSettings(relative_sigma=0.5, organs=("kidney",), threads=1, **limit)
+    assert simulate(phantom_of(), KIDNEY, [BETA, GAMMA], easy).missed_sigma == ()
+
+
+def test_a_matrix_tells_which_source_did_not_reach_its_sigma():
+    settings = RunSettings(relative_sigma=0.001, histories=2000, threads=1)
+    for row in simulate_s_values(phantom_of(), [GAMMA], settings, ["kidney", "liver"]):
+        (note,) = row.notes
+        assert f"was not reached: {row.source} " in note
+
+
 # memory
+
+
+def test_what_a_run_takes_is_kept_beside_the_forecast():
+    """10 million voxels: sums (16 bytes each), a tally (8) and the result (8) are new; the source is there before."""
+    grid = VoxelGrid.from_spacing((216, 216, 216), (1.0, 1.0, 1.0))
+    phantom = phantom_of(grid)
+    result = simulate(phantom, KIDNEY, [BETA], RunSettings(histories=1000, threads=1))
+    assert result.memory_forecast_GiB == pytest.approx(needed_bytes(grid.size, grid.size, 1) / 2**30, rel=1e-12)
+    assert 24 * grid.size / 2**30 < result.memory_peak_GiB < result.memory_forecast_GiB
 
 
 def test_memory_is_counted_per_voxel_and_thread():
