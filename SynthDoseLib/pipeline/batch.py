@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core import Progress, SynthDoseError, silent
 from ..io.folder import write_csv
+from ..io.sole_use import SoleUse, sole_use
 from .fingerprints import Fingerprints
 from .plan import RunPlan, plan_hash, read_plan
 from .run import run_patient
@@ -38,7 +39,7 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
     Raises
     ------
     SynthDoseError
-        If there is no patient, or the plan itself is not valid.
+        If there is no patient, the plan itself is not valid, or another process works in `out`.
     """
     if not folder.is_dir():
         raise SynthDoseError(f"{folder} is not a folder. Give the folder that holds one folder per patient.")
@@ -46,11 +47,16 @@ def run_batch(folder: Path, plan: Path, out: Path, *, progress: Progress = silen
     if not patients:
         raise SynthDoseError(f"{folder} holds no folders. Put each patient's files into a folder of its own there.")
     read_plan(plan, patients[0])
-    out.mkdir(parents=True, exist_ok=True)
+    with sole_use(out, progress) as use:
+        return _run_all(patients, plan, out, use, progress)
+
+
+def _run_all(patients: list[Path], plan: Path, out: Path, use: SoleUse, progress: Progress) -> int:
     rows: list[tuple[object, ...]] = []
     times: list[tuple[object, ...]] = []
     failed = 0
     for patient in patients:
+        use.require()
         target = out / patient.name
         try:
             own = read_plan(plan, patient)

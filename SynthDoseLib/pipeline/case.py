@@ -16,6 +16,7 @@ import numpy as np
 from ..core import PARTICLES, DoseMap, Progress, ProgressReport, SynthDoseError, computer, resample, sha256_of, silent, versions
 from ..dosimetry import MarrowDoses, marrow_doses
 from ..io import write_csv, write_volume
+from ..io.sole_use import sole_use
 from ..physics import decay_data_edition
 from ..transport import CheckpointError, OrganSource, Preview, SimulationResult, part_name, simulate, simulate_s_values
 from .case_file import SCHEMA, Case, read_case
@@ -72,10 +73,18 @@ def run_case(
     Raises
     ------
     SynthDoseError
-        See `read_case` and `transport.simulate`; or the results cannot be written, or what is to be resumed is of another case.
+        See `read_case` and `transport.simulate`; or the results cannot be written, another process writes there,
+        or what is to be resumed is of another case.
     """
     folder = Path(out_dir)
     require_writable(folder)
+    with sole_use(folder, progress) as use:
+        return _run_case(path, folder, use.watched(progress), resume, preview_seconds)
+
+
+def _run_case(
+    path: str | Path, folder: Path, progress: Progress, resume: bool, preview_seconds: float | None
+) -> SimulationResult:
     progress(ProgressReport("read", 0.0, None, f"Reading {path}"))
     case = read_case(path)
     checkpoint = folder / CHECKPOINT

@@ -21,8 +21,8 @@ from .plan import (
     TherapyPlan,
     write_plan,
 )
-from .run import run_patient
-from .run_folder import claim_folder, open_folder
+from .run import RunResult, run_in_folder
+from .run_folder import claimed, open_folder
 from .stations import report_stage
 
 BUNDLE = "synthetic_torso_ct"
@@ -60,9 +60,17 @@ def run_demo(
     str
         Organ doses, and how well the network found the organs, for people.
     """
-    folder = claim_folder(out, overwrite=overwrite)
-    report_stage(progress, "patient", 0.0)
-    patient = synthetic_patient(seed, sex=sex)
+    with claimed(out, overwrite=overwrite, progress=progress) as (folder, told):
+        report_stage(told, "patient", 0.0)
+        patient = synthetic_patient(seed, sex=sex)
+        result = _run(folder, patient, threads, told)
+    found = read_labels(folder / "labels.seg.nrrd", reference=patient.ct.grid)
+    scores = dice_scores(found, patient.organ_labels, JUDGED)
+    judged = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    return f"{result.summary()}\n\nDice of the network's organs against the truth of this synthetic patient: {judged}"
+
+
+def _run(folder: Path, patient: SyntheticPatient, threads: int, progress: Progress) -> RunResult:
     open_folder(folder, patient.ct.grid.size)
     shutil.rmtree(folder / "input", ignore_errors=True)
     plan = demo_plan(patient, folder / "input", threads)
@@ -70,11 +78,7 @@ def run_demo(
     write_dicom_series(folder / "input" / "ct", patient.ct)
     write_dicom_series(folder / "input" / "spect", patient.spect)
     report_stage(progress, "patient", 1.0)
-    result = run_patient(plan, folder, overwrite=True, progress=progress)
-    found = read_labels(folder / "labels.seg.nrrd", reference=patient.ct.grid)
-    scores = dice_scores(found, patient.organ_labels, JUDGED)
-    judged = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-    return f"{result.summary()}\n\nDice of the network's organs against the truth of this synthetic patient: {judged}"
+    return run_in_folder(plan, folder, progress=progress)
 
 
 def demo_plan(patient: SyntheticPatient, images: Path, threads: int) -> RunPlan:

@@ -14,6 +14,7 @@ from ..core import Progress, ProgressReport, SynthDoseError, silent
 from ..core.provenance import versions
 from ..io import atomic_folder, write_segmentation, write_volume
 from ..io.folder import prepare_output_folder, write_csv
+from ..io.sole_use import holds_anything, sole_use
 from ..phantom import PersonPlan, StylisedPerson, growth_z, person_ct, sample_plan, stylised_person, z_to_percentile
 from .phantom_exports import check_exports, export_phantom
 from .quality_report import grid_and_materials
@@ -134,7 +135,14 @@ def make_people(request: PeopleRequest, out: Path, *, resume: bool = False, prog
         raise SynthDoseError(f"Voxels have to be from 1 to 8 mm; found {request.voxel_mm:g}.")
     check_exports(request.exports)
     request.plan(0)  # what is impossible for everybody is refused before anything is written
-    _claim(out, request, resume)
+    if out.exists() and not out.is_dir():
+        raise SynthDoseError(f"{out} is a file; --out has to name a folder.")
+    with sole_use(out, progress) as use:
+        _claim(out, request, resume)
+        return _make_all(request, out, resume, use.watched(progress))
+
+
+def _make_all(request: PeopleRequest, out: Path, resume: bool, progress: Progress) -> People:
     rows: list[dict[str, Any]] = []
     kept = 0
     for number in range(request.count):
@@ -162,7 +170,7 @@ def make_people(request: PeopleRequest, out: Path, *, resume: bool = False, prog
 
 def _claim(out: Path, request: PeopleRequest, resume: bool) -> None:
     earlier = _read(out / INDEX_JSON)
-    if out.is_dir() and any(out.iterdir()):
+    if holds_anything(out):
         if earlier.get("kind") != KIND:
             raise SynthDoseError(f"{out} holds other files. Choose an empty or new folder, so that nothing of yours is lost.")
         if not resume:

@@ -48,7 +48,7 @@ from .run_folder import (
     FINISHED,
     RESULTS,
     UNFINISHED,
-    claim_folder,
+    claimed,
     clear_results,
     hash_files,
     open_folder,
@@ -187,7 +187,20 @@ def run_patient(
     """
     if resume and begin:
         raise SynthDoseError("A run is gone on with (--resume) or started again from a stage (--from), not both.")
-    folder = claim_folder(out, resume=resume, overwrite=overwrite)
+    with claimed(out, resume=resume, overwrite=overwrite, progress=progress) as (folder, told):
+        return run_in_folder(plan, folder, resume=resume, reuse=reuse, begin=begin, progress=told)
+
+
+def run_in_folder(
+    plan: RunPlan,
+    folder: Path,
+    *,
+    resume: bool = False,
+    reuse: str | os.PathLike[str] | None = None,
+    begin: str = "",
+    progress: Progress = silent,
+) -> RunResult:
+    """`run_patient` in a folder that the caller has claimed (see `run_folder.claimed`)."""
     stages = Stages(StageStore(Path(reuse)) if reuse is not None else None, begin)
     clock = _Clock(progress, stages)
     with clock.stage("read"):

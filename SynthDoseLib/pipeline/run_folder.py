@@ -7,14 +7,16 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core import SynthDoseError, atomic_path, sha256_of
+from ..core import Progress, SynthDoseError, atomic_path, sha256_of, silent
 from ..io.folder import prepare_output_folder
+from ..io.sole_use import holds_anything, sole_use
 from ..transport import part_name
 from .engine_plan import ENGINES
 
@@ -45,29 +47,40 @@ RESULTS = (
 BYTES_PER_VOXEL = 24  # CT, density, materials, labels, activity, dose, sigma, compressed, and a checkpoint
 
 
-def claim_folder(path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Check that results can be written to `path`, without creating it yet.
+@contextmanager
+def claimed(
+    path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False, progress: Progress = silent
+) -> Iterator[tuple[Path, Progress]]:
+    """Have a run folder for this process alone as long as the block runs; see `io.sole_use`.
+
+    Yields
+    ------
+    folder : Path
+        Made if need be, and removed again if nothing is written to it.
+    progress : callable
+        The one given; it also ends the run should another process have taken the folder.
 
     Raises
     ------
     SynthDoseError
-        If it is a file, holds other things than an earlier run, holds a finished run (and neither `resume` nor
-        `overwrite` is set), or may not be written to.
+        If it is a file, is in use by another process, holds other things than an earlier run, holds a finished run (and neither
+        `resume` nor `overwrite` is set), or may not be written to.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise SynthDoseError(f"{folder} is a file; --out has to name a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not _is_a_run(folder):
-            raise SynthDoseError(
-                f"{folder} holds other files. Choose an empty or new folder, so that nothing of yours is lost."
-            )
-        if not (resume or overwrite):
-            raise SynthDoseError(
-                f"{folder} holds an earlier run. Choose another folder, --resume to go on with it, or --overwrite."
-            )
     require_writable(folder)
-    return folder
+    with sole_use(folder, progress) as use:
+        if holds_anything(folder):
+            if not _is_a_run(folder):
+                raise SynthDoseError(
+                    f"{folder} holds other files. Choose an empty or new folder, so that nothing of yours is lost."
+                )
+            if not (resume or overwrite):
+                raise SynthDoseError(
+                    f"{folder} holds an earlier run. Choose another folder, --resume to go on with it, or --overwrite."
+                )
+        yield folder, use.watched(progress)
 
 
 def require_writable(folder: Path) -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from .. import __version__
 from ..core import Progress, SynthDoseError, atomic_path, bare_name, sha256_of, silent
+from ..io.sole_use import NOTE, sole_use
 from ..segmentation import read_bundle
 from ..segmentation.bundle_writer import ModelCard, write_bundle, write_hashes
 from ..segmentation.recipe import TrainingRecipe, read_recipe, training_template
@@ -113,14 +114,20 @@ def train_segmentation(job: TrainingJob, progress: Progress = silent) -> str:
     Raises
     ------
     SynthDoseError
-        For a bad configuration, cohort, starting bundle, or folder.
+        For a bad configuration, cohort, starting bundle, or folder, or one that another process works in.
     """
     recipe = _recipe(job)
-    _claim(job)
+    if job.out.exists() and not job.out.is_dir():
+        raise SynthDoseError(f"{job.out} is a file; --out has to name a folder.")
+    with sole_use(job.out, progress) as use:
+        _claim(job)
+        return _train(job, recipe, use.watched(progress))
+
+
+def _train(job: TrainingJob, recipe: TrainingRecipe, progress: Progress) -> str:
     cases = _cases(job, recipe, progress)
     learn, held_out = split_cohort(cases, recipe.held_out_share, recipe.seed)
     initial = _initial(job, recipe)
-    job.out.mkdir(parents=True, exist_ok=True)
     trained = train_network(
         learn,
         held_out,
@@ -177,11 +184,7 @@ def _recipe(job: TrainingJob) -> TrainingRecipe:
 
 def _claim(job: TrainingJob) -> None:
     """Refuse a folder that holds something else, or a finished bundle that nobody wants replaced."""
-    if not job.out.exists():
-        return
-    if not job.out.is_dir():
-        raise SynthDoseError(f"{job.out} is a file; --out has to name a folder.")
-    entries = {path.name for path in job.out.iterdir()}
+    entries = {path.name for path in job.out.iterdir() if not path.name.startswith(NOTE)}
     bundle = (job.out / "configs" / "training.json").is_file()
     if entries - {STATE} and not bundle:
         raise SynthDoseError(f"{job.out} holds other files. Choose an empty or new folder, so that nothing of yours is lost.")

@@ -121,8 +121,8 @@ def _metric_table(metrics: Mapping[str, float]) -> str:
 
 
 def write_hashes(root: Path) -> None:
-    """Write ``SHA256SUMS`` over all other files of a bundle, as ``sha256sum --check`` reads it."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+    """Write ``SHA256SUMS`` over all other files of a bundle but hidden ones, as ``sha256sum --check`` reads it."""
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != "SHA256SUMS" and not p.name.startswith("."))
     lines = [f"{sha256_of(path)}  {path.relative_to(root).as_posix()}\n" for path in files]
     with atomic_path(root / "SHA256SUMS") as path:
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
