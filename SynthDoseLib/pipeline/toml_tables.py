@@ -68,7 +68,7 @@ def read_table(kind: type[Table], values: Any, where: str) -> Table:
     values : mapping
         As tomllib gives it.
     where : str
-        Name of the table for messages, as in ``[dose]``.
+        Name of the table for messages, as in ``[dose]``, or what the whole file is, as in ``The plan``.
 
     Raises
     ------
@@ -82,12 +82,25 @@ def read_table(kind: type[Table], values: Any, where: str) -> Table:
     for key in values:
         if key not in fields:
             raise SynthDoseError(f"{where} has an unknown key '{key}'.{nearest(key, fields)} Valid keys: {', '.join(fields)}.")
-    arguments = {key: _convert(hints[key], value, f"{where} {key}") for key, value in values.items()}
+    arguments = {key: _convert(hints[key], value, _name(where, key, hints[key])) for key, value in values.items()}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in arguments:
             raise SynthDoseError(f"{where} lacks the key '{name}' ({_describe(hints[name])}).")
     return kind(**arguments)
+
+
+def _name(where: str, key: str, hint: Any) -> str:
+    """How a file names a key of the table `where`: ``[dose] histories``, ``[dose]`` or ``[[dosimetry.previous]]``."""
+    inside = where.strip("[]") if where.startswith("[") else ""
+    path = f"{inside}.{key}" if inside else key
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        if dataclasses.is_dataclass(option):
+            return f"[{path}]"
+        if typing.get_origin(option) is tuple and dataclasses.is_dataclass(typing.get_args(option)[0]):
+            return f"[[{path}]]"
+    return f"{where} {key}"
 
 
 def _describe(hint: Any) -> str:
