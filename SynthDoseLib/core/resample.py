@@ -12,6 +12,8 @@ from .errors import SynthDoseError
 from .grid import VoxelGrid
 from .volumes import LabelMap, require_shape
 
+CUT_SHARE, MANY = 0.001, 12
+
 
 def resample(
     values: NDArray[Any], source: VoxelGrid, target: VoxelGrid, *, linear: bool = True, fill: float = 0.0
@@ -110,7 +112,26 @@ def resample_labels(labels: LabelMap, target: VoxelGrid) -> LabelMap:
             f"{_middle(target)} mm. Check that both belong to the same patient and frame of reference."
         )
     note = f"The label map was resampled from {_describe(labels.grid)} to {_describe(target)} (nearest neighbour)."
-    return LabelMap(target, values, labels.organs, (*labels.notes, note))
+    return LabelMap(target, values, labels.organs, (*labels.notes, note, *_cut_notes(labels, target)))
+
+
+def _cut_notes(labels: LabelMap, target: VoxelGrid) -> tuple[str, ...]:
+    """A note that names the organs of which a share has no place on another grid."""
+    inside = resample(np.ones(target.shape, np.uint8), target, labels.grid, linear=False)
+    if inside.all():
+        return ()
+    count = len(labels.organs) and 1 + max(organ.index for organ in labels.organs)
+    total = np.bincount(labels.labels.ravel(), minlength=count)
+    lost = np.bincount(labels.labels[inside == 0], minlength=count)
+    cut = [
+        f"{organ.name} {lost[organ.index] / total[organ.index]:.1%}"
+        for organ in labels.organs
+        if lost[organ.index] > CUT_SHARE * total[organ.index]
+    ]
+    if not cut:
+        return ()
+    listed = ", ".join(cut[:MANY]) + (f" and {len(cut) - MANY} more" if len(cut) > MANY else "")
+    return (f"Cut by the border of the image, with so much of them outside: {listed}. Their doses are those of the part inside.",)
 
 
 def overlap_fraction(first: VoxelGrid, second: VoxelGrid) -> float:

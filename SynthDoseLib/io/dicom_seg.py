@@ -29,7 +29,7 @@ from .dicom_labels import compare_frames
 from .geometry import LPS_TO_RAS, grid_of, lps_matrix, right_handed
 from .identity import identity_of_headers, without_identity
 from .overlap import combine
-from .text import clean_name, clean_text, unique_names
+from .text import clean_name, clean_text, same_name_notes, unique_names
 from .volumes import writing
 
 FRACTION_INSIDE = 0.5
@@ -64,7 +64,9 @@ def read_dicom_seg(
     except Exception as error:  # highdicom and the decoders raise whatever they like
         raise SynthDoseError(f"{path} cannot be read as DICOM SEG; it is damaged ({clean_text(error, 160)}).") from error
     notes = list(compare_frames(path, clean_text(header.get("FrameOfReferenceUID")), frame_of_reference, accept_other_frame))
-    names = unique_names([_name(d) for d in descriptions])
+    given = [_name(d) for d in descriptions]
+    names = unique_names(given)
+    notes += same_name_notes(given, names, "segments")
     lacking = [name for name in segments or () if name not in names]
     if lacking:
         raise SynthDoseError(f"{path} has no segment '{lacking[0]}'. Segments: {', '.join(names)}.")

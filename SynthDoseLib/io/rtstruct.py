@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from .dicom_metadata import number
 from .geometry import LPS_TO_RAS
 from .overlap import combine
 from .polygons import fill_polygons
-from .text import clean_name, clean_text, unique_names
+from .text import clean_name, clean_text, same_name_notes, unique_names
 
 # of a slice: contours drawn on the slices of the reference are this close to them
 _ON_SLICE = 0.05
@@ -31,6 +31,8 @@ _POINT_LIMIT = 20_000_000
 _FINE_PIXEL_LIMIT = 2_000_000_000
 _TIE = 1e-6
 _SAME_MM = 0.01
+_WHOLE_LIMIT = 200_000_000  # voxels of a structure and the image together
+_WORTH_SAYING = 0.001
 _COMPARED = 20  # contours of one plane that are compared with each other
 
 
@@ -85,7 +87,7 @@ def read_rtstruct(
     outside = []
     for organ, structure in zip(organs, structures, strict=True):
         mask, remarks = rasterise_with_volume(structure, reference, apart)
-        notes += [*structure.notes, *remarks]
+        notes += [*structure.notes, *remarks, *_beyond(structure, reference, apart, int(mask.sum()))]
         if structure.contours and not mask.any():
             outside.append(structure.name)
         masks.append((organ.index, mask))
@@ -98,6 +100,32 @@ def read_rtstruct(
     notes += [f"Structure '{name}' has no voxel in the image: it lies outside, or is smaller than a voxel." for name in outside]
     labels, overlap = combine(masks, organs, reference)
     return LabelMap(reference, labels, organs, (*notes, *overlap))
+
+
+def _beyond(structure: Structure, grid: VoxelGrid, apart_mm: float | None, inside: int) -> list[str]:
+    """A note if a structure with voxels in the image goes on beyond its border, with the share that is lost."""
+    if not structure.contours or not inside:
+        return []
+    corners = np.concatenate([grid.to_ijk(contour) for contour in structure.contours])[:, ::-1]
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    size = np.array(grid.shape)
+    outside_mm = np.maximum(-0.5 - low, high - (size - 0.5)) * grid.spacing_mm[::-1]
+    if (outside_mm <= 0.5 * np.array(grid.spacing_mm[::-1])).all():
+        return []
+    first = np.floor(np.minimum(low, 0)).astype(np.int64) - 1
+    whole = np.ceil(np.maximum(high, size - 1)).astype(np.int64) + 2 - first
+    share = "part"
+    if whole.astype(np.float64).prod() <= _WHOLE_LIMIT:
+        k, j, i = (int(n) for n in whole)
+        wider = grid.crop((int(first[0]), int(first[1]), int(first[2])), (k, j, i))
+        lost = 1 - inside / max(inside, int(rasterise(structure, wider, apart_mm)[0].sum()))
+        if lost < _WORTH_SAYING:
+            return []
+        share = f"{lost:.0%}" if lost >= 0.01 else f"{lost:.1%}"
+    return [
+        f"Structure '{structure.name}' is cut by the border of the image: {share} of it, up to {outside_mm.max():.0f} mm, lies "
+        "outside. Its volume, mass and dose are those of the part inside."
+    ]
 
 
 def read_structures(path: Path) -> tuple[list[Structure], str]:
@@ -117,11 +145,14 @@ def read_structures(path: Path) -> tuple[list[Structure], str]:
         raise SynthDoseError(f"{path} holds structures in {len(frames)} frames of reference. Export those of one image.")
     contours = {int(c.ReferencedROINumber): c for c in dataset.get("ROIContourSequence") or []}
     observed = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence") or []}
-    names = unique_names([clean_name(r.get("ROIName")) or f"ROI {int(r.ROINumber)}" for r in rois])
+    given = [clean_name(r.get("ROIName")) or f"ROI {int(r.ROINumber)}" for r in rois]
+    names = unique_names(given)
     structures = []
     for roi, name in zip(rois, names, strict=True):
         roi_number = int(roi.ROINumber)
         structures.append(_structure(path, roi_number, name, contours.get(roi_number), observed.get(roi_number)))
+    if said := same_name_notes(given, names, "structures"):
+        structures[0] = replace(structures[0], notes=(*said, *structures[0].notes))
     if sum(len(c) for s in structures for c in s.contours) > _POINT_LIMIT:
         raise SynthDoseError(f"{path} holds more than {_POINT_LIMIT} contour points. Export fewer structures at a time.")
     return structures, next(iter(frames), "")

@@ -17,7 +17,7 @@ from .coding import TISSUE, named_with_side, organ_concept, snomed_of
 from .geometry import grid_of, right_handed
 from .overlap import combine
 from .plain import read_plain, whole_labels
-from .text import clean_name, clean_text, unique_names
+from .text import clean_name, clean_text, same_name_notes, unique_names
 from .volumes import itk_image, save_itk
 
 _CONTEXT = "Segmentation category and type - SynthDose"
@@ -125,7 +125,9 @@ def read_segmentation(path: Path) -> LabelMap:
         raise SynthDoseError(
             f"{path} lists a segment on layer {max(shared)}, but has {values.shape[3]} layer(s). It is damaged."
         )
-    names = unique_names([s.name for s in segments])
+    given = [s.name for s in segments]
+    names = unique_names(given)
+    notes = (*notes, *same_name_notes(given, names, "segments"))
     own = [s.value for s in segments]
     # values are per layer, so two layers may use the same one
     indices = own if len(set(own)) == len(own) and min(own) > 0 else list(range(1, len(own) + 1))

@@ -69,3 +69,22 @@ def unique_names(names: list[str]) -> list[str]:
         taken.add(candidate)
         result.append(candidate)
     return result
+
+
+def same_name_notes(names: list[str], unique: list[str], what: str) -> tuple[str, ...]:
+    """Notes on names that `unique_names` had to change.
+
+    Examples
+    --------
+    >>> same_name_notes(["GTV", "GTV", "liver"], ["GTV", "GTV_2", "liver"], "structures")
+    ("2 structures are named 'GTV': they are called GTV, GTV_2. 'GTV' alone means the first of them.",)
+    """
+    notes = []
+    for name in dict.fromkeys(names):
+        called = [new for old, new in zip(names, unique, strict=True) if old == name]
+        if len(called) > 1:
+            notes.append(
+                f"{len(called)} {what} are named '{name}': they are called {', '.join(called)}. "
+                f"'{name}' alone means the first of them."
+            )
+    return tuple(notes)

@@ -77,6 +77,16 @@ def test_labels_of_another_place_are_refused_and_of_another_grid_noted():
         resample_labels(labels, VoxelGrid.from_spacing((4, 4, 4), (2.0, 2.0, 2.0), (500, 0, 0)))
 
 
+def test_organs_that_another_grid_cuts_are_named_with_what_is_lost():
+    grid = VoxelGrid.from_spacing((10, 10, 10), (2.0, 2.0, 2.0))
+    values = np.zeros(grid.shape, np.uint16)
+    values[4:6, 4:6, :5], values[4:6, 4:6, 5:7] = 1, 2
+    labels = LabelMap(grid, values, organ_table(["liver", "spleen"]))
+    half = resample_labels(labels, grid.crop((0, 0, 3), (10, 10, 7)))  # three of the five columns of the liver are gone
+    assert "outside: liver 60.0%." in half.notes[-1]
+    assert "Cut" not in " ".join(resample_labels(labels, grid.crop((1, 1, 0), (8, 8, 10))).notes)
+
+
 def test_overlap_is_the_fraction_of_the_first_grid():
     small = VoxelGrid.from_spacing((8, 8, 8), (1.0, 1.0, 1.0))
     large = VoxelGrid.from_spacing((16, 16, 16), (1.0, 1.0, 1.0))

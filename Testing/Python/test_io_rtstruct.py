@@ -127,7 +127,33 @@ def test_names_are_cleaned_and_repeated_ones_numbered(tmp_path):
     path = rtstruct(tmp_path / "rs.dcm", [[circle(5, 0.5)], [circle(5, 9.5)], []], names=("GTV\x1b", "GTV", "../../x"))
     labels = read_labels(path, reference=STRAIGHT)
     assert [o.name for o in labels.organs] == ["GTV", "GTV_2", "../../x"]
+    assert any("2 structures are named 'GTV': they are called GTV, GTV_2." in note for note in labels.notes)
     assert any("'../../x' has no closed contour" in note for note in labels.notes)
+
+
+@pytest.mark.parametrize("centre", [(30.0, 0.0), (0.0, -40.0), (0.0, 0.0)], ids=["to the right", "to the back", "inside"])
+def test_a_structure_cut_by_the_border_is_told_of_with_its_share(tmp_path, centre):
+    lines = [circle(20, z + 0.5, centre) for z in range(-5, 5)]
+    # the image ends 40 mm from the middle; a chord at u radii cuts (acos u - u sqrt(1 - u^2)) / pi off a disc
+    u = min(1.0, (40 - max(abs(c) for c in centre)) / 20)
+    share = (np.arccos(u) - u * np.sqrt(1 - u**2)) / np.pi
+    notes = " ".join(read_labels(rtstruct(tmp_path / "rs.dcm", [lines]), reference=STRAIGHT).notes)
+    assert ("cut by the border of the image" in notes) == (share > 0)
+    if share > 0:
+        found = float(notes.split("border of the image: ")[1].split("%")[0]) / 100
+        assert found == pytest.approx(share, abs=0.015)
+
+
+def test_planes_beyond_the_image_are_lost_with_their_share(tmp_path):
+    lines = [circle(15, z + 0.5) for z in range(20, 40)]  # the image ends at 30 mm
+    notes = " ".join(read_labels(rtstruct(tmp_path / "rs.dcm", [lines]), reference=STRAIGHT).notes)
+    assert "border of the image: 50% of it, up to 10 mm" in notes
+
+
+def test_a_hostile_contour_far_away_takes_no_memory(tmp_path):
+    lines = [circle(15, 0.5), np.array([[-5, -5, 1.5], [9e6, -5, 1.5], [9e6, 9e6, 1.5]])]
+    notes = " ".join(read_labels(rtstruct(tmp_path / "rs.dcm", [lines]), reference=STRAIGHT).notes)
+    assert "border of the image: part of it" in notes
 
 
 def test_another_frame_of_reference_is_refused_unless_accepted(tmp_path, ct):
