@@ -131,7 +131,9 @@ def _cut_notes(labels: LabelMap, target: VoxelGrid) -> tuple[str, ...]:
     if not cut:
         return ()
     listed = ", ".join(cut[:MANY]) + (f" and {len(cut) - MANY} more" if len(cut) > MANY else "")
-    return (f"Cut by the border of the image, with so much of them outside: {listed}. Their doses are those of the part inside.",)
+    return (
+        f"Cut by the border of the image, with so much of them outside: {listed}. Their doses are those of the part inside.",
+    )
 
 
 def overlap_fraction(first: VoxelGrid, second: VoxelGrid) -> float:

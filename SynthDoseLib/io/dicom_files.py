@@ -19,6 +19,7 @@ from ..core import SynthDoseError
 from .text import clean_text
 
 IMAGE_MODALITIES = ("CT", "MR", "PT", "NM")
+_NAMED = 5  # files in a note
 
 _DAMAGE = (
     ArithmeticError,
@@ -106,11 +107,33 @@ def is_dicom_file(path: Path) -> bool:
     return True
 
 
-def scan(path: Path) -> list[DicomFile]:
-    """Read the headers of a DICOM file, or of all DICOM files in a folder and its subfolders; others are ignored."""
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What a folder holds: DICOM files, and files that seem to belong to them but cannot be used, with the reason."""
+
+    files: list[DicomFile]
+    skipped: list[tuple[Path, str]]
+
+    def notes(self) -> tuple[str, ...]:
+        """How many files were left out, which, and why; nothing if there are none."""
+        if not self.skipped:
+            return ()
+        listed = "; ".join(f"{path.name} {why}" for path, why in self.skipped[:_NAMED])
+        more = f"; and {len(self.skipped) - _NAMED} more" if len(self.skipped) > _NAMED else ""
+        which = "1 file that cannot be used was" if len(self.skipped) == 1 else f"{len(self.skipped)} unusable files were"
+        return (f"{which} left out: {listed}{more}. Copy or export the series again if it should hold more.",)
+
+
+def scan(path: Path) -> Scan:
+    """Read the headers of a DICOM file, or of all DICOM files in a folder and its subfolders.
+
+    Files of other kinds are ignored. What is empty, damaged, or has the suffix of DICOM files beside it but is none, is listed.
+    """
     if path.is_file():
-        return [DicomFile(path, read_dataset(path, pixels=False))]
-    found = []
+        return Scan([DicomFile(path, read_dataset(path, pixels=False))], [])
+    found: list[DicomFile] = []
+    skipped: list[tuple[Path, str]] = []
+    others: list[Path] = []
     for folder, subfolders, names in os.walk(path):
         subfolders.sort()
         for name in sorted(names):
@@ -118,11 +141,24 @@ def scan(path: Path) -> list[DicomFile]:
             if name.startswith(".") or name.upper() == "DICOMDIR" or not candidate.is_file():
                 continue
             try:
-                if is_dicom_file(candidate):
-                    found.append(DicomFile(candidate, read_dataset(candidate, pixels=False)))
+                if not is_dicom_file(candidate):
+                    others.append(candidate)
+                    continue
+                file = DicomFile(candidate, read_dataset(candidate, pixels=False))
             except OSError as error:
                 raise SynthDoseError(f"{candidate} cannot be read: {error.strerror or error}.") from error
-    return found
+            except SynthDoseError:
+                skipped.append((candidate, "(its header is damaged)"))
+                continue
+            if file.modality in ("", *IMAGE_MODALITIES) and "Rows" not in file.header:
+                skipped.append((candidate, "(no image in it, or it ends within its header)"))
+            else:
+                found.append(file)
+    kinds = {(file.path.parent, file.path.suffix.lower()) for file in found}
+    for candidate in others:
+        if (candidate.parent, candidate.suffix.lower()) in kinds:
+            skipped.append((candidate, "(0 bytes)" if candidate.stat().st_size == 0 else "(no DICOM file)"))
+    return Scan(found, sorted(skipped))
 
 
 def series_uid(file: DicomFile) -> str:
@@ -138,19 +174,20 @@ def describe_series(files: Sequence[DicomFile]) -> str:
     return f"{first.modality or '?'} '{text}', {count} file{'s' if count > 1 else ''}, series {series_uid(first)}"
 
 
-def choose_series(path: Path, modality: str | None, series: str | None) -> list[DicomFile]:
-    """Return the files of the one image series under `path`, or of the one asked for.
+def choose_series(path: Path, modality: str | None, series: str | None) -> tuple[list[DicomFile], tuple[str, ...]]:
+    """Return the files of the one image series under `path`, or of the one asked for, and notes on what was left out.
 
     Raises
     ------
     SynthDoseError
         If there is no such series, or more than one.
     """
-    files = scan(path)
-    if not files:
-        raise SynthDoseError(f"{path} holds no DICOM file, so no CT, MR, PET or SPECT. Check the path.")
+    scanned = scan(path)
+    said = "".join(f" {note}" for note in scanned.notes())
+    if not scanned.files:
+        raise SynthDoseError(f"{path} holds no DICOM file that can be used, so no CT, MR, PET or SPECT. Check the path.{said}")
     groups: dict[str, list[DicomFile]] = {}
-    for file in files:
+    for file in scanned.files:
         groups.setdefault(series_uid(file), []).append(file)
     images = {
         uid: group for uid, group in groups.items() if group[0].modality in IMAGE_MODALITIES and "Rows" in group[0].header
@@ -166,14 +203,14 @@ def choose_series(path: Path, modality: str | None, series: str | None) -> list[
     if not chosen:
         listed = "; ".join(describe_series(g) for g in list(groups.values())[:8])
         asked = f" with SeriesInstanceUID {clean_text(series)}" if series else ""
-        raise SynthDoseError(f"{path} holds no {what}{asked}. It holds: {listed}.")
+        raise SynthDoseError(f"{path} holds no {what}{asked}. It holds: {listed}.{said}")
     if len(chosen) > 1:
         listed = "; ".join(describe_series(g) for g in list(chosen.values())[:12])
         raise SynthDoseError(
             f"{path} holds {len(chosen)} series: {listed}. Give the folder of one of them, "
             "or choose by modality or SeriesInstanceUID (series)."
         )
-    return next(iter(chosen.values()))
+    return next(iter(chosen.values())), scanned.notes()
 
 
 def is_localizer(file: DicomFile) -> bool:

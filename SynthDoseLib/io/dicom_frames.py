@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from ..core import SynthDoseError
 from .dicom_files import DicomFile
 from .dicom_metadata import UNITS, number
+from .dicom_syntax import is_compressed, is_deflated
 from .slices import Placement
 
 # an empty slice of 512 x 512 in JPEG 2000 takes a hundred bytes and its header a thousand
@@ -73,9 +74,11 @@ def require_declared_size(file: DicomFile) -> None:
     header = file.header
     frames = int(header.get("NumberOfFrames") or 1)
     declared = int(header.Rows) * int(header.Columns) * frames
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    compressed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
-    most = _MOST_PIXELS_PER_BYTE if compressed else 8 / max(1, int(header.get("BitsAllocated") or 16))
+    most = (
+        _MOST_PIXELS_PER_BYTE
+        if is_compressed(header) or is_deflated(header)
+        else 8 / max(1, int(header.get("BitsAllocated") or 16))
+    )
     held = file.path.stat().st_size
     if min(int(header.Rows), int(header.Columns), frames) < 1 or declared > held * most:
         raise SynthDoseError(

@@ -25,6 +25,7 @@ from .dicom_metadata import (
     reference_moment,
     seconds_between,
 )
+from .dicom_syntax import is_compressed, require_decoder, syntax_name
 from .finish import AIR_HU, finish_image
 from .slices import Placement, order_slices, regular_volume, require_no_gap
 from .text import clean_text
@@ -119,8 +120,8 @@ def read_native_slices(
     SynthDoseError
         As `read_image` does.
     """
-    files = choose_series(path, modality, series)
-    notes: list[str] = []
+    files, left_out = choose_series(path, modality, series)
+    notes = list(left_out)
     slices = [f for f in files if not is_localizer(f)]
     if slices and len(slices) < len(files):
         notes.append(f"{len(files) - len(slices)} scout view(s) in the series were left out.")
@@ -134,7 +135,10 @@ def read_native_slices(
             f"{path}: the slices have different numbers of pixels ({', '.join(sizes)}). Keep those of one size."
         )
     order = order_slices(path, placements)
-    require_no_gap(path, placements, order)
+    try:
+        require_no_gap(path, placements, order)
+    except SynthDoseError as error:
+        raise SynthDoseError(" ".join([str(error), *left_out])) from error
     frames = [frames[n] for n in order]
     headers = [f.header for f in files]
     if path.is_file() and len(frames) == 1:
@@ -216,21 +220,20 @@ def decode(dataset: Dataset, path: Path) -> NDArray[Any]:
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise SynthDoseError(f"{path} is a colour image; CT, MR, PET and SPECT have one value per pixel.")
     declared = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    compressed = bool(syntax is not None and syntax.is_compressed)
+    compressed = is_compressed(dataset)
     held = len(dataset.get("PixelData") or b"") * 8 // max(1, int(dataset.get("BitsAllocated") or 16))
     if held == 0 or (not compressed and held < declared):
         raise SynthDoseError(
             f"{path} is incomplete: its header declares {declared} pixels, the file holds {held}. Copy or export it again."
         )
+    require_decoder(dataset, path)
     try:
         with lenient():
             array = np.asarray(dataset.pixel_array)
     except Exception as error:  # decoders raise whatever they like
-        name = syntax.name if syntax is not None else "unknown transfer syntax"
         raise SynthDoseError(
-            f"{path}: the pixels ({name}) cannot be decoded: damaged, incomplete, or a decoder is missing "
-            f"(pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg) ({str(error)[:160]})."
+            f"{path}: the pixels ({syntax_name(dataset)}) cannot be decoded; they are damaged or incomplete "
+            f"({clean_text(error, 160)}). Copy or export it again."
         ) from error
     return array if array.ndim == 3 else array[None]
 

@@ -14,13 +14,15 @@ def read_dicom_labels(
     path: Path, reference: VoxelGrid | None, frame_of_reference: str, segments: Collection[str] | None, accept_other_frame: bool
 ) -> LabelMap:
     """Read the one SEG or RTSTRUCT at `path` (a file, or a folder that may hold images too); see `read_labels`."""
-    files = scan(path)
+    scanned = scan(path)
+    files = scanned.files
     found = [f for f in files if f.modality in ("SEG", "RTSTRUCT")]
     if len(found) != 1:
         listed = "; ".join(f"{f.path.name} ({f.modality})" for f in found[:8]) or "none"
         other = "" if found or not files else f" It holds {describe_series(files)}."
         raise SynthDoseError(
             f"{path}: one DICOM SEG or RTSTRUCT is needed; found {len(found)}: {listed}.{other} Give the path of the file."
+            + "".join(f" {note}" for note in scanned.notes())
         )
     file = found[0]
     if file.modality == "RTSTRUCT":
@@ -36,7 +38,7 @@ def rtstruct_file(path: Path) -> Path | None:
     """The RTSTRUCT that `read_dicom_labels` would read at `path`; None if there is none, or it is another format."""
     if detect_format(path) != "dicom":
         return None
-    found = [f for f in scan(path) if f.modality in ("SEG", "RTSTRUCT")]
+    found = [f for f in scan(path).files if f.modality in ("SEG", "RTSTRUCT")]
     return found[0].path if len(found) == 1 and found[0].modality == "RTSTRUCT" else None
 
 

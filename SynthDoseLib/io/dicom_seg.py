@@ -26,6 +26,7 @@ from .dicom_common import (
 )
 from .dicom_files import lenient, read_dataset, save_dataset
 from .dicom_labels import compare_frames
+from .dicom_syntax import is_compressed, is_deflated, require_decoder
 from .geometry import LPS_TO_RAS, grid_of, lps_matrix, right_handed
 from .identity import identity_of_headers, without_identity
 from .overlap import combine
@@ -33,6 +34,7 @@ from .text import clean_name, clean_text, same_name_notes, unique_names
 from .volumes import writing
 
 FRACTION_INSIDE = 0.5
+_MOST_VOXELS = 4e9  # 2000 slices of 1024 x 1024
 
 
 def _highdicom() -> Any:
@@ -56,7 +58,9 @@ def read_dicom_seg(
     """
     highdicom = _highdicom()
     header = read_dataset(path, pixels=False)
+    require_decoder(header, path)
     _require_whole(path, header)
+    _require_frames_in_place(path, header)
     try:
         with lenient():
             dataset = highdicom.seg.segread(path)
@@ -96,8 +100,7 @@ def read_dicom_seg(
 def _require_whole(path: Path, header: Dataset) -> None:
     """Refuse a file that holds fewer pixels than it declares, or numbers two segments alike, before memory is taken."""
     declared = int(header.get("NumberOfFrames") or 0) * int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
+    packed = is_compressed(header) or is_deflated(header)
     # pixels of one bit follow each other without a gap, through the ends of rows and frames
     needed = declared // 10_000 if packed else (declared * int(header.get("BitsAllocated") or 1) + 7) // 8
     held = path.stat().st_size
@@ -110,6 +113,41 @@ def _require_whole(path: Path, header: Dataset) -> None:
     double = next((number for number in numbers if numbers.count(number) > 1), None)
     if double is not None:
         raise SynthDoseError(f"{path} holds two segments with the number {double}; which voxels are whose is not known.")
+
+
+def _require_frames_in_place(path: Path, header: Dataset) -> None:
+    """Refuse frames that are not described, belong to no segment, or lie so far apart that no volume holds them."""
+    described = header.get("PerFrameFunctionalGroupsSequence") or []
+    frames = int(header.get("NumberOfFrames") or 1)
+    if len(described) != frames:
+        raise SynthDoseError(f"{path} is damaged: it declares {frames} frames and describes {len(described)}.")
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    numbers = {int(segment.SegmentNumber) for segment in header.get("SegmentSequence") or []}
+    places = np.full((frames, 3), np.nan)
+    for n, own in enumerate(described):
+        which = (own.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence") or [Dataset()])[0]
+        number = which.get("ReferencedSegmentNumber")
+        if number is not None and int(number) not in numbers:
+            raise SynthDoseError(f"{path} is damaged: frame {n + 1} belongs to segment {number}, which it does not list.")
+        plane = (own.get("PlanePositionSequence") or shared.get("PlanePositionSequence") or [Dataset()])[0]
+        position = plane.get("ImagePositionPatient")
+        if position is not None and len(position) == 3:
+            places[n] = [float(x) for x in position]
+    if not np.isfinite(places).all():
+        raise SynthDoseError(
+            f"{path} does not say where all of its {frames} frames are in the patient (PlanePositionSequence)."
+        )
+    planes = np.unique(places.round(3), axis=0)
+    if len(planes) < 2:
+        return
+    extent = float(np.linalg.norm(np.ptp(planes, axis=0)))
+    measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
+    stated = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
+    apart = abs(float(stated)) if stated else float(np.linalg.norm(np.diff(planes, axis=0), axis=1).min())
+    if not apart > 0 or extent / apart * int(header.Rows) * int(header.Columns) > _MOST_VOXELS:
+        raise SynthDoseError(
+            f"{path} is damaged: its frames lie up to {extent:.4g} mm apart, in slices of {apart:.3g} mm; no image is that large."
+        )
 
 
 def _combined(dataset: Any, numbers: list[int]) -> tuple[NDArray[np.uint16], NDArray[np.float64]] | None:

@@ -125,7 +125,7 @@ def read_rtdose(path: str | os.PathLike[str]) -> ImageVolume:
 def _file(path: Path) -> Path:
     if path.is_file():
         return path
-    found = [file.path for file in scan(path) if file.modality == "RTDOSE"]
+    found = [file.path for file in scan(path).files if file.modality == "RTDOSE"]
     if len(found) != 1:
         listed = ", ".join(file.name for file in found[:8])
         raise SynthDoseError(

@@ -157,6 +157,19 @@ def same_number(dataset):
     dataset.SegmentSequence[1].SegmentNumber = 1
 
 
+def other_segment(dataset):
+    dataset.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 77
+
+
+def move(dataset, by):
+    """Shift the first frame, or take its place away."""
+    plane = dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
+    if by is None:
+        del plane.ImagePositionPatient
+    else:
+        plane.ImagePositionPatient = [float(x) + d for x, d in zip(plane.ImagePositionPatient, by, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -165,6 +178,13 @@ def same_number(dataset):
         (lambda d: delattr(d, "SegmentSequence"), "damaged"),
         (cut, "damaged"),
         (same_number, "two segments with the number 1"),
+        (lambda d: d.PerFrameFunctionalGroupsSequence.pop(), "frames and describes"),
+        (other_segment, "belongs to segment 77, which it does not list"),
+        (lambda d: move(d, [0, 0, 3e6]), "no image is that large"),
+        (lambda d: move(d, [0, 0, 1.234]), "regular volume"),
+        (lambda d: move(d, [4000, 0, 0]), "regular volume"),
+        (lambda d: move(d, None), "does not say where all of its"),
+        (lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.3.4.5"), "no decoder for that is installed"),
     ],
 )
 def test_a_damaged_seg_is_refused_by_the_command(tmp_path, capsys, change, says):
@@ -296,6 +316,58 @@ def test_a_series_cut_off_within_its_pixels_is_refused(tmp_path, capsys):
     assert main(["run", str(plan), "--out", str(tmp_path / "out")]) == BAD_INPUT
     assert "incomplete" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def spoil(files: list[Path], way: str) -> None:
+    """Damage the last slice of a series."""
+    last = files[-1]
+    if way == "empty":
+        last.write_bytes(b"")
+    elif way == "zeros":
+        last.write_bytes(bytes(last.stat().st_size))
+    elif way == "text":
+        last.write_text("<html>404</html>")
+    elif way == "cut":
+        last.write_bytes(last.read_bytes()[:600])
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [("empty", "(0 bytes)"), ("zeros", "(no DICOM file)"), ("text", "(no DICOM file)"), ("cut", "ends within its header")],
+)
+def test_files_of_a_series_that_cannot_be_used_are_named_and_never_passed_over(tmp_path, way, why):
+    files = write_dicom_series(tmp_path / "ct", ImageVolume(grid(), hounsfield(grid()), "CT", "HU"))
+    (tmp_path / "ct" / "readme.txt").write_text("no slice, and no reason to say anything")
+    assert not read_image(tmp_path / "ct").notes
+    spoil(files, way)
+    image = read_image(tmp_path / "ct")
+    assert image.grid.shape[0] == len(files) - 1
+    said = [note for note in image.notes if "left out" in note]
+    assert len(said) == 1
+    assert said[0].startswith(f"1 file that cannot be used was left out: {files[-1].name} ")
+    assert why in said[0]
+    spoil(files[:10], way)
+    with pytest.raises(SynthDoseError, match="slices are missing between") as error:
+        read_image(tmp_path / "ct")
+    assert f"2 unusable files were left out: {files[9].name}" in str(error.value)
+
+
+def test_pixels_that_nothing_unpacks_are_refused_with_their_transfer_syntax_and_the_package(tmp_path, monkeypatch):
+    files = write_dicom_series(tmp_path / "ct", ImageVolume(grid(), hounsfield(grid()), "CT", "HU"))
+    for number, (syntax, package) in enumerate(
+        [(pydicom.uid.JPEG2000Lossless, "pylibjpeg-openjpeg"), (pydicom.uid.JPEGLSLossless, "pylibjpeg-libjpeg")]
+    ):
+        dataset = pydicom.dcmread(files[number])
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.PixelData = pydicom.encaps.encapsulate([dataset.PixelData])
+        dataset["PixelData"].VR = "OB"
+        save_dataset(dataset, tmp_path / f"{number}.dcm")
+        with pytest.raises(SynthDoseError, match="cannot be decoded; they are damaged"):
+            read_image(tmp_path / f"{number}.dcm")
+        with monkeypatch.context() as without:
+            without.setattr("SynthDoseLib.io.dicom_syntax._is_decodable", lambda syntax: False)
+            with pytest.raises(SynthDoseError, match=rf"{syntax}.*no decoder.*pip install pylibjpeg {package}"):
+                read_image(tmp_path / f"{number}.dcm")
 
 
 def test_a_single_bad_contour_point_is_refused_with_the_name_of_its_structure(tmp_path):
