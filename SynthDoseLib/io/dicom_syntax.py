@@ -56,8 +56,8 @@ def require_decoder(dataset: Dataset, path: Path) -> None:
     package = next((packages for start, packages in _PACKAGES.items() if str(syntax).startswith(start)), "")
     remedy = f"Install one: pip install {package}; or export" if package else "There is none here: export"
     raise SynthDoseError(
-        f"{path}: its pixels are compressed ({syntax_name(dataset)}), and no decoder for that is installed. {remedy} the images "
-        "uncompressed (Explicit VR Little Endian)."
+        f"{path}: its pixels are compressed ({syntax_name(dataset)}), and no decoder for that is installed. {remedy} the "
+        "images uncompressed (Explicit VR Little Endian)."
     )
 
 

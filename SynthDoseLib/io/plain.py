@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..core import SynthDoseError
 from .geometry import LPS_TO_RAS, matrix_from
-from .nifti import raw_header, require_finite_floats
+from .nifti import is_nifti2, raw_header, require_finite_floats, write_as_nifti1
 
 # deflate cannot compress better than 1032 to 1, so a file that declares more is damaged or hostile
 _DEFLATE_LIMIT = 1100
@@ -69,6 +70,8 @@ def read_plain(path: Path, *, components: bool = False) -> PlainImage:
     SynthDoseError
         If the file is damaged, colour, a series in time, or its header points to files elsewhere.
     """
+    if path.name.lower().endswith((".nii", ".nii.gz", ".hdr")) and is_nifti2(path):
+        return _read_nifti2(path, components)
     data_file = _data_file(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
@@ -98,6 +101,17 @@ def read_plain(path: Path, *, components: bool = False) -> PlainImage:
         header,
         notes,
     )
+
+
+def _read_nifti2(path: Path, components: bool) -> PlainImage:
+    """Read a NIfTI-2 file by way of a copy in the format that ITK knows."""
+    with tempfile.TemporaryDirectory(prefix="synthdose-") as folder:
+        copy = Path(folder) / "image.nii"
+        write_as_nifti1(path, copy)
+        try:
+            return read_plain(copy, components=components)
+        except SynthDoseError as error:
+            raise SynthDoseError(str(error).replace(str(copy), str(path))) from error
 
 
 def read_header(path: Path) -> dict[str, str]:

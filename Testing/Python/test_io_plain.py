@@ -216,6 +216,41 @@ def test_slope_and_intercept_of_a_nifti_are_obeyed(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(tmp_path / f"n{suffix}").values, 2 * VALUES - 1024)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti_2_is_read_as_nifti_1_is(tmp_path, grid, suffix, order):
+    nibabel = pytest.importorskip("nibabel")
+    matrix = np.diag([-1.0, 1.0, 1.0, 1.0]) @ grid.ijk_to_ras
+    stored = VALUES.astype(np.int16).transpose(2, 1, 0)
+    for kind in (1, 2):
+        header = getattr(nibabel, f"Nifti{kind}Header")(endianness=order)
+        header.set_data_dtype(np.int16)
+        written = getattr(nibabel, f"Nifti{kind}Image")(stored, matrix, header=header)
+        written.header.set_slope_inter(2.0, -1024.0)
+        nibabel.save(written, tmp_path / f"n{kind}{suffix}")
+    one, two = (read_image(tmp_path / f"n{kind}{suffix}") for kind in (1, 2))
+    np.testing.assert_array_equal(two.values, one.values)
+    np.testing.assert_allclose(two.grid.ijk_to_ras, one.grid.ijk_to_ras, atol=1e-5)
+    np.testing.assert_allclose(position_of(two, 2 * 59 - 1024), (matrix @ (4, 3, 2, 1))[:3], atol=1e-3)
+
+
+def test_labels_and_damage_in_nifti_2(tmp_path, grid):
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "n.nii.gz"
+    nibabel.save(nibabel.Nifti2Image(VALUES.astype(np.uint8).transpose(2, 1, 0), grid.ijk_to_ras), path)
+    assert len(read_labels(path).organs) == VALUES.size - 1
+    whole = gzip.decompress(path.read_bytes())
+    for damaged in (gzip.compress(whole)[:-20], gzip.compress(whole[:-5]), whole[:300]):
+        path.write_bytes(damaged)
+        with pytest.raises(SynthDoseError, match=rf"{path}.*(incomplete|damaged|pair)"):
+            read_image(path)
+    header = bytearray(whole)
+    struct.pack_into("<q", header, 24, 10**12)  # voxels along the first axis
+    path.write_bytes(gzip.compress(bytes(header)))
+    with pytest.raises(SynthDoseError, match="more than 32767"):
+        read_image(path)
+
+
 def test_a_nifti_whose_voxel_sizes_disagree_is_refused(tmp_path):
     def other_size(data):
         struct.pack_into("<hh", data, 252, 0, 1)
