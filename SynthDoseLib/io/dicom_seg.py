@@ -146,7 +146,7 @@ def _require_frames_in_place(path: Path, header: Dataset) -> None:
     apart = abs(float(stated)) if stated else float(np.linalg.norm(np.diff(planes, axis=0), axis=1).min())
     if not apart > 0 or extent / apart * int(header.Rows) * int(header.Columns) > _MOST_VOXELS:
         raise SynthDoseError(
-            f"{path} is damaged: its frames lie up to {extent:.4g} mm apart, in steps of {apart:.3g} mm; no image is that large."
+            f"{path} is damaged: its frames lie up to {extent:.4g} mm apart, in steps of {apart:.3g} mm; none is that large."
         )
 
 

@@ -12,6 +12,7 @@ from .organs import OrganSource, from_organs
 from .recovery import RecoveryCurve, blurred_sphere, fit_recovery, recovery_note
 from .registration import Registration, register, same_frame
 from .registration_quality import RegistrationQuality, checkerboard, difference
+from .retention import retention_warnings
 from .shared import fit_shared
 from .single_time import SingleTimeIntegral, hanscheid, madsen, population_half_life
 from .suv import SUV_UNITS, activity_from_suv, lean_body_mass_kg, suv_factor_Bq_ml, suv_from_activity
@@ -72,6 +73,7 @@ __all__ = [
     "read_transform",
     "recovery_note",
     "register",
+    "retention_warnings",
     "same_frame",
     "suv_factor_Bq_ml",
     "suv_from_activity",

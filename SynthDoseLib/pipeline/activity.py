@@ -34,6 +34,7 @@ from ..kinetics import (
     moved_image,
     read_transform,
     register,
+    retention_warnings,
     same_frame,
     time_integrated_activity,
     tissue_share,
@@ -159,7 +160,7 @@ def time_integrate(
         return ActivityResult(
             from_map(image, labels, body=body, tissue=tissue, administered_MBq=administered, negative=entry.negative)
         )
-    points, start, administered = _time_points(plan, phantom, ct, nuclide.half_life_s, progress, stages)
+    points, start, administered, remarkable = _time_points(plan, phantom, ct, nuclide.half_life_s, progress, stages)
     if needs_curves(kinetics, plan.activity):
         images, hours = [point.image for point in points], [point.hours for point in points]
         decisive: dict[str, Any] = {
@@ -173,7 +174,7 @@ def time_integrate(
         course = stages.take(
             "activity", (images, hours, labels, decisive), partial(integrate_time_points, images, hours, labels, **decisive)
         )
-        return ActivityResult(_with_warnings(course.tia, points, nuclide), tuple(points), course)
+        return ActivityResult(_with_warnings(course.tia, points, nuclide, remarkable), tuple(points), course)
     named = [*kinetics.effective_half_life_h, *kinetics.biological_half_life_h]
     tia = time_integrated_activity(
         points[0].image,
@@ -193,12 +194,14 @@ def time_integrate(
     return ActivityResult(_with_warnings(tia, points, nuclide), tuple(points))
 
 
-def _with_warnings(tia: TimeIntegratedActivity, points: Sequence[TimePoint], nuclide: Nuclide) -> TimeIntegratedActivity:
-    """Put what registrations and the nuclides of the headers have to say before the other notes."""
+def _with_warnings(
+    tia: TimeIntegratedActivity, points: Sequence[TimePoint], nuclide: Nuclide, remarkable: Sequence[str]
+) -> TimeIntegratedActivity:
+    """Put what registrations, the nuclides of the headers and whole images (`remarkable`) have to say before other notes."""
     notes = [note for point in points if point.registration for note in point.registration.notes]
     warnings = [text for point in points if point.registration for text in point.registration.warnings]
     others = dict.fromkeys(text for point in points if (text := _other_nuclide(point.image, nuclide)))
-    notes, warnings = [*notes, *others], [*warnings, *others]
+    notes, warnings = [*notes, *others, *remarkable], [*warnings, *others, *remarkable]
     return dataclasses.replace(tia, notes=(*notes, *tia.notes), warnings=(*warnings, *tia.warnings))
 
 
@@ -220,8 +223,8 @@ def _other_nuclide(image: ImageVolume, nuclide: Nuclide) -> str:
 
 def _time_points(
     plan: RunPlan, phantom: VoxelPhantom, ct: ImageVolume | None, half_life_s: float, progress: Progress, stages: Stages
-) -> tuple[list[TimePoint], datetime, float | None]:
-    """Read, date, calibrate and register every [[activity]]."""
+) -> tuple[list[TimePoint], datetime, float | None, tuple[str, ...]]:
+    """Read, date, calibrate and register every [[activity]]; say what is remarkable about their activity as a whole."""
     images, overrides = [], []
     for entry in plan.activity:
         given = {name: getattr(entry, name) for name in OVERRIDES if getattr(entry, name) not in (None, "")}
@@ -247,7 +250,8 @@ def _time_points(
         TimePoint(moved_image(image, found.transform) if found else image, time, found, table)
         for image, time, found, table in zip(ready, hours, registrations, fields, strict=True)
     ]
-    return points, start, administered
+    remarkable = retention_warnings(ready, hours, physical_half_life_s=half_life_s, administered_MBq=administered)
+    return points, start, administered, remarkable
 
 
 def _read_activity(entry: ActivityPlan, overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> ImageVolume:

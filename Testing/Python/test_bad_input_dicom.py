@@ -180,7 +180,7 @@ def move(dataset, by):
         (same_number, "two segments with the number 1"),
         (lambda d: d.PerFrameFunctionalGroupsSequence.pop(), "frames and describes"),
         (other_segment, "belongs to segment 77, which it does not list"),
-        (lambda d: move(d, [0, 0, 3e6]), "no image is that large"),
+        (lambda d: move(d, [0, 0, 3e6]), "none is that large"),
         (lambda d: move(d, [0, 0, 1.234]), "regular volume"),
         (lambda d: move(d, [4000, 0, 0]), "regular volume"),
         (lambda d: move(d, None), "does not say where all of its"),

@@ -19,6 +19,7 @@ from SynthDoseLib.kinetics import (
     lean_body_mass_kg,
     phantom_scan,
     recovery_note,
+    retention_warnings,
     suv_from_activity,
     to_scan_time,
 )
@@ -243,3 +244,42 @@ def test_the_noise_of_an_organ_is_that_of_repeated_images():
 def test_what_makes_no_sense_is_refused(call, says):
     with pytest.raises(SynthDoseError, match=says):
         call()
+
+
+def even_scans(*activities_MBq: float, slices: tuple[int, ...] = ()) -> list[ImageVolume]:
+    """Images with so much activity each, evenly in a body of 20 slices, of which the image may show fewer."""
+    images = []
+    for activity, count in zip(activities_MBq, slices or (20,) * len(activities_MBq), strict=True):
+        whole = VoxelGrid.from_spacing((20, 10, 10), (10, 10, 10))
+        per_ml = np.full((count, 10, 10), activity * 1e6 / whole.size, np.float32)
+        images.append(ImageVolume(whole.crop((0, 0, 0), per_ml.shape), per_ml, "NM", "Bq/ml"))
+    return images
+
+
+@pytest.mark.parametrize(
+    ("percent", "slices", "says"),
+    [
+        ((95, 70, 40), (), []),
+        ((60, 70, 40), (), ["rises: 4 h 60%, 24 h 70%, 72 h 40% of the administered activity"]),
+        ((60, 62, 40), (), []),  # within what calibrations are known to
+        ((110, 70, 40), (), ["more activity than was administered (4 h 110%, 24 h 70%, 72 h 40%"]),
+        ((110, 120, 40), (), ["rises", "more activity than"]),
+        ((60, 55, 54), (10, 20, 20), []),  # 30 % in the half of the body that the first image shows, 27.5 % there later
+        ((60, 80, 40), (10, 20, 20), ["rises"]),
+        ((60, 80, 40), (20, 20, 10), ["rises"]),
+    ],
+)
+def test_activity_that_comes_back_or_exceeds_what_was_given_is_told_of(percent, slices, says):
+    hours, half_life_s = (4.0, 24.0, 72.0), 574300.0
+    left = [7400 * p / 100 * 2 ** (-h * 3600 / half_life_s) for p, h in zip(percent, hours, strict=True)]
+    images = even_scans(*left, slices=slices)
+    found = retention_warnings(images, hours, physical_half_life_s=half_life_s, administered_MBq=7400)
+    assert len(found) == len(says)
+    for text, words in zip(found, says, strict=True):
+        assert words in text
+
+
+def test_activity_that_comes_back_is_told_without_knowing_what_was_given_and_in_any_order():
+    images = even_scans(500, 100)  # at 72 h and at 1 h
+    (found,) = retention_warnings(images, (72.0, 1.0), physical_half_life_s=1e9)
+    assert "rises: 1 h 100 MBq, 72 h 500" in found
