@@ -63,8 +63,8 @@ def retention_warnings(
     if rises:
         said.append(
             f"The activity in the images, corrected for decay, rises: {listed}{of_what}. A body cannot gain activity, unless "
-            "some came into the field of view from outside: check times, calibration, dead time, and whether decay was corrected "
-            "twice."
+            "some came into the field of view from outside: check times, calibration, dead time, and whether decay was "
+            "corrected twice."
         )
     if administered_MBq and max(totals, default=0.0) > MARGIN * administered_MBq:
         said.append(

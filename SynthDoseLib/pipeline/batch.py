@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from ..core import Progress, SynthDoseError, silent
+from ..core import Progress, SynthDoseError, sha256_of, silent
 from ..io.folder import write_csv
 from ..io.sole_use import SoleUse, sole_use
 from .fingerprints import Fingerprints
@@ -14,6 +14,7 @@ from .plan import RunPlan, plan_hash, read_plan
 from .run import run_patient
 from .run_folder import FINISHED
 
+ORGAN_DOSES = "organ_doses.csv"
 TIMES = ("patient", "stage", "seconds")
 HEADER = ("patient", "state", "message", "organ", "volume_ml", "mass_g", "mean_dose_Gy", "sigma_Gy")
 
@@ -76,13 +77,16 @@ def _run_all(patients: list[Path], plan: Path, out: Path, use: SoleUse, progress
 
 
 def _is_finished(target: Path, plan: RunPlan) -> bool:
-    """Whether the folder holds a finished run of just this plan, and of the files it names as they are now."""
+    """Whether the folder holds a finished run of just this plan, of the files it names as they are now, and its own table."""
     try:
         record = json.loads((target / FINISHED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if sha256_of(target / ORGAN_DOSES) != record["outputs"][ORGAN_DOSES] or not isinstance(record["seconds"], dict):
+            return False
+        if record["plan_sha256"] != plan_hash(plan):
+            return False
+        return bool(record["plan_with_files_sha256"] == Fingerprints().of(plan))
+    except (OSError, ValueError, KeyError, TypeError):  # not there, damaged, edited, or of another version: it is run again
         return False
-    same = record.get("plan_sha256") == plan_hash(plan)
-    return bool(same and record.get("plan_with_files_sha256") == Fingerprints().of(plan))
 
 
 def _seconds(folder: Path) -> dict[str, float]:
@@ -92,5 +96,5 @@ def _seconds(folder: Path) -> dict[str, float]:
 
 
 def _organ_lines(folder: Path) -> list[tuple[str, ...]]:
-    with open(folder / "organ_doses.csv", newline="", encoding="utf-8") as stream:
+    with open(folder / ORGAN_DOSES, newline="", encoding="utf-8") as stream:
         return [tuple(row[:5]) for row in list(csv.reader(stream))[1:]]

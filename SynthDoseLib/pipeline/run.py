@@ -51,6 +51,7 @@ from .run_folder import (
     claimed,
     clear_results,
     hash_files,
+    hash_outputs,
     open_folder,
     write_json,
 )
@@ -361,6 +362,7 @@ def run_in_folder(
         )
         stages.take("report", shown_in_it, report, folder=folder, files=(REPORT_HTML,))
     record |= {"seconds": clock.seconds, "stages": stages.outcome, "notes": [*record["notes"], *stages.notes]}
+    record["outputs"] = hash_outputs(folder)
     write_json(folder / FINISHED, record)
     for name in CHECKPOINT:
         (folder / name).unlink(missing_ok=True)

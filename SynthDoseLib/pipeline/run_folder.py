@@ -128,6 +128,12 @@ def clear_results(folder: Path, *, keep_checkpoint: bool = False) -> None:
         (folder / "dicom").rmdir()
 
 
+def hash_outputs(folder: Path) -> dict[str, str]:
+    """SHA-256 of every result in a run folder by its name, so that what was edited or damaged later is known."""
+    names = [name for name in RESULTS if name not in (FINISHED, *CHECKPOINT)]
+    return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON in one piece; what is no number is null, because JSON has neither NaN nor infinity."""
     with atomic_path(path) as temporary:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,8 +43,10 @@ _UNREADABLE = (
     AttributeError,
     ImportError,
     EOFError,
+    MemoryError,
     SynthDoseError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -65,15 +69,23 @@ def write_value(path: Path, key: str, value: Any, files: Mapping[str, str] | Non
         path.unlink()
     with atomic_path(path.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{"key": np.array(key), **arrays})
+    record = {"key": key, "value": plain, "files": dict(files or {})}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, "value": plain, "files": dict(files or {})}), encoding="utf-8")
+        temporary.write_text(json.dumps(record | {"seal": _seal(record, path.with_suffix(".npz"))}), encoding="utf-8")
+
+
+def _seal(record: Mapping[str, Any], arrays: Path) -> str:
+    """SHA-256 of a value and of the checksums of its arrays, which are compared as they are read: against editing by hand."""
+    with zipfile.ZipFile(arrays) as members:
+        sums = [(member.filename, member.CRC, member.file_size) for member in members.infolist()]
+    return hashlib.sha256(json.dumps([record, sums], sort_keys=True).encode()).hexdigest()
 
 
 def read_value(path: Path, key: str) -> tuple[Any, Mapping[str, str]] | None:
-    """Value and files of `write_value`; None if there is none, it is of another key, damaged, or of another version."""
+    """Value and files of `write_value`; None if there is none, it is of another key, damaged, edited, or of another version."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record["key"] != key:
+        if record["key"] != key or record.pop("seal") != _seal(record, path.with_suffix(".npz")):
             return None
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:

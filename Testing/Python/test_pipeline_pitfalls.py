@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -155,6 +156,14 @@ def test_a_batch_looks_at_data_that_changed_and_not_at_hidden_folders(tmp_path):
     write_volume(cohort / "b" / "spect.nrrd", 2 * values, where)
     second = doses()
     assert second == pytest.approx({"a": first["a"], "b": 2 * first["b"]}, rel=1e-5)
+    # tables that somebody edited, and records that were cut off, are not handed on
+    table, record = tmp_path / "runs" / "a" / "organ_doses.csv", tmp_path / "runs" / "b" / "provenance.json"
+    table.write_text(re.sub(r"(?m)^(liver,[^,]*,[^,]*),[^,]*", r"\1,99", table.read_text()), encoding="utf-8")
+    record.write_text("[1, 2]", encoding="utf-8")
+    assert doses() == second
+    table.unlink()
+    record.write_bytes(record.read_bytes()[:200])
+    assert doses() == second
 
 
 def test_a_case_leaves_nothing_of_an_earlier_one_beside_its_results(tmp_path):

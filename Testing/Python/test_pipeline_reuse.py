@@ -168,6 +168,28 @@ def test_a_damaged_or_foreign_store_is_not_believed(first, tmp_path, quick_repor
     assert taken(run_patient(plan, tmp_path / "foreign", reuse=store)) == set()
 
 
+@pytest.mark.parametrize("way", ["number", "array", "cut text", "cut arrays", "list", "no arrays"])
+def test_a_kept_value_that_somebody_edited_is_not_believed(tmp_path, way):
+    path, arrays = tmp_path / "value.json", tmp_path / "value.npz"
+    write_value(path, "key", {"liver": 1.5, "map": np.arange(4.0)})
+    assert read_value(path, "key") is not None
+    if way == "number":
+        path.write_text(path.read_text().replace("1.5", "2.5"))
+    elif way == "array":
+        with np.load(arrays) as kept:
+            changed = {name: kept[name] + 1 if kept[name].dtype == float else kept[name] for name in kept.files}
+        np.savez(arrays, **changed)
+    elif way == "cut text":
+        path.write_text(path.read_text()[:-5])
+    elif way == "cut arrays":
+        arrays.write_bytes(arrays.read_bytes()[:-5])
+    elif way == "list":
+        path.write_text(json.dumps([1, 2]))
+    else:
+        arrays.unlink()
+    assert read_value(path, "key") is None
+
+
 def test_a_store_that_cannot_be_written_does_not_end_a_run(first, tmp_path, quick_report, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
