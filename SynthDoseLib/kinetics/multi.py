@@ -16,7 +16,7 @@ from .fit import LN2, CurveFit
 from .gas import FWHM_MM, without_gas
 from .noise import region_noise_MBq
 from .recovery import RecoveryCurve
-from .regrid import checked, onto_phantom
+from .regrid import Covered, checked, onto_phantom
 from .shared import fit_shared
 from .single_time import SingleTimeIntegral, hanscheid, madsen, population_half_life
 from .spill import recovered, region_volumes
@@ -199,7 +199,11 @@ def integrate_time_points(
     if (order != np.arange(order.size)).any():
         findings.say("The time points were not in order of time and were sorted.")
     fwhm_mm = FWHM_MM if options.recovery is None else options.recovery.parameters.get("fwhm_mm", FWHM_MM)
-    maps = [_on_phantom(image, labels, body, tissue, fwhm_mm, negative, findings, n) for n, image in enumerate(images, start=1)]
+    covered = Covered()
+    maps = [
+        _on_phantom(image, labels, body, tissue, fwhm_mm, negative, findings, n, covered)
+        for n, image in enumerate(images, start=1)
+    ]
     volume_ml = labels.grid.voxel_volume_ml
     volumes = region_volumes(labels)
     solid = without_gas(labels, tissue)
@@ -253,6 +257,7 @@ def _on_phantom(
     negative: str,
     findings: Findings,
     number: int,
+    covered: Covered,
 ) -> NDArray[np.float32]:
     if image.unit != "Bq/ml":
         raise SynthDoseError(
@@ -262,7 +267,7 @@ def _on_phantom(
         )
     own = Findings()
     values = checked(image.values, "activity", "Bq/ml", negative, own)
-    result = onto_phantom(values, image.grid, labels, body, own, tissue, fwhm_mm)
+    result = onto_phantom(values, image.grid, labels, body, own, tissue, fwhm_mm, covered)
     findings.notes += [f"Time point {number}: {note}" for note in own.notes]
     findings.warnings += [f"Time point {number}: {note}" for note in own.warnings]
     return result

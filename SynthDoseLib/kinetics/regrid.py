@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,17 +47,19 @@ def onto_phantom(
     findings: Findings,
     tissue: NDArray[np.float32] | None = None,
     fwhm_mm: float = FWHM_MM,
+    covered: Covered | None = None,
 ) -> NDArray[np.float32]:
     """Bring a concentration onto the grid of `labels`, keep its sum inside the grid, drop it outside the body.
 
-    With `tissue` (see `gas.tissue_share`) what an image of `fwhm_mm` shows in gas is moved to the tissue around.
+    With `tissue` (see `gas.tissue_share`) what an image of `fwhm_mm` shows in gas is moved to the tissue around. Images on one
+    grid that are brought to the same phantom share a `covered`, which looks at the grids once.
 
     Raises
     ------
     SynthDoseError
         If image, grid and body do not overlap, or there is no activity.
     """
-    target = labels.grid
+    target, covered = labels.grid, covered or Covered()
     if body is None:
         has_rest = any(organ.name == REST for organ in labels.organs)
         body = labels.labels > 0 if has_rest else np.ones(target.shape, bool)
@@ -69,7 +73,7 @@ def onto_phantom(
     everything = float(per_ml.sum(dtype=np.float64)) * source.voxel_volume_ml
     if everything <= 0:
         raise SynthDoseError("The activity image is zero everywhere.")
-    expected = float((per_ml * _covered(source, target)).sum(dtype=np.float64)) * source.voxel_volume_ml
+    expected = float((per_ml * covered(source, target)).sum(dtype=np.float64)) * source.voxel_volume_ml
     moved = resample_mean(per_ml, source, target)
     found = float(moved.sum(dtype=np.float64)) * target.voxel_volume_ml
     if expected <= 0 or found <= 0:
@@ -81,7 +85,7 @@ def onto_phantom(
         findings.say(f"Resampling changed the activity inside the CT by {found / expected - 1:+.2%}; it was scaled back.")
     if expected < everything * (1 - CONSERVED):
         _dropped(1 - expected / everything, "activity in the image lies outside the CT", findings)
-    _field_of_view(source, labels, body, findings)
+    _field_of_view(source, labels, body, findings, covered)
     kept = np.where(body, moved, np.float32(0))
     share = float(kept.sum(dtype=np.float64)) * target.voxel_volume_ml / expected
     if share <= 0:
@@ -102,6 +106,25 @@ def onto_phantom(
 def _dropped(share: float, what: str, findings: Findings) -> None:
     tell = findings.warn if share > REMARKABLE else findings.say
     tell(f"{share:.2%} of the {what} and was dropped.")
+
+
+class Covered:
+    """`_covered` of two grids, remembered until other grids come."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[VoxelGrid, VoxelGrid, NDArray[Any]]] = {}
+
+    def __call__(self, source: VoxelGrid, target: VoxelGrid, parts: int = 4) -> NDArray[Any]:
+        """See `_covered`; bool with one part, which is all or nothing."""
+        known = self._known.get(parts)
+        if known is None or not (_same(known[0], source) and _same(known[1], target)):
+            share = _covered(source, target, parts)
+            known = self._known[parts] = (source, target, share > 0 if parts == 1 else share)
+        return known[2]
+
+
+def _same(one: VoxelGrid, other: VoxelGrid) -> bool:
+    return one.shape == other.shape and np.array_equal(one.ijk_to_ras, other.ijk_to_ras)
 
 
 def _covered(source: VoxelGrid, target: VoxelGrid, parts: int = 4) -> NDArray[np.float32]:
@@ -132,11 +155,11 @@ def _contains(outer: VoxelGrid, inner: VoxelGrid) -> bool:
     return bool(((place >= -0.5) & (place <= np.asarray(outer.shape[::-1]) - 0.5)).all())
 
 
-def _field_of_view(source: VoxelGrid, labels: LabelMap, body: NDArray[np.bool_], findings: Findings) -> None:
+def _field_of_view(source: VoxelGrid, labels: LabelMap, body: NDArray[np.bool_], findings: Findings, covered: Covered) -> None:
     """Tell about the parts of the body that the activity image does not show."""
     if _contains(source, labels.grid):
         return
-    seen = _covered(labels.grid, source, parts=1) > 0.5
+    seen = covered(labels.grid, source, 1)
     fraction = float(seen[body].mean()) if body.any() else 0.0
     if fraction == 0.0:
         raise SynthDoseError(

@@ -11,8 +11,10 @@ from SynthDoseLib.kinetics import (
     activity_from_suv,
     from_map,
     from_organs,
+    regrid,
     time_integrated_activity,
 )
+from SynthDoseLib.kinetics.values import Findings
 from SynthDoseLib.phantom import synthetic_patient
 
 START = datetime(2024, 1, 31, 10)
@@ -281,3 +283,24 @@ def fill_rest(patient):
     labels = patient.labels.labels.copy()
     labels[(labels == 0) & (patient.ct.values > -500)] = organs[-1].index
     return LabelMap(patient.labels.grid, labels, organs)
+
+
+def test_scans_on_one_grid_are_compared_with_the_phantom_once_and_on_another_again(monkeypatch):
+    looked = []
+    plain = regrid._covered
+    monkeypatch.setattr(regrid, "_covered", lambda *grids: looked.append(1) or plain(*grids))
+    _, labels = case()
+    body = labels.labels > 0
+    wide, narrow = (VoxelGrid.from_spacing((n, 20, 20), (7.0, 7.0, 7.0)) for n in (20, 8))
+    for grids, expected in (((wide,) * 4, 1), ((narrow,) * 4, 2), ((narrow, wide, narrow), 2 + 1 + 2)):
+        covered = regrid.Covered()
+        looked.clear()
+        for grid in grids:
+            shared, alone = Findings(), Findings()
+            values = np.full(grid.shape, 1000.0, np.float32)
+            with_others = regrid.onto_phantom(values, grid, labels, body, shared, covered=covered)
+            count = len(looked)
+            np.testing.assert_array_equal(with_others, regrid.onto_phantom(values, grid, labels, body, alone))
+            assert shared.notes == alone.notes
+            del looked[count:]
+        assert len(looked) == expected
