@@ -9,7 +9,7 @@ from .particles import ParticleList
 from .progress import Progress, ProgressReport, silent
 from .provenance import computer, versions
 from .resample import overlap_fraction, resample, resample_labels, resample_mean
-from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, label_counts, organ_table
+from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, gas_voxels, label_counts, organ_table
 
 __all__ = [
     "DENSEST_G_CM3",
@@ -35,6 +35,7 @@ __all__ = [
     "bare_name",
     "computer",
     "copy_with_sha256",
+    "gas_voxels",
     "inner_point",
     "label_counts",
     "organ_table",

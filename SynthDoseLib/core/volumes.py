@@ -204,16 +204,25 @@ class VoxelPhantom:
 
     def lungs(self) -> NDArray[np.bool_]:
         """Boolean array (nk, nj, ni) of all organs that are called lung."""
-        return np.isin(self.labels.labels, [o.index for o in self.labels.organs if _LUNG.search(o.name)])
+        return _lungs(self.labels)
 
     def gas(self) -> NDArray[np.bool_]:
-        """Boolean array (nk, nj, ni) of the voxels of the body that are gas, whose dose is none to tissue.
+        """Boolean array (nk, nj, ni) of the voxels of the body that are gas; see `gas_voxels`."""
+        return gas_voxels(self.density_g_cm3, self.labels)
 
-        Gas is what is lighter than 0.1 g/cm3, in lungs than 0.02 g/cm3; the vacuum outside the body is not. Lungs that no label
-        names (lung_left, lungs …) lose what is lighter than a third of inflated lung.
-        """
-        gas = (self.density_g_cm3 > 0) & (self.density_g_cm3 < GAS_G_CM3)
-        return gas & ~((self.density_g_cm3 >= GAS_IN_LUNG_G_CM3) & self.lungs()) if gas.any() else gas
+
+def gas_voxels(density_g_cm3: NDArray[np.float32], labels: LabelMap) -> NDArray[np.bool_]:
+    """Boolean array (nk, nj, ni) of the voxels of the body that are gas, whose dose is none to tissue.
+
+    Gas is what is lighter than 0.1 g/cm3, in lungs than 0.02 g/cm3; the vacuum outside the body is not. Lungs that no label
+    names (lung_left, lungs …) lose what is lighter than a third of inflated lung.
+    """
+    gas = np.asarray((density_g_cm3 > 0) & (density_g_cm3 < GAS_G_CM3))
+    return gas & ~((density_g_cm3 >= GAS_IN_LUNG_G_CM3) & _lungs(labels)) if gas.any() else gas
+
+
+def _lungs(labels: LabelMap) -> NDArray[np.bool_]:
+    return np.isin(labels.labels, [organ.index for organ in labels.organs if _LUNG.search(organ.name)])
 
 
 @dataclass(frozen=True, eq=False)

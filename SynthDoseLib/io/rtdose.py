@@ -40,6 +40,7 @@ def write_rtdose(
     *,
     deidentify: bool,
     description: str = "SynthDose absorbed dose",
+    gas: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write an absolute dose as RTDOSE (GY, PHYSICAL, 32 bit) in the study and frame of reference of a DICOM image.
 
@@ -56,6 +57,9 @@ def write_rtdose(
         still refers to its images.
     description : str
         Of the series.
+    gas : ndarray of bool, (nk, nj, ni), optional
+        Voxels of gas in the body. Energy per mass of gas is the dose to no tissue and, of a Monte Carlo, mostly noise; who
+        reads the file cannot tell. It is written as 0 there, and the dose comment says so.
 
     Raises
     ------
@@ -74,6 +78,9 @@ def write_rtdose(
     values = dose.dose_Gy
     if not np.isfinite(values).all() or float(values.min()) < 0:
         raise SynthDoseError(f"The dose holds negative or not finite values (lowest {float(values.min()):.4g} Gy).")
+    gas_is_there = gas is not None and bool(gas.any())
+    if gas_is_there:
+        values = np.where(gas, np.float32(0), values)
     dataset, _ = object_of(reference, RTDOSE_STORAGE, "RTDOSE", description, deidentify, only_first=True)
     grid = dose.grid
     put_plane(dataset, grid)
@@ -81,7 +88,7 @@ def write_rtdose(
     dataset.NumberOfFrames, dataset.FrameIncrementPointer = count, 0x3004000C
     dataset.GridFrameOffsetVector = decimals(k * grid.spacing_mm[2] for k in range(count))
     dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", "PHYSICAL", "PLAN"
-    dataset.DoseComment = NOTICE
+    dataset.DoseComment = NOTICE if not gas_is_there else f"{NOTICE}; 0 in gas"
     dataset.TissueHeterogeneityCorrection = ["IMAGE"]
     scaling = decimal((float(values.max()) or 1.0) / _FULL_SCALE * (1 + 1e-8))
     dataset.DoseGridScaling = scaling

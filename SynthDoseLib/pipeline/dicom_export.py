@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ..core import DoseMap, ImageVolume, Progress, SynthDoseError, silent
+from ..core import DoseMap, ImageVolume, Progress, SynthDoseError, gas_voxels, silent
 from ..io import read_image, read_labels, read_volume, write_dicom_seg, write_dicom_series, write_rtdose, write_rtstruct
 from ..io.folder import prepare_output_folder
 from .stations import report_stage
@@ -19,7 +19,8 @@ def export_run(
     Parameters
     ----------
     run : Path
-        Run folder with ``dose_Gy.nrrd``, ``sigma_Gy.nrrd``, ``labels.seg.nrrd`` and ``ct.nrrd``.
+        Run folder with ``dose_Gy.nrrd``, ``sigma_Gy.nrrd``, ``labels.seg.nrrd``, ``density.nrrd`` and ``ct.nrrd``. RTDOSE holds 0
+        in the gas of the body.
     out : Path
         New or empty folder; gets ``rtdose.dcm``, ``rtstruct.dcm`` and ``seg.dcm``.
     ct : Path, optional
@@ -41,7 +42,7 @@ def export_run(
     SynthDoseError
         If the run is not finished, or a file cannot be read or written.
     """
-    for name in ("dose_Gy.nrrd", "sigma_Gy.nrrd", "labels.seg.nrrd", "ct.nrrd"):
+    for name in ("dose_Gy.nrrd", "sigma_Gy.nrrd", "labels.seg.nrrd", "density.nrrd", "ct.nrrd"):
         if not (run / name).is_file():
             raise SynthDoseError(f"{run} has no {name}: it is not the folder of a finished run.")
     report_stage(progress, "read", 0.0)
@@ -55,7 +56,11 @@ def export_run(
         image = ImageVolume(ct_grid, hu, modality="CT", unit=unit or "HU")
         write_dicom_series(out / "ct", dataclasses.replace(image, metadata={"series_description": "CT of a SynthDose run"}))
         reference = read_image(out / "ct")
-    write_rtdose(out / "rtdose.dcm", dose, reference, deidentify=deidentify)
+    density, place, _ = read_volume(run / "density.nrrd")
+    if not place.matches(grid):
+        raise SynthDoseError(f"{run}: density.nrrd and dose_Gy.nrrd are not on one grid; they are not of one run.")
+    gas = gas_voxels(density, read_labels(run / "labels.seg.nrrd", reference=grid))
+    write_rtdose(out / "rtdose.dcm", dose, reference, deidentify=deidentify, gas=gas)
     report_stage(progress, "results", 0.3)
     labels = read_labels(run / "labels.seg.nrrd", reference=reference.grid)
     write_dicom_seg(out / "seg.dcm", labels, reference, deidentify=deidentify)

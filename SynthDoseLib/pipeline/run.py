@@ -67,6 +67,7 @@ from .run_steps import (
     SCENE_MRB,
     both_routes,
     engines_side_by_side,
+    gas_notes,
     judge,
     judged_phantom,
     write_dicom,
@@ -276,8 +277,9 @@ def run_in_folder(
     if plan.output.dicom and ct.metadata.get("series_instance_uid") and ct.source_files:
         with clock.stage("export"):
             headers = [Path(name) for name in ct.source_files]
-            exported = (plan.output.deidentify, headers, ct.grid, labels, dose, clinical.all_cycles)
-            export = partial(write_dicom, folder / "dicom", plan, ct, labels, dose, clinical.all_cycles)
+            shown_dose = (dose, clinical.all_cycles, phantom.gas())
+            exported = (plan.output.deidentify, headers, ct.grid, labels, *shown_dose)
+            export = partial(write_dicom, folder / "dicom", plan, ct, labels, *shown_dose)
             warnings += stages.take("export", exported, export, folder=folder, files=DICOM, whole=nothing_missing)
     compared: tuple[str, ...] = ()
     engine_rows: tuple[EngineRow, ...] = ()
@@ -322,7 +324,7 @@ def run_in_folder(
         "activity": tia.notes,
         "transport": (*progeny_notes, *simulated.notes),
         "engines": compared,
-        "dosimetry": (*clinical.notes, *budget_notes(clinical.budgets)),
+        "dosimetry": (*gas_notes(phantom, dose), *clinical.notes, *budget_notes(clinical.budgets)),
     }
     notes, warnings = public(notes, identity), public(warnings, identity)
     with clock.stage("report"):

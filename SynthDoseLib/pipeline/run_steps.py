@@ -8,6 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core import DoseMap, Emission, ImageVolume, LabelMap, MissingPackageError, Progress, SynthDoseError, VoxelPhantom
 from ..dosimetry import OrganBudget, OrganDoseRow, absolute_organ_doses, write_budget_csv
 from ..io import write_dicom_seg, write_rtdose, write_rtstruct, write_segmentation, write_volume
@@ -152,17 +155,35 @@ def both_routes(
     return write_routes(folder / DOSE_RATE_CSV, rows)
 
 
+def gas_notes(phantom: VoxelPhantom, dose: DoseMap) -> tuple[str, ...]:
+    """What is done with the dose of gas in the body, if there is any."""
+    gas = phantom.gas()
+    if not gas.any():
+        return ()
+    return (
+        f"{float(gas.sum()) * phantom.grid.voxel_volume_ml:.3g} ml of the body are gas. dose_Gy.nrrd keeps what was scored there "
+        f"(up to {float(dose.dose_Gy[gas].max()):.3g} Gy: energy per mass of gas, the dose to no tissue); RTDOSE holds 0, and "
+        "histograms, doses of voxels and pictures leave it out.",
+    )
+
+
 def write_dicom(
-    folder: Path, plan: RunPlan, ct: ImageVolume, labels: LabelMap, dose: DoseMap, all_cycles: DoseMap | None
+    folder: Path,
+    plan: RunPlan,
+    ct: ImageVolume,
+    labels: LabelMap,
+    dose: DoseMap,
+    all_cycles: DoseMap | None,
+    gas: NDArray[np.bool_],
 ) -> list[str]:
     """Write dose, organs and contours as DICOM; return why something is missing, if it is."""
     folder.mkdir(exist_ok=True)
     deidentify = plan.output.deidentify
     try:
-        write_rtdose(folder / "rtdose.dcm", dose, ct, deidentify=deidentify)
+        write_rtdose(folder / "rtdose.dcm", dose, ct, deidentify=deidentify, gas=gas)
         if all_cycles is not None:
             said = "SynthDose absorbed dose of all cycles"
-            write_rtdose(folder / "rtdose_all_cycles.dcm", all_cycles, ct, deidentify=deidentify, description=said)
+            write_rtdose(folder / "rtdose_all_cycles.dcm", all_cycles, ct, deidentify=deidentify, description=said, gas=gas)
         write_dicom_seg(folder / "seg.dcm", labels, ct, deidentify=deidentify)
         write_rtstruct(folder / "rtstruct.dcm", labels, ct, deidentify=deidentify)
     except SynthDoseError as error:

@@ -9,16 +9,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_patient import PLAN, grid, hounsfield, labels, write_patient
 
 from SynthDoseLib.cli import main
-from SynthDoseLib.core import LabelMap, SynthDoseError, organ_table
-from SynthDoseLib.io import read_volume, write_segmentation, write_volume
+from SynthDoseLib.core import ImageVolume, LabelMap, SynthDoseError, organ_table
+from SynthDoseLib.io import read_rtdose, read_volume, write_dicom_series, write_segmentation, write_volume
 from SynthDoseLib.pipeline import read_plan, run, run_report
 from SynthDoseLib.pipeline.case import read_case, run_case
+from SynthDoseLib.pipeline.dicom_export import export_run
 from SynthDoseLib.pipeline.run import run_patient
 from SynthDoseLib.pipeline.stage_store import CALCULATED, TAKEN_OVER
 
@@ -172,3 +174,24 @@ def test_a_case_keeps_activity_where_its_file_has_it_and_says_so_or_moves_it(tmp
     assert in_gas[0] > 100 * in_gas[1]  # of the order of the densities' ratio, 833: what electrons from tissue give is left
     with pytest.raises(SynthDoseError, match="Allowed: move, keep"):
         read_case(write_case(tmp_path, 'activity_in_gas = "drop"'))
+
+
+def test_rtdose_holds_nothing_in_gas_and_says_so_and_the_map_of_the_run_keeps_it(tmp_path):
+    where = grid()
+    plan = LOCAL.replace('"ct.nrrd"', '"ct"')
+    path = write_gassy_patient(tmp_path, plan.replace("[kinetics]", '[kinetics]\nactivity_in_gas = "keep"'))
+    hu = np.where(bubble(), -1000.0, hounsfield(where)).astype(np.float32)
+    write_dicom_series(tmp_path / "ct", ImageVolume(where, hu, "CT", "HU"))
+    out = tmp_path / "out"
+    result = run_patient(read_plan(path), out)
+    kept, there, _ = read_volume(out / "dose_Gy.nrrd")
+    gas = np.asarray(read_volume(out / "density.nrrd")[0] < 0.1) & np.asarray(kept > 0)
+    assert gas.any()
+    assert kept[gas].max() > 100 * np.median(kept[kept > 0])  # a thousandth of the mass
+    assert any("ml of the body are gas" in note and "RTDOSE holds 0" in note for note in result.notes)
+    export_run(out, tmp_path / "exported")
+    for written in (out / "dicom" / "rtdose.dcm", tmp_path / "exported" / "rtdose.dcm"):
+        read = read_rtdose(written)
+        assert read.grid.matches(there, 1e-3)
+        np.testing.assert_allclose(read.values, np.where(gas, 0, kept), atol=1e-6 * float(kept[~gas].max()))
+        assert pydicom.dcmread(written).DoseComment == "Research software, not for clinical use; 0 in gas"
