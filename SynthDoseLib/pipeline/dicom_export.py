@@ -19,8 +19,8 @@ def export_run(
     Parameters
     ----------
     run : Path
-        Run folder with ``dose_Gy.nrrd``, ``sigma_Gy.nrrd``, ``labels.seg.nrrd``, ``density.nrrd`` and ``ct.nrrd``. RTDOSE holds 0
-        in the gas of the body.
+        Run folder with ``dose_Gy.nrrd``, ``sigma_Gy.nrrd``, ``labels.seg.nrrd``, ``density.nrrd`` and ``ct.nrrd``. RTDOSE
+        holds 0 in the gas of the body.
     out : Path
         New or empty folder; gets ``rtdose.dcm``, ``rtstruct.dcm`` and ``seg.dcm``.
     ct : Path, optional
