@@ -32,6 +32,8 @@ LEAST_BLOCKS, LEAST_PROMINENCE, LEAST_PEAK = 300, 0.03, 0.1
 SHIFTED_HU, SHIFTED_SHARE = (500.0, 1500.0), 0.2  # bone of so many HU is 5 % of a body
 FLOORS_HU = (-1000.0, -1024.0)  # where scanners and converters cut off on purpose
 SPIKE_SHARE, FLOOR_SHARE = 0.1, 0.03  # gas in bowel and throat is 1 % of a trunk, lungs are 10 %
+# noise of 200 HU leaves half of the gas above a floor at -1024 HU; the floor of a scale that is right lies below its gas
+GAS_HU, CUT_GAS_LIMITS_HU, CUT_GAS_SHARE = -900.0, (-1100.0, -1010.0), 0.7
 CUT_BONE_SHARE, BONE_HU = 0.02, 150.0
 FEW_VALUES, FEW_SHARE = 12, 0.6  # so few in so much of the body: tissues drawn with one value each
 ALIKE_SHARE = 0.7  # of neighbours with exactly one value; noise of 1 HU leaves 0.3
@@ -103,6 +105,7 @@ def check_hounsfield(ct: ImageVolume, body: NDArray[np.bool_]) -> list[Finding]:
     step = _step_hu(values)
     # what has been cut off moves the landmarks: they are judged where nothing was
     found = _check_shift(inside) or _check_clipping(ct, values, counts, step) or _check_landmarks(ct, body)
+    found = found or _check_gas(inside, float(ct.values.min()))
     return found + _check_steps(step)
 
 
@@ -152,6 +155,24 @@ def _check_clipping(ct: ImageVolume, values: NDArray[np.float32], counts: NDArra
             )
         )  # fmt: skip
     return found
+
+
+def _check_gas(inside: NDArray[np.float32], lowest: float) -> list[Finding]:
+    """Gas in the body that is all cut off below where gas belongs: what was there was lower still."""
+    if not CUT_GAS_LIMITS_HU[0] < lowest < CUT_GAS_LIMITS_HU[1]:
+        return []
+    gas = inside[inside < GAS_HU]
+    if gas.size < LEAST_BLOCKS or (share := float(np.mean(gas == lowest))) < CUT_GAS_SHARE:
+        return []
+    return [
+        Finding(
+            WARNING, "ct number", "",
+            f"{share:.0%} of the gas in the body has exactly {lowest:g} HU: it was lower and has been cut off there, as if all "
+            f"values had been multiplied by more than {lowest / AIR_HU:.2f}",
+            f"gas around {AIR_HU:.0f} HU, with its noise",
+            "Check rescale slope and intercept of the image; densities follow them.",
+        )
+    ]  # fmt: skip
 
 
 def _step_hu(values: NDArray[np.float32]) -> float:

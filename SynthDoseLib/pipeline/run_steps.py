@@ -162,8 +162,8 @@ def gas_notes(phantom: VoxelPhantom, dose: DoseMap) -> tuple[str, ...]:
         return ()
     return (
         f"{float(gas.sum()) * phantom.grid.voxel_volume_ml:.3g} ml of the body are gas. dose_Gy.nrrd keeps what was scored "
-        f"there (up to {float(dose.dose_Gy[gas].max()):.3g} Gy: energy per mass of gas, the dose to no tissue); RTDOSE holds 0, and "
-        "histograms, doses of voxels and pictures leave it out.",
+        f"there (up to {float(dose.dose_Gy[gas].max()):.3g} Gy: energy per mass of gas, the dose to no tissue); RTDOSE holds "
+        "0, and histograms, doses of voxels and pictures leave it out.",
     )
 
 
