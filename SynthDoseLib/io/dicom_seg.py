@@ -34,7 +34,7 @@ from .text import clean_name, clean_text, same_name_notes, unique_names
 from .volumes import writing
 
 FRACTION_INSIDE = 0.5
-_MOST_VOXELS = 1.5e9  # 1400 slices of 1024 x 1024
+_MOST_VOXELS, _LONGEST_MM = 1.5e9, 5000.0  # 1400 slices of 1024 x 1024
 
 
 def _highdicom() -> Any:
@@ -144,7 +144,8 @@ def _require_frames_in_place(path: Path, header: Dataset) -> None:
     measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
     stated = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
     apart = abs(float(stated)) if stated else float(np.linalg.norm(np.diff(planes, axis=0), axis=1).min())
-    if not apart > 0 or extent / apart * int(header.Rows) * int(header.Columns) > _MOST_VOXELS:
+    voxels = extent / apart * int(header.Rows) * int(header.Columns) if apart > 0 else np.inf
+    if voxels > _MOST_VOXELS or extent > _LONGEST_MM:
         raise SynthDoseError(
             f"{path} is damaged: its frames lie up to {extent:.4g} mm apart, in steps of {apart:.3g} mm; none is that large."
         )

@@ -78,9 +78,9 @@ def write_rtdose(
     values = dose.dose_Gy
     if not np.isfinite(values).all() or float(values.min()) < 0:
         raise SynthDoseError(f"The dose holds negative or not finite values (lowest {float(values.min()):.4g} Gy).")
-    gas_is_there = gas is not None and bool(gas.any())
-    if gas_is_there:
-        values = np.where(gas, np.float32(0), values)
+    comment = NOTICE
+    if gas is not None and gas.any():
+        values, comment = np.where(gas, np.float32(0), values), f"{NOTICE}; 0 in gas"
     dataset, _ = object_of(reference, RTDOSE_STORAGE, "RTDOSE", description, deidentify, only_first=True)
     grid = dose.grid
     put_plane(dataset, grid)
@@ -88,7 +88,7 @@ def write_rtdose(
     dataset.NumberOfFrames, dataset.FrameIncrementPointer = count, 0x3004000C
     dataset.GridFrameOffsetVector = decimals(k * grid.spacing_mm[2] for k in range(count))
     dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", "PHYSICAL", "PLAN"
-    dataset.DoseComment = NOTICE if not gas_is_there else f"{NOTICE}; 0 in gas"
+    dataset.DoseComment = comment
     dataset.TissueHeterogeneityCorrection = ["IMAGE"]
     scaling = decimal((float(values.max()) or 1.0) / _FULL_SCALE * (1 + 1e-8))
     dataset.DoseGridScaling = scaling

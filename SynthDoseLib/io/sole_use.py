@@ -28,7 +28,6 @@ NOTE = ".in-use.json"
 BEAT_S = 5.0
 SILENCE_S = 60.0
 LOOK_S, RETRIES = 0.5, 10
-SETTLE_S = 0.1
 SAME_START_S = 1.0
 
 
@@ -152,39 +151,49 @@ def holds_anything(folder: Path) -> bool:
 
 
 def _take(note: Path, progress: Progress) -> _Owner:
-    own, contended = _this_process(), False
+    own = _this_process()
     while not _write_new(note, own):
-        contended = True
         silent_one = _wait_for_silence(note, progress)
-        # a name of its own: of several that found the old note only one can move it away
-        aside = note.with_name(f"{NOTE}.{own.token}")
-        with suppress(FileNotFoundError):
-            os.replace(note, aside)
-            moved, _ = _look(aside)
-            if moved is not None and moved != silent_one:
-                os.replace(aside, note)  # somebody else was quicker: the note is new
-                raise SynthDoseError(_in_use(note.parent, moved))
-            aside.unlink()
-    if contended:
-        time.sleep(SETTLE_S)  # a note that was moved away by mistake has been put back by now
-        there, _ = _look(note)
-        if there is not None and there != own:
-            raise SynthDoseError(_in_use(note.parent, there))
+        with _alone(note.with_name(f"{NOTE}.taking")):
+            # of several that found the note of a dead process, one replaces it; the others find its own
+            if _look(note) == silent_one:
+                note.unlink(missing_ok=True)
+                if _write_new(note, own):
+                    break
     return own
 
 
-def _wait_for_silence(note: Path, progress: Progress) -> _Owner | None:
-    """The process of a note, once it is known to have ended; raise `SynthDoseError` when it lives."""
+@contextmanager
+def _alone(guard: Path) -> Iterator[None]:
+    """Let one process at a time into the block, which takes no time; a guard that stays is of one that died in it."""
+    began = time.monotonic()
+    while True:
+        try:
+            guard.open("x").close()
+            break
+        except FileExistsError:
+            if time.monotonic() - began > SILENCE_S:
+                with suppress(OSError):
+                    guard.unlink()
+            time.sleep(LOOK_S / RETRIES)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            guard.unlink()
+
+
+def _wait_for_silence(note: Path, progress: Progress) -> tuple[_Owner | None, int | None]:
+    """What `_look` says of a note whose process is known to have ended; raise `SynthDoseError` when it lives."""
     owner, touched = _look(note)
+    if owner is not None and _is_alive(owner):
+        time.sleep(LOOK_S)  # it may just be ending
+        owner, touched = _look(note)
     alive = None if owner is None else _is_alive(owner)
     if alive and owner is not None:
         raise SynthDoseError(_in_use(note.parent, owner))
-    if alive is False:
-        return owner
     began = time.monotonic()
-    while (waited := time.monotonic() - began) < SILENCE_S:
-        if touched is None:  # given back
-            return None
+    while alive is None and touched is not None and (waited := time.monotonic() - began) < SILENCE_S:
         of_whom = "an earlier run" if owner is None else owner.describe()
         said = f"{note.parent} was in use by {of_whom}: looking whether it still is"
         progress(ProgressReport("read", min(1.0, waited / SILENCE_S), SILENCE_S - waited, said))
@@ -192,8 +201,8 @@ def _wait_for_silence(note: Path, progress: Progress) -> _Owner | None:
         again, later = _look(note)
         if again is not None and later is not None and later != touched:
             raise SynthDoseError(_in_use(note.parent, again))
-        touched = later
-    return owner
+        owner, touched = again, later
+    return owner, touched
 
 
 def _in_use(folder: Path, owner: _Owner) -> str:

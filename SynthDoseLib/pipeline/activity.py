@@ -191,7 +191,7 @@ def time_integrate(
         administered_MBq=administered,
         negative=plan.activity[0].negative,
     )
-    return ActivityResult(_with_warnings(tia, points, nuclide), tuple(points))
+    return ActivityResult(_with_warnings(tia, points, nuclide, remarkable), tuple(points))
 
 
 def _with_warnings(

@@ -77,7 +77,7 @@ def test_a_killed_process_keeps_nobody_out(tmp_path, other):
     with sole_use(tmp_path / "out"):
         assert json.loads((tmp_path / "out" / NOTE).read_text())["pid"] == os.getpid()
     assert time.monotonic() - began < 5  # not even when nobody has asked for its exit status
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_living_process_elsewhere_is_seen_whatever_its_clock_says(tmp_path, quick):
@@ -154,14 +154,16 @@ def test_threads_of_one_process_do_not_share_a_folder_either(tmp_path):
 
 def test_of_many_that_begin_at_once_one_goes_on(tmp_path):
     note_of(tmp_path / "out", place=module._place(), pid=2**22 + 1)  # of a process that there is not
-    inside, refused, gate = [], [], threading.Barrier(8)
+    inside, together, refused, gate = [0], [], [], threading.Barrier(8)
 
     def begin() -> None:
         gate.wait()
         try:
             with sole_use(tmp_path / "out"):
-                inside.append(1)
-                time.sleep(0.5)
+                inside[0] += 1
+                together.append(inside[0])
+                time.sleep(0.2)
+                inside[0] -= 1
         except SynthDoseError:
             refused.append(1)
 
@@ -170,8 +172,16 @@ def test_of_many_that_begin_at_once_one_goes_on(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(inside) == 1
-    assert len(refused) == 7
+    assert set(together) == {1}
+    assert len(together) + len(refused) == 8
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_died_while_it_took_over_keeps_nobody_out(tmp_path):
+    note_of(tmp_path / "out").with_name(f"{NOTE}.taking").touch()
+    with sole_use(tmp_path / "out") as use:
+        use.require()
 
 
 def test_a_bad_plan_leaves_no_folder(tmp_path):
@@ -185,7 +195,7 @@ def test_a_bad_plan_leaves_no_folder(tmp_path):
 def test_a_batch_reports_the_patient_whose_folder_is_in_use_and_goes_on(tmp_path, capsys):
     for name in ("anna", "bert"):
         (tmp_path / "patients" / name).mkdir(parents=True)
-        write_patient(tmp_path / "patients" / name, PLAN.replace("histories = 4000", "histories = 200"))
+        write_patient(tmp_path / "patients" / name, PLAN.replace("histories = 4000", 'engine = "local"'))
     plan = tmp_path / "patients" / "anna" / "plan.toml"
     command = ["batch", str(tmp_path / "patients"), "--plan", str(plan), "--out", str(tmp_path / "runs")]
     with sole_use(tmp_path / "runs" / "anna"):
