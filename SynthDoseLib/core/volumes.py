@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import SynthDoseError
 from .grid import VoxelGrid
-from .materials import Material
+from .materials import DENSEST_G_CM3, Material
 
 GAS_G_CM3 = 0.1  # about -900 HU: air has 0.0012, inflated lung 0.26 (ICRU 44)
 GAS_IN_LUNG_G_CM3 = 0.02  # emphysema is still tissue; large airways and bullae are not
@@ -37,8 +37,13 @@ def label_counts(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def _freeze(owner: object, name: str, dtype: type, shape: tuple[int, int, int]) -> None:
-    array: NDArray[Any] = np.ascontiguousarray(getattr(owner, name), dtype=dtype)
+    given = np.asarray(getattr(owner, name))
+    array: NDArray[Any] = np.ascontiguousarray(given, dtype=dtype)
     require_shape(name, array, shape)
+    if array.dtype.kind == "u" and given.dtype != array.dtype and not np.array_equal(array, given):
+        raise SynthDoseError(
+            f"{name} has to hold whole numbers from 0 to {np.iinfo(dtype).max}; found {given.min()} to {given.max()}."
+        )
     array = array.view()
     array.setflags(write=False)
     object.__setattr__(owner, name, array)
@@ -192,6 +197,10 @@ class VoxelPhantom:
         lowest, highest = float(self.density_g_cm3.min()), float(self.density_g_cm3.max())
         if not (lowest >= 0 and highest < np.inf):
             raise SynthDoseError(f"Densities have to be finite and not negative; found {lowest:g} to {highest:g} g/cm3.")
+        if highest > DENSEST_G_CM3:
+            raise SynthDoseError(
+                f"Densities reach {highest:g} g/cm3; no matter has more than {DENSEST_G_CM3:g}. Are they in kg/m3?"
+            )
 
     def mass_g(self) -> dict[str, float]:
         """Mass per organ name, g."""

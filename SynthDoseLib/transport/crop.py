@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import LabelMap, VoxelGrid, VoxelPhantom
+from ..core import LabelMap, SynthDoseError, VoxelGrid, VoxelPhantom
 from .sources import OrganSource, Source, VolumeSource
 
 
@@ -46,7 +46,13 @@ class Box:
 
 
 def box_of_matter(density: NDArray[np.float32]) -> Box:
-    """Smallest box that holds every voxel above 0; at least one has to be."""
+    """Smallest box that holds every voxel above 0.
+
+    Raises
+    ------
+    SynthDoseError
+        If there is none.
+    """
     if all(plane.any() for n in (0, -1) for plane in (density[n], density[:, n], density[:, :, n])):
         # nothing to gain: spare the passes over a large phantom
         return Box(*(slice(0, size) for size in density.shape))
@@ -58,6 +64,8 @@ def box_of_matter(density: NDArray[np.float32]) -> Box:
         rows |= own
         columns |= plane.any(axis=0)
         planes[k] = own.any()
+    if not planes.any():
+        raise SynthDoseError("The phantom is empty: the density is 0 everywhere.")
     spans = [np.flatnonzero(axis) for axis in (planes, rows, columns)]
     return Box(*(slice(int(span[0]), int(span[-1]) + 1) for span in spans))
 

@@ -220,7 +220,7 @@ def run(
     `show` is called several times a second. Returns the state at the end, and the seconds that had been spent before the break.
     """
     problem, crew, reporter = job.problem, job.crew, job.reporter
-    state = checkpoint.load() if checkpoint else None
+    state = in_background(checkpoint.load, reporter.idle) if checkpoint else None
     earlier = state.wall_s if state else 0.0
     begun = time.monotonic() - earlier
     deadline = np.inf if settings.max_seconds is None else begun + settings.max_seconds

@@ -92,7 +92,7 @@ def voxel_s_kernel(
     Raises
     ------
     SynthDoseError
-        If a number is out of range, or the kernel would have more than 111 voxels to a side of its source.
+        If nothing is emitted, a number is out of range, or the kernel would have more than 111 voxels to a side of its source.
 
     References
     ----------
@@ -101,6 +101,8 @@ def voxel_s_kernel(
     spacing = tuple(float(x) for x in voxel_mm)
     if len(spacing) != 3 or not np.isfinite(spacing).all() or min(spacing) <= 0:
         raise SynthDoseError(f"voxel_mm has to be three positive lengths (along i, j, k); found {voxel_mm!r}.")
+    if not _energy_of_all(emissions) > 0:
+        raise SynthDoseError("The source emits nothing: every yield_per_decay is 0.")
     if density_g_cm3 is not None:
         material = replace(material, density_g_cm3=density_g_cm3)
     reach = min(kernel_reach_mm(emissions, material), most_radius_mm) if radius_mm is None else float(radius_mm)
@@ -166,10 +168,14 @@ def _sizes(
 
 def _photon_share(emissions: Sequence[Emission]) -> float:
     """Share of photons, annihilation quanta included, in the emitted energy."""
-    total = sum(_energy(e) for e in emissions)
+    total = _energy_of_all(emissions)
     photons = sum(e.yield_per_decay * (e.mean_energy_MeV if e.particle == "photon" else 1.02199790) for e in emissions
                   if e.particle in ("photon", "positron"))  # fmt: skip
     return photons / total if total > 0 else 0.0
+
+
+def _energy_of_all(emissions: Sequence[Emission]) -> float:
+    return sum(_energy(e) for e in emissions)
 
 
 def _energy(emission: Emission) -> float:
@@ -215,7 +221,7 @@ def _make(
     provenance = {
         "histories": result.histories, "histories_per_emission": list(result.histories_per_emission),
         "batches": result.batches, "transport_cpu_s": result.transport_cpu_s, "device": result.device, "seed": result.seed,
-        "energy_emitted_MeV": sum(_energy(e) for e in emissions), "radius_mm": reach_mm, "versions": versions(),
+        "energy_emitted_MeV": _energy_of_all(emissions), "radius_mm": reach_mm, "versions": versions(),
     }  # fmt: skip
     return VoxelKernel(values, errors, voxel, material, provenance)
 

@@ -119,10 +119,8 @@ def build_problem(
     Raises
     ------
     SynthDoseError
-        If the phantom is empty, or source or emissions do not fit it.
+        If source or emissions do not fit the phantom.
     """
-    if not phantom.density_g_cm3.any():
-        raise SynthDoseError("The phantom is empty: the density is 0 everywhere.")
     phantom = _with_used_materials(phantom)
     if isinstance(source, ParticleListSource) and emissions:
         raise SynthDoseError("A list of particles brings its own energies: leave the emissions out.")

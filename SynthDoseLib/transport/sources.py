@@ -182,6 +182,10 @@ def build_source(source: Source, phantom: VoxelPhantom, seed: int = 0) -> Source
             raise SynthDoseError(f"radius_mm of the sphere has to be positive; found {source.radius_mm}.")
         _require_sphere_in_matter(phantom, centre, source.radius_mm)
         return _tables(SPHERE, [*_to_frame(phantom.grid, centre), source.radius_mm / 10])
+    if not isinstance(source, BeamSource):
+        raise SynthDoseError(
+            f"A source is one of transport.Source (VolumeSource, OrganSource …); found {type(source).__name__}."
+        )
     return _build_beam(source, phantom.grid)
 
 

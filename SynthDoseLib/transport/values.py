@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -65,7 +66,11 @@ class RunSettings:
     components: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "organs", tuple(self.organs))
+        object.__setattr__(self, "organs", (self.organs,) if isinstance(self.organs, str) else tuple(self.organs))
+        for name in ("histories", "seed", "threads"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _whole(name, value))
         if self.histories is None and self.relative_sigma is None and self.max_seconds is None:
             raise SynthDoseError("The run needs a limit: histories, relative_sigma or max_seconds.")
         if self.histories is not None and self.histories < 100:
@@ -82,6 +87,12 @@ class RunSettings:
             raise SynthDoseError(f"threads has to be 0 (all cores) or more; found {self.threads}.")
         if self.estimator not in ESTIMATORS:
             raise SynthDoseError(f"estimator '{self.estimator}' is not known. Allowed: {', '.join(ESTIMATORS)}.")
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value) or value != int(value):
+        raise SynthDoseError(f"{name} has to be a whole number; found {value!r}.")
+    return int(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,7 @@ def phantom_of(grid: VoxelGrid = GRID, *, vacuum: int = 0) -> VoxelPhantom:
 
 
 KIDNEY = OrganSource({"kidney": 1.0})
+TINY = RunSettings(histories=1000, threads=1)
 
 
 def same(one: SimulationResult, two: SimulationResult) -> bool:
@@ -222,6 +223,32 @@ def test_a_checkpoint_of_something_else_is_refused_and_kept(tmp_path):
         with pytest.raises(CheckpointError, match="damaged"):
             simulate(phantom_of(), KIDNEY, [BETA], RunSettings(**settings), checkpoint=file)
         assert file.read_bytes() == damaged
+
+
+def test_no_byte_that_changes_in_a_checkpoint_goes_unnoticed_or_ends_in_another_error(tmp_path):
+    """Whatever is read back is what was written: bits of archive, headers and numbers flip one at a time."""
+    file = tmp_path / "state.npz"
+    simulate(phantom_of(VoxelGrid.from_spacing((13, 5, 11), (5.0,) * 3)), KIDNEY, [BETA], TINY, checkpoint=file)
+    whole = file.read_bytes()
+    with np.load(file) as arrays:
+        expected = {name: arrays[name] for name in arrays.files}
+    random = np.random.default_rng(3)
+    headers = [
+        place + n for place in (m.start() for m in re.finditer(rb"PK\x03\x04|PK\x01\x02|\x93NUMPY", whole)) for n in range(70)
+    ]
+    refused = 0
+    for place in [*random.choice(headers, 220), *random.integers(0, len(whole), 80)]:
+        damaged = bytearray(whole)
+        damaged[min(place, len(whole) - 1)] ^= 1 << random.integers(8)
+        file.write_bytes(bytes(damaged))
+        try:
+            state = Checkpoint(file, str(expected["key"])).load()
+        except CheckpointError:
+            refused += 1
+        else:
+            assert np.array_equal(state.statistics.energy, expected["energy"])
+            assert np.array_equal(state.statistics.organ_energy, expected["organ_energy"])
+    assert refused > 150
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
