@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ class RunSettings:
             raise SynthDoseError(f"estimator '{self.estimator}' is not known. Allowed: {', '.join(ESTIMATORS)}.")
 
 
-def _whole(name: str, value: object) -> int:
+def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value) or value != int(value):
         raise SynthDoseError(f"{name} has to be a whole number; found {value!r}.")
     return int(value)
