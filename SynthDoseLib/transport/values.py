@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,8 @@ class RunSettings:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value) or value != int(value):
+    is_number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
+    if not is_number or not np.isfinite(value) or value != int(value):
         raise SynthDoseError(f"{name} has to be a whole number; found {value!r}.")
     return int(value)
 
