@@ -1,6 +1,6 @@
 """What a user waits for: opening a panel, five clicks to a dose, the panel beside the command line, saving and loading a scene.
 
-python -m Testing.Benchmarks.panel [--histories N …] [--runs 2] [--skip case scene] [--path FILE]
+python -m Testing.Benchmarks.panel [--histories N …] [--runs 6] [--skip case scene] [--path FILE]
 
 The modules run in the harness of Testing/Slicer (slicer-core, PySide6), not in Slicer. Every measured session is a process of
 its own, so that its first run is one of a user who has just started the application.
@@ -101,8 +101,8 @@ def five_clicks(folder: str, histories: str, runs: str) -> dict[str, Any]:
             "panel": partial(by_panel, host, widget),
             "keeping": partial(by_command, plan, work / f"{plan.stem}-keeping", work / f"{plan.stem}-kept"),
         }
-        order = list(ways) if run % 2 == 0 else list(ways)[::-1]
-        found = {way: ways[way]() for way in order}
+        first = run % len(ways)
+        found = {way: ways[way]() for way in [*list(ways)[first:], *list(ways)[:first]]}
         results = [[(Path(one["run"]) / name).read_bytes() for name in COMPARED] for one in found.values()]
         measured.append({**found, "same": all(result == results[0] for result in results)})
     return {"sample_s": sample, "runs": measured}
@@ -250,9 +250,9 @@ def case_lines(histories: Sequence[int], runs: int) -> list[str]:
         f"Sample patient made in {found[cases[0]]['sample_s']:.1f} s (click 1); click 2 starts the run, with {usual:,} "
         "histories unless told otherwise. Beside it the same plan by `synthdose run`, with and without `--reuse`: the panel "
         "keeps stages for the next run as `--reuse` does, and nothing is taken over. A session with few histories went before, "
-        "so that all ways were warm (kernels and modules compiled, tables kept); odd runs of a session began with `synthdose "
-        "run`, even ones ended with it. CPU times, which other programs disturb less than the clock: of the calculation with "
-        "its start, and of the panel's own process.",
+        "so that all ways were warm (kernels and modules compiled, tables kept); each run of a session began with another of "
+        "the three. CPU times, which other programs disturb less than the clock: of the calculation with its start, and of the "
+        "panel's own process.",
         "",
         "| histories | run of the session | panel, s | `run --reuse`, s | difference | `run`, s | difference | CPU: panel, s | "
         "`run --reuse`, s | difference | `run`, s | difference | same doses |",
@@ -260,16 +260,11 @@ def case_lines(histories: Sequence[int], runs: int) -> list[str]:
     ]  # fmt: skip
     own = []
     for case in cases:
-        for number, run in enumerate(found[case]["runs"], start=1):
-            cells = [f"{case:,}", f"{number}"]
-            for key in ("wall_s", "cpu_s"):
-                panel = run["panel"][key]
-                cells.append(f"{panel:.1f}")
-                for way in ("keeping", "command"):
-                    other = run[way][key]
-                    cells += [f"{other:.1f}", f"{100 * (panel / other - 1):+.1f} %" if other else ""]
-            lines.append(f"| {' | '.join([*cells, 'yes' if run['same'] else 'NO'])} |")
+        runs_of_case = found[case]["runs"]
+        for number, run in enumerate(runs_of_case, start=1):
+            lines.append(compared_line(case, str(number), [run]))
             own.append((case, number, run["panel"]))
+        lines.append(compared_line(case, "mean", runs_of_case))
     parts = ("start_s", "show_s", "start_cpu_s", "watch_cpu_s", "show_cpu_s", "worker_cpu_s")
     lines += [
         "",
@@ -281,6 +276,17 @@ def case_lines(histories: Sequence[int], runs: int) -> list[str]:
         *(f"| {case:,} | {n} | {' | '.join(f'{panel[part]:.2f}' for part in parts)} |" for case, n, panel in own),
     ]  # fmt: skip
     return lines
+
+
+def compared_line(case: int, name: str, runs: Sequence[dict[str, Any]]) -> str:
+    """Row with the mean times of runs, and how much longer the panel takes."""
+    cells = [f"{case:,}", name]
+    for key in ("wall_s", "cpu_s"):
+        panel, keeping, command = (statistics.fmean(run[way][key] for run in runs) for way in ("panel", "keeping", "command"))
+        cells.append(f"{panel:.1f}")
+        for other in (keeping, command):
+            cells += [f"{other:.1f}", f"{100 * (panel / other - 1):+.1f} %" if other else ""]
+    return f"| {' | '.join([*cells, 'yes' if all(run['same'] for run in runs) else 'NO'])} |"
 
 
 def scene_lines() -> list[str]:
@@ -304,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=(0, 1_000_000),
         help="of the cases; 0: as the panel has them (default 0 1000000)",
     )
-    parser.add_argument("--runs", type=int, default=2, help="of a session (default 2)")
+    parser.add_argument("--runs", type=int, default=6, help="of a session (default 6)")
     parser.add_argument("--skip", nargs="*", choices=("opening", "case", "scene"), default=())
     parser.add_argument("--path", type=Path, default=RESULTS, help="Markdown file that gets the section")
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)

@@ -27,7 +27,7 @@ from SynthDoseLib.core import Emission, LabelMap, Material, Organ, VoxelGrid, Vo
 from SynthDoseLib.transport import PointSource, cuda_kernels
 from SynthDoseLib.transport.problem import build_problem, new_work
 
-ASSEMBLER = Path(sysconfig.get_path("purelib")) / "nvidia" / "cuda_nvcc" / "bin" / "ptxas"
+ASSEMBLER = Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin" / "ptxas"
 
 
 def portable_code(capability: tuple[int, int]) -> str:

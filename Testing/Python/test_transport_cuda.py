@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from SynthDoseLib.transport import cuda_device
 HERE = Path(__file__).parent
 needs_numba_cuda = pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
 needs_assembler = pytest.mark.skipif(
-    importlib.util.find_spec("nvidia.cuda_nvcc") is None if importlib.util.find_spec("nvidia") else True,
-    reason="NVIDIA's compiler (pip install nvidia-cuda-nvcc-cu12) is not installed",
+    not (Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin" / "ptxas").exists(),
+    reason="NVIDIA's compiler (pip install nvidia-cuda-nvcc) is not installed",
 )
 
 
