@@ -38,8 +38,7 @@ $(VENV)/python:
 $(VENV)/installed: $(VENV)/python constraints.txt pyproject.toml
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[segmentation,scene]"
-	$(RUN) -m pip install --quiet --constraint constraints.txt numpy setuptools wheel versioneer cython
-	$(RUN) -m pip install --quiet --constraint constraints.txt --no-build-isolation pyradiomics || echo "pyradiomics could not be built (a C compiler and the Python headers are needed: sudo apt-get install build-essential python3-dev). Everything but radiomics works without it."
+	-$(RUN) -m SynthDoseLib.radiomics.install --quiet --constraint constraints.txt
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed Testing/requirements.txt

@@ -128,12 +128,14 @@ class SynthDoseRadiomicsLogic(JobLogic):
         """How to get pyradiomics, "" if it is there. It has no wheels for Slicer's Python, so no panel can fetch it."""
         if importlib.util.find_spec("radiomics") is not None:
             return ""
+        import SynthDoseLib
+
+        script = pathlib.Path(SynthDoseLib.__file__).parent / "radiomics" / "install.py"
         return _(
             "Radiomics needs pyradiomics, which is not installed; everything else works without it. Get it with the extension "
-            "SlicerRadiomics of the Extensions Manager and start Slicer again. Without such an extension: a C compiler "
-            "and 'PythonSlicer -m pip install setuptools wheel versioneer cython', then "
-            "'PythonSlicer -m pip install --no-build-isolation pyradiomics==3.0.1'."
-        )
+            "SlicerRadiomics of the Extensions Manager and start Slicer again. Without such an extension, and with a C compiler "
+            'and the headers of Python, in a terminal: PythonSlicer "{script}"'
+        ).format(script=script)
 
     def prepare(self, parameters: SynthDoseRadiomicsParameterNode, folder: pathlib.Path) -> list[str]:
         """Write the inputs of the task; bad values are refused before anything is written."""

@@ -57,8 +57,7 @@ _PACKAGES = (
         "radiomics",
         "radiomics features",
         False,
-        "pip install numpy setuptools wheel versioneer cython, then pip install --no-build-isolation pyradiomics==3.0.1 "
-        "(needs a C compiler)",
+        "python -m SynthDoseLib.radiomics.install (needs a C compiler and the headers of Python)",
     ),
     ("slicer-core", "slicer", "scene.mrb without the Slicer application", False, "pip install slicer-core==5.12.4.0"),
     ("numba-cuda", "numba_cuda", "dose engine on NVIDIA GPUs", False, 'pip install "synthdose[cuda]"'),

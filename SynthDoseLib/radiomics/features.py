@@ -27,15 +27,12 @@ from ..core import (
     resample_mean,
     silent,
 )
+from .install import INSTALL
 from .interpolation import interpolate_as_ibsi
 
 CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 _WAVELET_VOXELS = 8  # reach of a level of coif1, with room to spare
 NOT_ORGANS = frozenset({"rest_of_body", "body"})
-INSTALL = (
-    "pip install numpy setuptools wheel versioneer cython, then pip install --no-build-isolation pyradiomics==3.0.1 "
-    "(needs a C compiler)"
-)
 
 
 @dataclass(frozen=True)
