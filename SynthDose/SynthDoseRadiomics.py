@@ -133,8 +133,8 @@ class SynthDoseRadiomicsLogic(JobLogic):
         script = pathlib.Path(SynthDoseLib.__file__).parent / "radiomics" / "install.py"
         return _(
             "Radiomics needs pyradiomics, which is not installed; everything else works without it. Get it with the extension "
-            "SlicerRadiomics of the Extensions Manager and start Slicer again. Without such an extension, and with a C compiler "
-            'and the headers of Python, in a terminal: PythonSlicer "{script}"'
+            "SlicerRadiomics of the Extensions Manager and start Slicer again. Without such an extension, and with a C "
+            'compiler and the headers of Python, in a terminal: PythonSlicer "{script}"'
         ).format(script=script)
 
     def prepare(self, parameters: SynthDoseRadiomicsParameterNode, folder: pathlib.Path) -> list[str]:

@@ -73,8 +73,8 @@ def main() -> int:
         install_pyradiomics(sys.argv[1:])
     except subprocess.CalledProcessError as error:
         sys.stderr.write(
-            "pyradiomics could not be built. It needs a C compiler and the headers of Python (Debian, Ubuntu: sudo apt-get install "
-            "build-essential python3-dev). Everything but radiomics works without it.\n"
+            "pyradiomics could not be built. It needs a C compiler and the headers of Python (Debian, Ubuntu: sudo apt-get "
+            "install build-essential python3-dev). Everything but radiomics works without it.\n"
         )
         return error.returncode
     return 0
