@@ -19,7 +19,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.forms import BEGIN, KINETICS, NUCLIDES, REGISTRATIONS, RESULT_TABLES, WHAT_CHANGED  # noqa: E402
+from SynthDoseLib.mrml.forms import BEGIN, KINETICS, NUCLIDES, PLAN_WORDS, REGISTRATIONS, RESULT_TABLES, WHAT_CHANGED  # noqa: E402
 from SynthDoseLib.mrml.jobs import BAD_INPUT  # noqa: E402
 from SynthDoseLib.mrml.panel import JobLogic, JobPanel, ModuleTest, Requirements, showTable  # noqa: E402
 
@@ -207,6 +207,7 @@ class SynthDoseLogic(JobLogic):
     """Nodes to the files of a plan, and the results of its run folder to nodes; no widgets."""
 
     parametersClass = SynthDoseParameterNode
+    planWords = PLAN_WORDS
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
@@ -422,10 +423,10 @@ class SynthDoseLogic(JobLogic):
 
     def showChart(self, parameters: SynthDoseParameterNode, role: str = "dvhChart") -> None:
         """Change to a layout with table and chart, and show those of the run."""
-        from SynthDoseLib.mrml import showTableAndChart
+        from SynthDoseLib.mrml.display import setLayout, showTableAndChart
         from SynthDoseLib.mrml.run_tables import resultOf
 
-        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotTableView)
+        setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotTableView)
         table, chart = self.shownTable(parameters), resultOf(parameters.doseVolume, role)
         showTableAndChart(slicer.app.applicationLogic(), table, chart)
 

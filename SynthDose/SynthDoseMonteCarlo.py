@@ -21,7 +21,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 if not (_HERE / "SynthDoseLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # a checkout, added through the Extension Wizard: the library is beside this folder
 
-from SynthDoseLib.mrml.forms import FURTHER_NUCLIDES, NUCLIDES  # noqa: E402
+from SynthDoseLib.mrml.forms import CASE_WORDS, FURTHER_NUCLIDES, NUCLIDES  # noqa: E402
 from SynthDoseLib.mrml.panel import IMAGE_PACKAGES, JobLogic, JobPanel, ModuleTest, showTable  # noqa: E402
 
 ACTIVITY_SOURCE = {"kind": "volume", "distribution": "source.nrrd", "activity_in_gas": "move"}
@@ -165,11 +165,13 @@ class SynthDoseMonteCarloLogic(JobLogic):
 
     neededPackages = IMAGE_PACKAGES | {"numba"}
     parametersClass = SynthDoseMonteCarloParameterNode
+    planWords = CASE_WORDS
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
         self._folder: pathlib.Path | None = None
         self._previewTime, self._precision = 0.0, ""
+        self._gas: Any = None
 
     def problem(self, parameters: SynthDoseMonteCarloParameterNode) -> str:
         """What keeps a run from starting, "" if nothing."""
@@ -329,13 +331,23 @@ class SynthDoseMonteCarloLogic(JobLogic):
             case = self.writeCase(folder, phantom, None if isMap else source, values, run)
             run_case(case, folder / "results", progress or silent)
             name = f"{phantom.GetName()} {nuclide}".strip()
-            return self.loadDose(folder / "results", slicer.mrmlScene.GenerateUniqueName(f"{name} dose"), decaysMBqs, "decay")
+            title = slicer.mrmlScene.GenerateUniqueName(f"{name} dose")
+            return self.loadDose(folder / "results", title, decaysMBqs, "decay", phantom)
 
-    def loadDose(self, folder: pathlib.Path, name: str, decaysMBqs: float, per: str, prefix: str = "") -> Any:
+    def loadDose(self, folder: pathlib.Path, name: str, decaysMBqs: float, per: str, phantom: Any) -> Any:
         """Add the dose of a result folder and its standard error to the scene."""
         from SynthDoseLib.mrml import doseVolumeFromDose
 
-        return doseVolumeFromDose(self.readDose(folder, decaysMBqs, per, prefix), name, slicer.mrmlScene)
+        dose = self.readDose(folder, decaysMBqs, per)
+        return doseVolumeFromDose(dose, name, slicer.mrmlScene, gas=self.gas(dose, phantom))
+
+    def gas(self, dose: Any, phantom: Any) -> Any:
+        """Voxels of a dose that are gas of the phantom, None if that is gone."""
+        from SynthDoseLib.mrml import imageFromVolumeNode, isPhantom
+        from SynthDoseLib.mrml.volumes import gasVoxels
+
+        density = imageFromVolumeNode(phantom) if isPhantom(phantom) else None
+        return gasVoxels(density.values) if density is not None and density.grid.matches(dose.grid) else None
 
     def readDose(self, folder: pathlib.Path, decaysMBqs: float, per: str, prefix: str = "") -> Any:
         """Dose of a result folder, times the decays if they are known."""
@@ -359,20 +371,25 @@ class SynthDoseMonteCarloLogic(JobLogic):
             return
         self._previewTime = file.stat().st_mtime
         dose = self.readDose(self._folder, 0.0, self.per(p), "preview_")
+        if p.previewVolume is None:
+            self._gas = self.gas(dose, self.used(p).phantom)
         self._precision = self.precisionText(dose)
         if p.previewVolume is None:
             from SynthDoseLib.mrml import doseVolumeFromDose
 
-            p.previewVolume = doseVolumeFromDose(dose, "SynthDose preview", slicer.mrmlScene)
+            p.previewVolume = doseVolumeFromDose(dose, "SynthDose preview", slicer.mrmlScene, gas=self._gas)
             self.showMap(p)
         else:
-            updateDoseVolume(p.previewVolume, dose)
+            updateDoseVolume(p.previewVolume, dose, gas=self._gas)
 
     def precisionText(self, dose: Any) -> str:
         """Relative standard error in the voxels that have more than half of the highest dose, for people."""
         import numpy as np
 
-        high = dose.dose_Gy > 0.5 * dose.dose_Gy.max()
+        high = dose.dose_Gy > 0
+        if self._gas is not None:
+            high &= ~self._gas
+        high &= dose.dose_Gy > 0.5 * dose.dose_Gy.max(where=high, initial=0.0)
         relative = float(np.median(dose.sigma_Gy[high] / dose.dose_Gy[high])) if high.any() else 0.0
         return _("Dose so far ± {percent} % where it is high").format(percent=f"{100 * relative:.2g}") if relative else ""
 
@@ -389,8 +406,8 @@ class SynthDoseMonteCarloLogic(JobLogic):
         from SynthDoseLib.mrml import removeDoseVolume
 
         JobLogic.close(self)
-        preview = self.getParameterNode().previewVolume
-        if preview is not None:
+        preview = self._parameters.previewVolume if self._parameters is not None else None
+        if preview is not None and preview.GetScene() is not None:
             removeDoseVolume(preview)
 
     def loadResults(self, parameters: SynthDoseMonteCarloParameterNode) -> tuple[str, ...]:
@@ -407,7 +424,7 @@ class SynthDoseMonteCarloLogic(JobLogic):
         emitted = "own emissions" if used.emissions.strip() else used.nuclide
         title = scene.GenerateUniqueName(f"{name} {'beam' if used.sourceKind is SourceKind.BEAM else emitted}")
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        dose = self.loadDose(folder, f"{title} dose (Gy)", used.decaysMBqs, per)
+        dose = self.loadDose(folder, f"{title} dose (Gy)", used.decaysMBqs, per, phantom)
         tables = {}
         for file, decays in (("organs", used.decaysMBqs), ("s_values", 0.0), ("engines", used.decaysMBqs)):
             path = folder / f"{file}.csv"

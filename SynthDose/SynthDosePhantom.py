@@ -459,23 +459,23 @@ class SynthDosePhantomLogic(JobLogic):
     def show3D(self, parameters: SynthDosePhantomParameterNode) -> None:
         """Show the organs as closed surfaces in the 3D view."""
         from SynthDoseLib.mrml import organsOfPhantom
-        from SynthDoseLib.mrml.display import showSurfaces
+        from SynthDoseLib.mrml.display import resetThreeDViews, showSurfaces
 
         segmentation = organsOfPhantom(parameters.phantom)
         if segmentation is not None:
             showSurfaces(segmentation)
-            slicer.app.layoutManager().resetThreeDViews()
+            resetThreeDViews()
 
     def showCurve(self, parameters: SynthDosePhantomParameterNode) -> None:
         """Draw density against CT number in the plot view: the own table, which it follows, beside Schneider et al."""
-        from SynthDoseLib.mrml import showTableAndChart
+        from SynthDoseLib.mrml.display import setLayout, showTableAndChart
         from SynthDoseLib.mrml.phantom_tables import curvesBeside
         from SynthDoseLib.phantom.calibration import schneider_calibration
 
         p, curve = parameters, schneider_calibration()
         own = p.calibrationTable if p.calibration is Curve.OWN else None
         p.curveChart = curvesBeside(slicer.mrmlScene, p.curveChart, own, Curve.SCHNEIDER.value, curve.hu, curve.density_g_cm3)
-        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
+        setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
         showTableAndChart(slicer.app.applicationLogic(), chart=p.curveChart)
 
 

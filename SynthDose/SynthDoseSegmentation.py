@@ -91,8 +91,6 @@ class SynthDoseSegmentationParameterNode:
     modality: Annotated[str, Choice(["CT", "MR"])] = "CT"
     method: Method = Method.NETWORK
     bundle: str = ""
-    download: bool = False
-    trusted: bool = False
     organs: str = ""
     device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
     uncertainty: Uncertainty = Uncertainty.NONE
@@ -120,7 +118,8 @@ class SynthDoseSegmentationWidget(JobPanel):
     def setup(self) -> None:
         self._bundles: list[str] = []
         JobPanel.setup(self)
-        self.forgetTrust()
+        self.ui.downloadCheckBox.connect("toggled(bool)", self.onDownload)
+        self.ui.trustCheckBox.connect("toggled(bool)", self.onTrust)
         self.ui.bundleBox.connect("activated(int)", self.onBundleChosen)
         self.ui.memberBox.connect("activated(int)", self.onMemberChosen)
 
@@ -144,13 +143,14 @@ class SynthDoseSegmentationWidget(JobPanel):
             self.updateGui()
 
     def onSceneEndImport(self, caller: Any, event: str) -> None:
-        self.forgetTrust()
+        self.ui.trustCheckBox.checked = self.ui.downloadCheckBox.checked = False  # said of the bundle that was there before
         JobPanel.onSceneEndImport(self, caller, event)
 
-    def forgetTrust(self) -> None:
-        """What may run or be fetched is said by the user in this session, not by the maker of a scene."""
-        parameters = self.logic.getParameterNode()
-        parameters.trusted = parameters.download = False
+    def onDownload(self, checked: bool) -> None:
+        self.logic.download = checked
+
+    def onTrust(self, checked: bool) -> None:
+        self.logic.trusted = checked
 
     def finish(self) -> None:
         JobPanel.finish(self)
@@ -195,9 +195,8 @@ class SynthDoseSegmentationWidget(JobPanel):
         if index >= len(self._bundles):
             self.ui.bundleEdit.setFocus()
             return
-        with slicer.util.NodeModify(p.parameterNode):
-            p.bundle = self._bundles[index]
-            p.download = p.bundle in MODEL_ZOO  # shown as ticked; nothing is fetched before a button is pressed
+        p.bundle = self._bundles[index]
+        self.ui.downloadCheckBox.checked = p.bundle in MODEL_ZOO  # nothing is fetched before a button is pressed
 
     def onMemberChosen(self, index: int) -> None:
         self.ui.memberBox.currentIndex = 0
@@ -219,22 +218,33 @@ class SynthDoseSegmentationWidget(JobPanel):
     def addMember(self, bundle: str) -> None:
         """Add a bundle to the ensemble; one of the Model Zoo is to be downloaded if it is not here."""
         p = self._parameterNode
-        with slicer.util.NodeModify(p.parameterNode):
-            p.ensemble = "\n".join([*filter(None, [p.ensemble.strip()]), bundle])
-            p.download = p.download or bundle in MODEL_ZOO
+        p.ensemble = "\n".join([*filter(None, [p.ensemble.strip()]), bundle])
+        if bundle in MODEL_ZOO:
+            self.ui.downloadCheckBox.checked = True
 
     def onShowEntropy(self) -> None:
         self.logic.showEntropy(self._parameterNode)
 
 
 class SynthDoseSegmentationLogic(JobLogic):
-    """Nodes to files, ``synthdose segment``, ``bundle`` or ``compare`` in the background, results to nodes; no widgets."""
+    """Nodes to files, ``synthdose segment``, ``bundle`` or ``compare`` in the background, results to nodes; no widgets.
+
+    What may be fetched and what may run is no parameter of the scene, because the maker of a scene is not its user.
+
+    Attributes
+    ----------
+    download : bool
+        Whether bundles may be fetched from the Model Zoo.
+    trusted : bool
+        Whether pickled checkpoints and TorchScript, which can run code, may be loaded.
+    """
 
     neededPackages = IMAGE_PACKAGES
     parametersClass = SynthDoseSegmentationParameterNode
 
     def __init__(self, command: Any = None, installer: Any = None) -> None:
         JobLogic.__init__(self, command, installer)
+        self.download = self.trusted = False
         self._folder: pathlib.Path | None = None
         self._arguments: list[str] = []
 
@@ -299,7 +309,7 @@ class SynthDoseSegmentationLogic(JobLogic):
         if self.task == "about":
             from SynthDoseLib.mrml.forms import option
 
-            words = option("bundle", parameters.bundle.strip())
+            words = option("bundle", parameters.bundle.strip(), *self.members(parameters))
             folder.mkdir(parents=True)
             return words
         if self.task == "compare":
@@ -319,9 +329,9 @@ class SynthDoseSegmentationLogic(JobLogic):
         arguments = ["--modality", p.modality, "--device", p.device]
         if p.method is Method.NETWORK:
             arguments += option("--bundle", p.bundle.strip())
-            if p.download:
+            if self.download:
                 arguments.append("--download")
-            if p.trusted:
+            if self.trusted:
                 arguments.append("--trust-bundle")
             if self.task != "preview":
                 arguments += self.uncertaintyArguments(p)

@@ -83,7 +83,10 @@ def _verb(
         name, help=text, description=text, epilog=f"Example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--progress", choices=("text", "json"), default="text", help="progress on stderr for people, or as JSON lines"
+        "--progress",
+        choices=("text", "json", "slicer"),
+        default="text",
+        help="progress on stderr for people, as JSON lines, or on stdout as Slicer's command line modules report it",
     )
     parser.set_defaults(verb=function)
     return parser
@@ -179,11 +182,11 @@ def build_parser() -> argparse.ArgumentParser:
     bundle = _verb(
         verbs,
         "bundle",
-        "What a MONAI bundle is: licence, size, checksum, organs; without a name: those at hand.",
+        "What MONAI bundles are: licence, size, checksum, organs; without a name: those at hand.",
         "synthdose bundle wholeBody_ct_segmentation --download",
         _bundle,
     )
-    bundle.add_argument("name", nargs="?", default="", help="folder, archive, name shipped, or Model Zoo name")
+    bundle.add_argument("names", nargs="*", metavar="name", help="folder, archive, name shipped, or Model Zoo name")
     bundle.add_argument("--download", action="store_true", help="fetch a Model Zoo bundle; else it is only described")
 
     compare = _verb(
@@ -366,7 +369,8 @@ def _segment(arguments: argparse.Namespace, progress: Progress) -> int:
 def _bundle(arguments: argparse.Namespace, progress: Progress) -> int:
     from .pipeline.segmenting import describe_bundle
 
-    _say(describe_bundle(arguments.name, download=arguments.download, progress=progress))
+    for name in arguments.names or [""]:
+        _say(describe_bundle(name, download=arguments.download, progress=progress))
     return 0
 
 

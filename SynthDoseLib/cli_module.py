@@ -35,5 +35,5 @@ def stated(arguments: Sequence[str]) -> list[str]:
 
 
 def runVerb(verb: str, arguments: Sequence[str]) -> int:
-    """Run a verb with the arguments of a Slicer module; return its exit status."""
-    return main([verb, *stated(arguments)])
+    """Run a verb with the arguments of a Slicer module, with progress as Slicer reads it; return its exit status."""
+    return main([verb, "--progress", "slicer", *stated(arguments)])

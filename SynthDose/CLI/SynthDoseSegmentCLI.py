@@ -7,7 +7,8 @@ import pathlib
 import sys
 
 _HERE = pathlib.Path(__file__).resolve().parent
-for _folder in (_HERE.parent / "qt-scripted-modules", _HERE.parents[1]):  # installed, or a checkout
+# installed, built with a folder per configuration, or in a checkout
+for _folder in (*(parent / "qt-scripted-modules" for parent in _HERE.parents[:2]), _HERE.parents[1]):
     if (_folder / "SynthDoseLib").is_dir() and str(_folder) not in sys.path:
         sys.path.append(str(_folder))
 

@@ -32,19 +32,27 @@ class DoseRange(NamedTuple):
     upper: float
 
 
-def doseDisplayRange(values: NDArray[np.floating[Any]]) -> DoseRange:
+def doseDisplayRange(values: NDArray[np.floating[Any]], gas: NDArray[np.bool_] | None = None) -> DoseRange:
     """Return the range in which to show a dose: up to its 99.9th percentile, hidden below 5 % of that.
 
-    The percentile is of the voxels with a dose, so that a few noisy voxels of thin air do not set the scale.
+    The percentile is of the voxels with a dose that are not `gas`, so that noisy voxels of thin air do not set the scale.
     """
-    upper = highDose(values)
+    upper = highDose(values, gas)
     return DoseRange(0.05 * upper, upper)
 
 
-def highDose(values: NDArray[np.floating[Any]]) -> float:
-    """Return the 99.9th percentile of the values above 0, 1 if there are none; of every n-th voxel of a large volume."""
-    positive = values.ravel()[:: max(1, values.size // 4_000_000)]
-    positive = positive[positive > 0]
+def highDose(values: NDArray[np.floating[Any]], gas: NDArray[np.bool_] | None = None) -> float:
+    """Return the 99.9th percentile of the values above 0, 1 if there are none; of every n-th voxel of a large volume.
+
+    Parameters
+    ----------
+    values : ndarray
+    gas : ndarray of bool, same shape, optional
+        Voxels that do not count.
+    """
+    step = max(1, values.size // 4_000_000)
+    chosen = values.ravel()[::step]
+    positive = chosen[chosen > 0 if gas is None else (chosen > 0) & ~gas.ravel()[::step]]
     return float(np.percentile(positive, 99.9)) if positive.size else 1.0
 
 
@@ -89,6 +97,20 @@ def showDoseOverImage(scene: Any, dose: Any, image: Any = None, *, opacity: floa
         composite.SetBackgroundVolumeID((image or dose).GetID())
         composite.SetForegroundVolumeID(dose.GetID() if image is not None else None)
         composite.SetForegroundOpacity(opacity)
+
+
+def setLayout(arrangement: int) -> None:
+    """Change to a view arrangement; without a main window (``--no-main-window``) Slicer has no layout manager and no views."""
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        manager.setLayout(arrangement)
+
+
+def resetThreeDViews() -> None:
+    """Fit what is shown into the 3D views, if there are any."""
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        manager.resetThreeDViews()
 
 
 def showSurfaces(segmentation: Any) -> None:

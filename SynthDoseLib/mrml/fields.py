@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
@@ -13,6 +14,19 @@ import slicer
 def plain(text: str) -> str:
     """Return a text for a tooltip, in which names of nodes and files are not taken for HTML."""
     return html.escape(text, quote=False) if "<" in text else text
+
+
+def inWords(text: str, words: Mapping[str, str]) -> str:
+    """Return a message about a plan or case file in the words of a panel; keys that the panel has no field for stay.
+
+    Examples
+    --------
+    >>> inWords("[dose] voxel_mm has to be above 0; see [output] title.", {"[dose] voxel_mm": "Dose voxels"})
+    "'Dose voxels' has to be above 0; see [output] title."
+    """
+    for key, label in words.items():
+        text = re.sub(re.escape(key) + r"(?![A-Za-z_])", f"'{label}'", text)
+    return text
 
 
 def _textOf(widget: Any) -> str:
@@ -65,6 +79,17 @@ class Fields:
                 widget.setPlainText(text)
             else:
                 widget.text = text
+
+
+def forgetUnreadable(parametersClass: Any, node: Any) -> None:
+    """Take values out of a parameter node that the wrapper refuses, as from a scene of another version: defaults stand in."""
+    for name, parameter in parametersClass.allParameters.items():
+        serializer = parameter.serializer
+        if serializer.isIn(node, name):
+            try:
+                serializer.validate(serializer.read(node, name))
+            except (ValueError, TypeError, KeyError):
+                serializer.remove(node, name)
 
 
 class Used:

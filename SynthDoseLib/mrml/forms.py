@@ -34,6 +34,50 @@ KINETICS = ("auto", "mono", "mono-uptake", "bi", "bi-uptake", "tri", "trapezoid"
 
 REGISTRATIONS = ("auto", "none", "rigid", "affine", "deformable")
 
+PLAN_WORDS: Mapping[str, str] = {
+    "[therapy] nuclide": "Nuclide",
+    "[therapy] progeny": "Daughters",
+    "[therapy] administered_MBq": "Administered",
+    "[therapy] administered_at": "Administered at",
+    "[kinetics] method": "Method",
+    "[kinetics] registration": "Registration",
+    "[kinetics] effective_half_life_h": "Effective half-lives, h",
+    "[kinetics] rest_effective_half_life_h": "Half-life elsewhere",
+    "[kinetics] calibration_relative_sigma": "Calibration",
+    "[segmentation] bundle": "Bundle",
+    "[phantom] materials": "Tissues",
+    "[dose] histories": "Histories",
+    "[dose] relative_sigma": "Precision",
+    "[dose] organs": "Organs",
+    "[dose] max_seconds": "Time limit",
+    "[dose] voxel_mm": "Dose voxels",
+    "[dose] seed": "Seed",
+    "[dose] compare": "Compare with kernels and local deposition",
+    "[dosimetry] previous": "Earlier dose",
+}
+"""Keys of a plan and the fields of the guided case."""
+
+CASE_WORDS: Mapping[str, str] = {
+    "[source] weights": "Source organs",
+    "[source] nuclide": "Nuclide",
+    "[source] progeny": "Daughters",
+    "[source] emission": "Or own emissions",
+    "[source] centre_mm_ras": "Centre, mm",
+    "[source] direction_ras": "Direction",
+    "[source] up_ras": "Up",
+    "[source] source_distance_mm": "Focus distance",
+    "[run] histories": "Histories",
+    "[run] relative_sigma": "Relative sigma",
+    "[run] organs": "of the organs",
+    "[run] max_seconds": "Longest time",
+    "[run] device": "Device",
+    "[run] estimator": "Estimator",
+    "[run] seed": "Seed",
+    "[run] s_values": "Table of S values",
+    "[run] compare": "Compare with kernels and local deposition",
+}
+"""Keys of a case file and the fields of the Monte Carlo panel."""
+
 RESULT_TABLES: Mapping[str, str] = {
     "organ doses": "organTable",
     "uncertainty budget": "budgetTable",
@@ -65,6 +109,9 @@ BEGIN: Mapping[str, str] = {
     "report": "report",
 }
 """From where a run calculates anew, and the stage of ``synthdose run --from``."""
+
+PERMISSIONS = ("trusted", "download")
+"""Keys of ``[segmentation]`` by which a plan allows that code is run or something is fetched."""
 
 PARTICLES = ("photon", "electron", "positron", "alpha")
 
@@ -311,7 +358,7 @@ def withFurtherKeys(values: Mapping[str, Any], text: str) -> dict[str, Any]:
     Raises
     ------
     SynthDoseError
-        If the text is not TOML.
+        If the text is not TOML, or allows what only the user may allow: the text may have come with a scene.
 
     Examples
     --------
@@ -324,6 +371,13 @@ def withFurtherKeys(values: Mapping[str, Any], text: str) -> dict[str, Any]:
         raise SynthDoseError(
             f"Further keys of the plan are not TOML: {error}. Write a table such as [dose] and keys below it."
         ) from error
+    segmentation = further.get("segmentation")
+    for key in PERMISSIONS if isinstance(segmentation, Mapping) else ():
+        if segmentation.get(key):
+            raise SynthDoseError(
+                f"Further keys of the plan: [segmentation] {key} is not taken from a scene. Find the organs in the module "
+                "SynthDose Segmentation, which asks for it, or write a plan file for 'synthdose run'."
+            )
     return _merged(values, further)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-from .volumes import DOSE_UNIT_NAME_ATTRIBUTE, DOSE_UNIT_VALUE_ATTRIBUTE
+from .volumes import DICOM_GRAY, DOSE_UNIT_NAME_ATTRIBUTE, DOSE_UNIT_VALUE_ATTRIBUTE
 
 PATIENT_LEVEL = "Patient"
 MODALITY = "DICOM.Modality"
@@ -29,7 +29,7 @@ def arrangeRun(
     """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     study = hierarchy.CreateStudyItem(_patient(hierarchy, image), title)
-    hierarchy.SetItemAttribute(study, DOSE_UNIT_NAME_ATTRIBUTE, "Gy")
+    hierarchy.SetItemAttribute(study, DOSE_UNIT_NAME_ATTRIBUTE, DICOM_GRAY)
     hierarchy.SetItemAttribute(study, DOSE_UNIT_VALUE_ATTRIBUTE, "1.0")
     for node in (*inputs, *results):
         _place(hierarchy, study, node)

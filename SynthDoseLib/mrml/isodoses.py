@@ -10,11 +10,11 @@ import vtk
 from vtk.util import numpy_support
 
 from .display import doseColourNode, highDose
-from .volumes import gridFromVolumeNode, vtkFromMatrix
+from .volumes import HIGH_DOSE_ATTRIBUTE, gridFromVolumeNode, vtkFromMatrix
 
 ISODOSE_REFERENCE = "SynthDose.isodose"
 PERCENT = (10, 25, 50, 75, 90)
-"""Levels, per cent of the 99.9th percentile of the dose."""
+"""Levels, per cent of the 99.9th percentile of the dose outside gas."""
 
 
 def showDoseScale(dose: Any, shown: bool = True) -> Any:
@@ -79,7 +79,7 @@ def showIsodoses(dose: Any, shown: bool = True, percent: Sequence[float] = PERCE
 def _make(dose: Any, percent: Sequence[float]) -> list[Any]:
     scene, grid = dose.GetScene(), gridFromVolumeNode(dose)
     values = numpy_support.vtk_to_numpy(dose.GetImageData().GetPointData().GetScalars())
-    top = highDose(values)
+    top = float(dose.GetAttribute(HIGH_DOSE_ATTRIBUTE) or highDose(values))
     colours = doseColourNode(scene)
     to_ras = vtk.vtkTransform()
     matrix = vtk.vtkMatrix4x4()

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core import ProgressReport, SynthDoseError
 
@@ -27,6 +28,9 @@ LOG_LINES_KEPT = 2000
 
 BAD_INPUT = 2
 """Exit status of ``synthdose`` when it refuses its input."""
+
+LAUNCHER = "PythonSlicer"
+"""Slicer's Python is a small program that starts the interpreter as its child, and dies of a signal without passing it on."""
 
 KILLED = (-9, 137)
 """Exit statuses of a process that the system or a user has killed."""
@@ -61,7 +65,7 @@ class RunState:
 
 def pythonExecutable() -> str:
     """Return the plain Python interpreter: PythonSlicer inside Slicer, this one elsewhere."""
-    return shutil.which("PythonSlicer") or sys.executable
+    return shutil.which(LAUNCHER) or sys.executable
 
 
 def verbCommand(arguments: Sequence[str], python: str | None = None) -> list[str]:
@@ -159,6 +163,7 @@ class BackgroundRun:
             self._stream = self.logFile.open("rb")
         except OSError as error:
             raise SynthDoseError(f"Cannot start {command[0]}: {error.strerror or error}.") from error
+        self._launched = Path(command[0]).stem == LAUNCHER
         self._partial = b""
         self._progress: ProgressReport | None = None
         self._stages: dict[str, ProgressReport] = {}
@@ -186,11 +191,13 @@ class BackgroundRun:
         if self._cancelledAt is not None or self._process.poll() is not None:
             return
         self._cancelledAt = time.monotonic()
-        with contextlib.suppress(OSError):
-            if os.name == "nt":
-                self._process.terminate()
-            else:
-                self._process.send_signal(signal.SIGINT)
+        if os.name == "nt":
+            self._kill()  # there is no signal that asks
+            return
+        children = self._descendants() if self._launched else []
+        for process in children or [self._process]:
+            with contextlib.suppress(Exception):
+                process.send_signal(signal.SIGINT)
 
     def close(self) -> None:
         """Kill the process if it still runs, and release the log file. May be called again."""
@@ -199,14 +206,17 @@ class BackgroundRun:
             self._process.wait()
         self._stream.close()
 
-    def _kill(self) -> None:
+    def _descendants(self) -> list[Any]:
+        """Processes that were started by the process, or by one of these; none without psutil."""
         try:
             import psutil
 
-            children = psutil.Process(self._process.pid).children(recursive=True)
-        except Exception:  # without psutil, or when the process has just ended, there is only the process itself to kill
-            children = []
-        for process in (*children, self._process):
+            return list(psutil.Process(self._process.pid).children(recursive=True))
+        except Exception:  # not installed yet, or the process has just ended
+            return []
+
+    def _kill(self) -> None:
+        for process in (*self._descendants(), self._process):
             with contextlib.suppress(Exception):
                 process.kill()
 

@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from ..core import ProgressReport
-from .fields import Fields, Used, plain
+from .fields import Fields, Used, forgetUnreadable, inWords, plain
 from .forms import durationText
 from .jobs import BackgroundRun, RunState, failureText, verbCommand
 from .packages import PackageInstaller, Requirements
@@ -69,6 +69,9 @@ class JobLogic(ScriptedLoadableModuleLogic):
     parametersClass: Any = None
     """Wrapper of the module's parameter node."""
 
+    planWords: Mapping[str, str] = {}
+    """Keys of plan or case files, as in ``[dose] histories``, and what the panel calls them."""
+
     def __init__(
         self,
         command: Callable[[Sequence[str]], list[str]] | None = None,
@@ -89,6 +92,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         node = ScriptedLoadableModuleLogic.getParameterNode(self)
         if self.parametersClass is None:
             return node
+        forgetUnreadable(self.parametersClass, node)
         if self._parameters is None or self._parameters.parameterNode is not node:
             self._parameters = self.parametersClass(node)
         return self._parameters
@@ -194,9 +198,13 @@ class JobLogic(ScriptedLoadableModuleLogic):
         self.task = task
         if not self.start(parameters):
             raise RuntimeError(self.missingText(parameters))
-        while (state := self.poll()).running:
-            slicer.app.processEvents()
-            time.sleep(POLL_MS / 1000)
+        try:
+            while (state := self.poll()).running:
+                slicer.app.processEvents()
+                time.sleep(POLL_MS / 1000)
+        except BaseException:  # Ctrl-C in the console or terminal: no process is left behind
+            self.close()
+            raise
         if state.exitCode != 0:
             raise RuntimeError(self.failure(state))
         return self.loadResults(parameters)
@@ -230,14 +238,14 @@ class JobLogic(ScriptedLoadableModuleLogic):
 
     def showTableInView(self, table: Any) -> None:
         """Change to a layout with a table, and show this one."""
-        from .display import showTableAndChart
+        from .display import setLayout, showTableAndChart
 
-        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView)
+        setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView)
         showTableAndChart(slicer.app.applicationLogic(), table)
 
     def failure(self, state: RunState) -> str:
         """Why a run failed, and what to do if its process did not say so itself."""
-        text = failureText(state.exitCode, self._lines)
+        text = inWords(failureText(state.exitCode, self._lines), self.planWords)
         if any(line.startswith("synthdose: ") for line in self._lines):
             return text
         advice = _(
@@ -403,7 +411,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 return action()
         except Exception as error:
             logging.exception(failing)
-            self.showStatus(str(error) or type(error).__name__, failed=True)
+            self.showStatus(inWords(str(error), self.logic.planWords) or type(error).__name__, failed=True)
             return None
 
     def onRun(self) -> None:

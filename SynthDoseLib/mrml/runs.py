@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid, inner_point
 from ..io import read_labels, read_volume
@@ -16,7 +17,7 @@ from .hierarchy import arrangeRun, noteModality
 from .run_tables import QUALITY_ATTRIBUTE, activityChart, qualityVerdict, referTo, runTables
 from .segmentations import segmentationNodeFromLabelMap
 from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv
-from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, modalityOf, sceneOrDefault, volumeNodeFromImage
+from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, gasVoxels, modalityOf, sceneOrDefault, volumeNodeFromImage
 
 REST = "rest_of_body"
 
@@ -43,7 +44,8 @@ class RunNodes:
         Histograms; activity over time.
     provenance : vtkMRMLTextNode or None
     hottestRas : tuple of 3 float
-        Where the slice views are put: middle of the voxels with at least 80 % of the 99.9th percentile of the dose, RAS mm.
+        Where the slice views are put: middle of the voxels with at least 80 % of the 99.9th percentile of the dose outside gas,
+        RAS mm.
     notes : tuple of str
         What is missing or was done, for the user.
     """
@@ -124,7 +126,8 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
         activity = volumeNodeFromImage(
             _read(folder / "tia_MBq_s.nrrd", unit="MBq s"), f"{title} time-integrated activity (MBq s)", scene
         )
-    doseNode = doseVolumeFromDose(dose, f"{title} dose (Gy)", scene)
+    gas = _gas(folder, dose.grid, labels)
+    doseNode = doseVolumeFromDose(dose, f"{title} dose (Gy)", scene, gas=gas)
     sigmaNode = doseNode.GetNodeReference(SIGMA_REFERENCE)
     segmentation = segmentationNodeFromLabelMap(labels, f"{title} organs", scene) if labels is not None else None
     if segmentation is not None:
@@ -181,7 +184,7 @@ def _addNodes(folder: Path, scene: Any, image: Any, title: str) -> RunNodes:
         chart=chart,
         activityChart=courses,
         provenance=provenance,
-        hottestRas=_hottest(dose),
+        hottestRas=_hottest(dose, gas),
         notes=tuple(notes),
     )
 
@@ -245,11 +248,23 @@ def _provenanceNode(folder: Path, scene: Any, title: str) -> Any:
     return node
 
 
-def _hottest(dose: DoseMap) -> tuple[float, float, float]:
+def _gas(folder: Path, grid: VoxelGrid, labels: LabelMap | None) -> NDArray[np.bool_] | None:
+    """Voxels of gas of the run's phantom, None if the run has no phantom on the grid of its dose."""
+    path = folder / "density.nrrd"
+    if not path.is_file():
+        return None
+    density, found, _ = read_volume(path)
+    return gasVoxels(density, labels) if found.matches(grid) else None
+
+
+def _hottest(dose: DoseMap, gas: NDArray[np.bool_] | None) -> tuple[float, float, float]:
     values = np.asarray(dose.dose_Gy)
-    if not values.any():
+    hot = values >= 0.8 * highDose(values, gas)
+    if gas is not None:
+        hot &= ~gas
+    if not values.any() or not hot.any():
         return _middle(dose.grid)
-    right, anterior, superior = inner_point(values >= 0.8 * highDose(values), dose.grid)
+    right, anterior, superior = inner_point(hot, dose.grid)
     return float(right), float(anterior), float(superior)
 
 

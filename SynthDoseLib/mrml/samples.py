@@ -74,8 +74,8 @@ def registerSample(load: Callable[[], SampleNodes], iconPath: str = "") -> None:
         category="SynthDose",
         sampleName=SAMPLE_NAME,
         thumbnailFileName=iconPath,
-        uris=None,
-        fileNames=None,
-        nodeNames=None,
+        uris=[],  # nothing is downloaded; SampleData counts the entries of all three lists
+        fileNames=[],
+        nodeNames=[],
         customDownloader=lambda source: load().nodes,
     )

@@ -58,7 +58,13 @@ _SPELLINGS = {
     "gml": "g/ml",
     "suv": "g/ml",
 }
-_SPELLINGS |= {"suvbw": "g/ml", "mbqs": "MBq*s", "mbq s": "MBq*s", **{unit.lower(): unit for unit in UNITS}}
+_SPELLINGS |= {
+    "suvbw": "g/ml",
+    "{suvbw}g/ml": "g/ml",
+    "mbqs": "MBq*s",
+    "mbq s": "MBq*s",
+    **{unit.lower(): unit for unit in UNITS},
+}
 
 
 @dataclass(frozen=True)

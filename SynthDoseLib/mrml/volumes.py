@@ -12,15 +12,22 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
-from ..core import DoseMap, ImageVolume, SynthDoseError, VoxelGrid
+from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid
+from ..core.volumes import GAS_G_CM3, GAS_IN_LUNG_G_CM3
 from .display import doseColourNode, doseDisplayRange, highDose
 
 SIGMA_REFERENCE = "SynthDose.sigmaVolume"
 """Role of the node reference from a dose volume to the volume of its standard error."""
 
+HIGH_DOSE_ATTRIBUTE = "SynthDose.highDose"
+"""Set on a dose volume: the highest dose of the colour scale when it was made, Gy; per cent of isodoses refer to it."""
+
 DOSE_VOLUME_ATTRIBUTE = "DicomRtImport.DoseVolume"
 DOSE_UNIT_NAME_ATTRIBUTE = "DicomRtImport.DoseUnitName"
 DOSE_UNIT_VALUE_ATTRIBUTE = "DicomRtImport.DoseUnitValue"
+DICOM_GRAY = "GY"
+"""Gray as DICOM writes it (3004,0002): what SlicerRT's import stores, and what its isodose module compares with."""
+
 PHANTOM_ATTRIBUTE = "SynthDose.phantom"
 """Set on the density volume of a phantom: node selectors filter by it."""
 
@@ -235,11 +242,11 @@ def knownModality(node: Any) -> str:
     return "dose" if found == "RTDOSE" else str(found)
 
 
-def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> Any:
+def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None, *, gas: NDArray[np.bool_] | None = None) -> Any:
     """Add an absorbed dose to the scene as a coloured volume, and its standard error as a second one.
 
-    The dose volume carries the attributes by which SlicerRT knows a dose, hides what is below its display range, and
-    refers to the volume of its standard error by the role `SIGMA_REFERENCE`.
+    The dose volume carries the attributes by which SlicerRT knows a dose, hides what is below its display range and gas that
+    is hotter than any tissue, and refers to the volume of its standard error by the role `SIGMA_REFERENCE`.
 
     Parameters
     ----------
@@ -249,6 +256,8 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
         Of the dose volume; the other one is called ``"<name> sigma"``.
     scene : vtkMRMLScene, optional
         The application's scene if not given.
+    gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
+        Voxels of gas, see `gasVoxels`; the values are not changed.
 
     Returns
     -------
@@ -264,13 +273,13 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
         display = _display(node)
         setVoxels(node, values, dose.grid)
         display.SetAndObserveColorNodeID(colours.GetID())
-        _showRange(display, values)
+        _showRange(node, values, gas)
         display.SetApplyThreshold(1)
         nodes.append(node)
     volume, sigma = nodes
     volume.SetNodeReferenceID(SIGMA_REFERENCE, sigma.GetID())
     volume.SetAttribute(DOSE_VOLUME_ATTRIBUTE, "1")
-    volume.SetAttribute(DOSE_UNIT_NAME_ATTRIBUTE, "Gy")
+    volume.SetAttribute(DOSE_UNIT_NAME_ATTRIBUTE, DICOM_GRAY)
     volume.SetAttribute(DOSE_UNIT_VALUE_ATTRIBUTE, "1.0")
     units = slicer.vtkCodedEntry()
     units.SetValueSchemeMeaning("Gy", "UCUM", "Gray")
@@ -278,12 +287,12 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None) -> 
     return volume
 
 
-def updateDoseVolume(volume: Any, dose: DoseMap) -> None:
+def updateDoseVolume(volume: Any, dose: DoseMap, *, gas: NDArray[np.bool_] | None = None) -> None:
     """Give a dose volume of `doseVolumeFromDose`, and its standard error, new values; colours keep up with them."""
     for node, values in ((volume, dose.dose_Gy), (volume.GetNodeReference(SIGMA_REFERENCE), dose.sigma_Gy)):
         if node is not None:
             setVoxels(node, values, dose.grid)
-            _showRange(node.GetDisplayNode(), values)
+            _showRange(node, values, gas)
 
 
 def removeDoseVolume(volume: Any) -> None:
@@ -295,10 +304,29 @@ def removeDoseVolume(volume: Any) -> None:
         scene.RemoveNode(display)
 
 
-def _showRange(display: Any, values: NDArray[Any]) -> None:
-    shown = doseDisplayRange(values)
+def _showRange(node: Any, values: NDArray[Any], gas: NDArray[np.bool_] | None) -> None:
+    shown, display = doseDisplayRange(values, gas), node.GetDisplayNode()
+    highest = values.max() if gas is None else values.max(where=~gas, initial=0.0)
     display.SetWindowLevelMinMax(0.0, shown.upper)
-    display.SetThreshold(shown.lower, max(float(values.max()), shown.upper))
+    display.SetThreshold(shown.lower, max(float(highest), shown.upper))
+    node.SetAttribute(HIGH_DOSE_ATTRIBUTE, repr(shown.upper))
+
+
+def gasVoxels(density_g_cm3: NDArray[np.floating[Any]], labels: LabelMap | None = None) -> NDArray[np.bool_]:
+    """Return which voxels of a phantom are gas, as `VoxelPhantom.gas` does; without labels, what is too light for a lung.
+
+    Parameters
+    ----------
+    density_g_cm3 : ndarray, (nk, nj, ni)
+        0 outside the body, which is not gas.
+    labels : LabelMap on the same grid, optional
+        Says what is lung.
+    """
+    light = (density_g_cm3 > 0) & (density_g_cm3 < GAS_IN_LUNG_G_CM3)
+    if labels is None or labels.labels.shape != density_g_cm3.shape:
+        return light
+    lungs = np.isin(labels.labels, [organ.index for organ in labels.organs if "lung" in organ.name.lower()])
+    return light | ((density_g_cm3 > 0) & (density_g_cm3 < GAS_G_CM3) & ~lungs)
 
 
 def saveImage(image: ImageVolume, path: str | Path) -> None:

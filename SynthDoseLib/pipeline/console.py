@@ -12,7 +12,7 @@ from ..core import Progress, ProgressReport
 
 
 def open_console(kind: str) -> Progress:
-    """Return what reports progress, "json" or "text", and make the standard streams such that no message can fail.
+    """Return what reports progress, "json", "slicer" or "text", and make the standard streams such that no message can fail.
 
     A stream that is closed swallows what is written; what its encoding does not know is written as an escape.
     """
@@ -22,7 +22,8 @@ def open_console(kind: str) -> Progress:
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    return json_progress() if kind == "json" else TextProgress()
+    reporters = {"json": json_progress, "slicer": slicer_progress}
+    return reporters[kind]() if kind in reporters else TextProgress()
 
 
 def json_progress(stream: TextIO | None = None) -> Progress:
@@ -37,6 +38,18 @@ def json_progress(stream: TextIO | None = None) -> Progress:
             "message": state.message,
         }
         out.write(json.dumps(record) + "\n")
+        out.flush()
+
+    return report
+
+
+def slicer_progress(stream: TextIO | None = None) -> Progress:
+    """Report to standard output as a command line module of 3D Slicer: it shows what comes on standard error as a fault."""
+    out = stream or sys.stdout
+
+    def report(state: ProgressReport) -> None:
+        fraction = min(1.0, max(0.0, state.fraction))
+        out.write(f"<filter-name>{state.title}</filter-name>\n<filter-progress>{fraction:.4f}</filter-progress>\n")
         out.flush()
 
     return report

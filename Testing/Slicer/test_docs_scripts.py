@@ -25,7 +25,7 @@ def test_the_script_of_the_page_ends_in_a_dose(host, scene, module, monkeypatch,
     parameters = logic().getParameterNode()
     parameters.outputFolder = tmp_path
     exec(script, names)
-    assert names["dose"].GetAttribute("DicomRtImport.DoseUnitName") == "Gy"
+    assert names["dose"].GetAttribute("DicomRtImport.DoseUnitName") == "GY"
     assert names["doses"]["kidney_left"] > 0
     assert names["sigma"] is not None
     assert list(tmp_path.glob("*.mrb"))

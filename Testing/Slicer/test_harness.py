@@ -208,8 +208,15 @@ def test_parameters_live_in_the_node_and_refuse_wrong_values(parameters, volume)
     p.volume, p.mode, p.threshold = volume, Mode.BELOW, 3
     assert p.volume is volume
     assert p.parameterNode.GetParameter("mode") == "BELOW"
-    assert p.parameterNode.GetParameter("threshold") == "3.0"
-    for name, value, error in (("threshold", 4000.0, ValueError), ("count", "x", TypeError), ("nuclide", "X-1", ValueError)):
+    assert p.parameterNode.GetParameter("threshold") == "3"  # as given; it is read as a number
+    assert p.threshold == 3.0
+    for name, value, error in (
+        ("threshold", 4000.0, ValueError),
+        ("count", "x", TypeError),
+        ("nuclide", "X-1", ValueError),
+        ("folder", "runs", TypeError),
+        ("free", None, ValueError),
+    ):
         with pytest.raises(error):
             setattr(p, name, value)
 

@@ -147,7 +147,7 @@ def test_the_scene_written_by_the_command_opens_with_everything_in_place(host, s
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(doseNode))
     assert hierarchy.GetItemName(study) == "SynthDose"
-    assert hierarchy.GetItemAttribute(study, "DicomRtImport.DoseUnitName") == "Gy"
+    assert hierarchy.GetItemAttribute(study, "DicomRtImport.DoseUnitName") == "GY"
     assert json.loads(slicer.util.getNode("SynthDose provenance").GetText())["seed"] == 1
 
     for name in ("Red", "Green"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SynthDoseLib.core import DoseMap, ImageVolume, SynthDoseError, VoxelGrid
+from SynthDoseLib.core import DoseMap, ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
 from SynthDoseLib.mrml import (
     doseColourNode,
     doseVolumeFromDose,
     imageFromVolumeNode,
+    updateDoseVolume,
     updateVolumeFromImage,
     volumeNodeFromImage,
 )
@@ -111,7 +112,7 @@ def test_a_dose_volume_is_told_as_one_by_slicerrt_and_knows_its_standard_error(s
     dose = np.linspace(0, 10, obliqueGrid.size, dtype=np.float32).reshape(obliqueGrid.shape)
     node = doseVolumeFromDose(DoseMap(obliqueGrid, dose, 0.01 * dose), "Dose", scene)
     assert node.GetAttribute("DicomRtImport.DoseVolume") == "1"
-    assert node.GetAttribute("DicomRtImport.DoseUnitName") == "Gy"
+    assert node.GetAttribute("DicomRtImport.DoseUnitName") == "GY"
     assert node.GetAttribute("DicomRtImport.DoseUnitValue") == "1.0"
     sigma = node.GetNodeReference("SynthDose.sigmaVolume")
     assert sigma.GetName() == "Dose sigma"
@@ -122,6 +123,34 @@ def test_a_dose_volume_is_told_as_one_by_slicerrt_and_knows_its_standard_error(s
     assert display.GetUpperThreshold() >= 10
     assert display.GetAutoWindowLevel() == 0
     assert abs(display.GetWindowLevelMax() - 10) < 0.1
+
+
+def test_gas_sets_no_colours_and_is_hidden_where_it_is_hotter_than_any_tissue(scene):
+    """A voxel of air takes nearly no energy, but divided by its mass that can be a dose beyond that of every organ."""
+    from SynthDoseLib.mrml.isodoses import PERCENT, showIsodoses
+    from SynthDoseLib.mrml.volumes import gasVoxels
+
+    grid = VoxelGrid.from_spacing((20, 20, 20), (2.0, 2.0, 2.0))
+    _, j, i = np.indices(grid.shape)
+    density = np.where(i < 2, 0.0, np.where((i - 10) ** 2 + (j - 10) ** 2 < 9, 0.0012, 1.0)).astype(np.float32)
+    density[:, :3, 12:] = 0.05  # a thin lung
+    gas = gasVoxels(density)
+    assert gas.sum() == (density == np.float32(0.0012)).sum()
+    lung = np.zeros(grid.shape, np.uint16)
+    lung[:, :3, 12:] = 1
+    for name, more in (("lung_left", 0), ("colon", lung.sum())):
+        assert gasVoxels(density, LabelMap(grid, lung, (Organ(1, name),))).sum() == gas.sum() + more
+    dose = np.where(gas, 500.0, np.linspace(1, 2, 20)[i]).astype(np.float32)
+    node = doseVolumeFromDose(DoseMap(grid, dose, 0.1 * dose), "Dose", scene, gas=gas)
+    display = node.GetDisplayNode()
+    assert display.GetWindowLevelMax() == pytest.approx(2.0, abs=0.01)
+    assert display.GetUpperThreshold() == pytest.approx(2.0)
+    assert display.GetLowerThreshold() == pytest.approx(0.1, abs=0.01)
+    np.testing.assert_array_equal(imageFromVolumeNode(node).values, dose)  # the dose itself is as it was
+    names = [surface.GetName() for surface in showIsodoses(node)]
+    assert names[-1] == f"Dose 1.8 Gy ({PERCENT[-1]} %)"
+    updateDoseVolume(node, DoseMap(grid, 3 * dose, 0.1 * dose), gas=gas)
+    assert display.GetUpperThreshold() == pytest.approx(6.0)
 
 
 def test_dose_colours_run_from_blue_to_red_and_there_is_one_table(scene):

@@ -190,6 +190,8 @@ def test_a_scene_cannot_say_that_a_bundle_is_trusted(segmentation, scene, tmp_pa
 
     segmentation.ui.trustCheckBox.click()
     segmentation.ui.downloadCheckBox.click()
+    assert segmentation.logic.trusted
+    assert segmentation.logic.download
     segmentation._parameterNode.bundle = "theirs"
     assert slicer.util.saveScene(str(tmp_path / "theirs.mrb"))
     scene.Clear()
@@ -197,14 +199,37 @@ def test_a_scene_cannot_say_that_a_bundle_is_trusted(segmentation, scene, tmp_pa
     assert segmentation._parameterNode.bundle == "theirs"
     assert not segmentation.ui.trustCheckBox.checked
     assert not segmentation.ui.downloadCheckBox.checked
+    assert not segmentation.logic.trusted
+    assert not segmentation.logic.download
 
 
-def test_nor_can_a_scene_that_was_there_before_the_panel(host, scene):
+def test_nor_does_a_scene_speak_for_the_user_to_a_script_or_to_a_panel_that_is_opened_later(host, scene, tmp_path):
+    """A scene of an earlier version, or one made by hand, has the words as parameters of its node."""
     module = host.loadModule(REPOSITORY / "SynthDose" / "SynthDoseSegmentation.py")
-    parameters = module.pythonModule.SynthDoseSegmentationLogic().getParameterNode()
-    parameters.trusted = parameters.download = True
-    assert not host.show(module).ui.trustCheckBox.checked
+    logic = module.pythonModule.SynthDoseSegmentationLogic()
+    p = logic.getParameterNode()
+    for name in ("trusted", "download"):
+        p.parameterNode.SetParameter(name, "True")
+    p.image, p.bundle = volume(scene), "theirs"
+    arguments = logic.prepare(p, tmp_path / "job")
+    assert "theirs" in arguments
+    assert not {"--trust-bundle", "--download"} & set(arguments)
+    logic.trusted = True
+    assert "--trust-bundle" in logic.prepare(p, tmp_path / "second")
+    widget = host.show(module)
+    assert not widget.ui.trustCheckBox.checked
+    assert not widget.logic.trusted
     module.discard()
+
+
+@pytest.mark.parametrize("key", ["trusted", "download"])
+def test_nor_do_the_further_keys_of_a_plan_that_came_with_a_scene(host, scene, key):
+    from SynthDoseLib.core import SynthDoseError
+    from SynthDoseLib.mrml.forms import withFurtherKeys
+
+    with pytest.raises(SynthDoseError, match=f"{key}.*SynthDose Segmentation"):
+        withFurtherKeys({"segmentation": {"bundle": "theirs"}}, f"[segmentation]\n{key} = true")
+    assert withFurtherKeys({}, f"[segmentation]\n{key} = false") == {"segmentation": {key: False}}
 
 
 def test_names_of_segments_come_as_they_are_in_files(scene):

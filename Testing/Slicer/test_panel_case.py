@@ -180,7 +180,7 @@ def test_results_are_tables_charts_scale_and_lines_that_survive_a_bundle(host, s
     assert dose.GetName() == name
     sigma = dose.GetNodeReference("SynthDose.sigmaVolume")
     assert np.allclose(slicer.util.arrayFromVolume(sigma), 0.01 * slicer.util.arrayFromVolume(dose), rtol=1e-4)
-    assert dose.GetAttribute("DicomRtImport.DoseUnitName") == "Gy"
+    assert dose.GetAttribute("DicomRtImport.DoseUnitName") == "GY"
     assert dose.GetAttribute("DicomRtImport.DoseUnitValue") == "1.0"
     assert resultOf(dose, "image").GetName() == "CT"
     assert resultOf(dose, "segmentation").GetSegmentation().GetNumberOfSegments() == 3

@@ -120,7 +120,7 @@ def test_a_saved_case_is_the_same_when_it_is_loaded(host, scene, module, tmp_pat
     ui.runButton.click()
     host.waitUntil(finished(widget), 60)
     before = case(p)
-    assert before["dose"]["attributes"]["DicomRtImport.DoseUnitName"] == "Gy"
+    assert before["dose"]["attributes"]["DicomRtImport.DoseUnitName"] == "GY"
     assert before["dose"]["attributes"]["DicomRtImport.DoseUnitValue"] == "1.0"
     assert before["dose"]["attributes"]["DicomRtImport.DoseVolume"] == "1"
     assert before["dose"]["units"] == "Gy"
@@ -128,7 +128,7 @@ def test_a_saved_case_is_the_same_when_it_is_loaded(host, scene, module, tmp_pat
     assert set(before["charts"]) == set(CHART_ROLES)
     assert "10200004" in before["segments"]["liver"][2]  # SNOMED CT
     item, study, person = before["places"][0]
-    assert (item[2], study[1], study[3], person[1]) == ("RTDOSE", "Study", "Gy", "Patient")
+    assert (item[2], study[1], study[3], person[1]) == ("RTDOSE", "Study", "GY", "Patient")
     assert all(levels[-1] == person for levels in before["places"])  # one patient for image, dose, organs and tables
     assert before["parameters"]["nuclide"] == "Y-90"
 

@@ -192,18 +192,14 @@ def test_a_mirrored_or_shifted_dose_is_seen_in_the_picture(doseOverCt, tmp_path,
         assert x < 190
 
 
-def test_the_sample_is_offered_in_the_module_sample_data(host, scene, module, monkeypatch):
-    import types
-
+def test_the_sample_is_offered_in_the_module_sample_data(host, scene, module):
     import slicer
 
-    offered = {}
-    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **entry: offered.update(entry))
-    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
     slicer.app.startupCompleted.emit()
-    assert offered["category"] == "SynthDose"
-    assert Path(offered["thumbnailFileName"]).is_file()
-    nodes = offered["customDownloader"](None)
+    entry = slicer.modules.sampleDataSources["SynthDose"][-1]
+    assert entry.sampleName == "SynthDose synthetic patient"
+    assert Path(entry.thumbnailFileName).is_file()
+    nodes = entry.click()
     assert [node.GetClassName() for node in nodes] == ["vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"] + 3 * [
         "vtkMRMLScalarVolumeNode"
     ]

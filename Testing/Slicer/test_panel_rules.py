@@ -242,7 +242,7 @@ def test_results_keep_their_references_record_and_place_in_a_saved_scene(host, s
     assert hierarchy.GetItemAncestorAtLevel(item, "Study")
     study = hierarchy.GetItemAncestorAtLevel(item, "Study")
     if situation.result == "doseVolume":  # as SlicerRT wants it, see its vtkSlicerRtCommon
-        for name, value in (("DoseUnitName", "Gy"), ("DoseUnitValue", "1.0")):
+        for name, value in (("DoseUnitName", "GY"), ("DoseUnitValue", "1.0")):
             assert again.GetAttribute(f"DicomRtImport.{name}") == value
             assert hierarchy.GetItemAttribute(study, f"DicomRtImport.{name}") == value
         assert again.GetAttribute("DicomRtImport.DoseVolume") == "1"

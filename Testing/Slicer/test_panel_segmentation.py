@@ -80,13 +80,13 @@ def test_bundles_are_chosen_from_a_list_a_folder_or_by_name(host, panel, monkeyp
     zoo = next(index for index, text in enumerate(texts) if text.startswith("wholeBody_ct_segmentation (Model Zoo"))
     box.setCurrentIndex(zoo)
     box.activated.emit(zoo)
-    assert (p.bundle, p.download, ui.downloadCheckBox.checked) == ("wholeBody_ct_segmentation", True, True)
+    assert (p.bundle, panel.logic.download, ui.downloadCheckBox.checked) == ("wholeBody_ct_segmentation", True, True)
     arguments = panel.logic.prepare(p, tmp_path / "job")
     assert "--download" in arguments
     assert arguments[arguments.index("--bundle") + 1] == "wholeBody_ct_segmentation"
     box.setCurrentIndex(0)
     box.activated.emit(0)
-    assert (p.bundle, ui.bundleEdit.text, p.download) == ("synthetic_torso_ct", "synthetic_torso_ct", False)
+    assert (p.bundle, ui.bundleEdit.text, panel.logic.download) == ("synthetic_torso_ct", "synthetic_torso_ct", False)
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     ui.browseButton.click()
     assert p.bundle == str(tmp_path)
@@ -219,6 +219,12 @@ def test_a_bundle_is_described_and_a_bad_one_is_told(host, scene, panel, tmp_pat
     log = panel.ui.logEdit.toPlainText()
     assert "SHA-256" in log
     assert "liver" in log
+    chooseByKeys(panel.ui.uncertaintyBox, 2)
+    panel._parameterNode.ensemble = "synthetic_torso_ct"
+    run(host, panel, "aboutButton")
+    both = panel.ui.logEdit.toPlainText()
+    assert both.count("SHA-256") == 2  # every bundle that the run would take
+    assert "synthetic_torso_ct" in both
     panel.ui.bundleEdit.text = str(tmp_path / "nowhere")
     nodes = scene.GetNumberOfNodes()
     panel.ui.runButton.click()

@@ -96,17 +96,19 @@ class Host:
         qt = qtModule()
         import slicer
 
+        from . import sampledata
         from .application import SlicerCore
         from .coreio import CoreIOManager
 
         self.app = _application(self, qt)
         self.core = SlicerCore()
         self.io = CoreIOManager(self.core)
-        self.layoutManager = LayoutManager(self.core)
+        self.layoutManager, self.hasMainWindow = LayoutManager(self.core), True
         self.settings = qt.QSettings(os.path.join(self.core.temporaryPath, "Slicer.ini"), qt.QSettings.Format.IniFormat)
         self.manager = _moduleManager(qt)
         slicer.app, slicer.mrmlScene = self.app, self.core.scene
         _publishWidgets()
+        sys.modules["SampleData"] = sampledata
         for name in ("modules", "moduleNames"):
             module = types.ModuleType(f"slicer.{name}")
             setattr(slicer, name, module)
@@ -200,7 +202,7 @@ def _application(host: Host, qt: Any) -> Any:
             return host.core.logics.get(name)
 
         def layoutManager(self) -> Any:
-            return host.layoutManager
+            return host.layoutManager if host.hasMainWindow else None
 
         def pythonConsole(self) -> None:
             return None

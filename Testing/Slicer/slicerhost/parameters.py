@@ -11,6 +11,7 @@ import json
 import pathlib
 import types
 import typing
+import weakref
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
@@ -71,6 +72,10 @@ class Parameter:
         return get_origin(self.type) or self.type
 
     @property
+    def serializer(self) -> _Serializer:
+        return _Serializer(self)
+
+    @property
     def isEnum(self) -> bool:
         return isinstance(self.base, type) and issubclass(self.base, enum.Enum)
 
@@ -104,41 +109,92 @@ class Parameter:
             return self.base[text]
         return self.base(json.loads(text)) if self.base in (list, tuple, dict) else self.base(text)
 
-    def checked(self, value: Any) -> Any:
-        """`value`, converted where the real wrapper converts; raises on a wrong type or value."""
+    def check(self, value: Any) -> None:
+        """Raise for a wrong type or value, as the real serializers do; they convert nothing."""
         if value is None and self.optional:
-            return value
-        if self.base is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if self.base is pathlib.Path and isinstance(value, str):
-            value = pathlib.Path(value)
-        if self.base is not Any and not isinstance(value, self.base):
+            return
+        if value is None:
+            raise ValueError(f"{self.name}: value must not be None")
+        allowed = (int, float) if self.base is float else self.base
+        if self.base is not Any and not isinstance(value, allowed):
             raise TypeError(f"{self.name}: expected {self.base.__name__}, got {type(value).__name__}")
         for validator in self.validators:
             validator.validate(value)
-        return value
 
+    def isIn(self, node: Any) -> bool:
+        return bool(node.HasParameter(self.name))
 
-def _attribute(parameter: Parameter) -> property:
-    key = parameter.name
-
-    def getter(self: Any) -> Any:
-        node = self.parameterNode
-        if _isNode(parameter.type):
-            return node.GetNodeReference(key)
-        return parameter.decode(node.GetParameter(key)) if node.HasParameter(key) else parameter.default
-
-    def setter(self: Any, value: Any) -> None:
-        value = parameter.checked(value)
-        node = self.parameterNode
-        if _isNode(parameter.type):
-            node.SetNodeReferenceID(key, None if value is None else value.GetID())
+    def write(self, node: Any, value: Any) -> None:
+        self.check(value)
+        if _isNode(self.type):
+            node.SetParameter(self.name, "")  # None is a value too: this says that there is one
+            node.SetNodeReferenceID(self.name, None if value is None else value.GetID())
         elif value is None:
-            node.UnsetParameter(key)
+            node.UnsetParameter(self.name)
         else:
-            node.SetParameter(key, parameter.encode(value))
+            node.SetParameter(self.name, self.encode(value))
 
-    return property(getter, setter)
+    def read(self, node: Any) -> Any:
+        """Value in the node, which gets the default if it has none; not checked, whatever a scene file says."""
+        if not self.isIn(node):
+            self.write(node, self.default)
+        if _isNode(self.type):
+            return node.GetNodeReference(self.name)
+        return self.decode(node.GetParameter(self.name)) if self.isIn(node) else None
+
+
+class _Serializer:
+    """``allParameters[...].serializer`` of the real wrapper, which gets the name every time."""
+
+    def __init__(self, parameter: Parameter) -> None:
+        self._parameter = parameter
+
+    def isIn(self, node: Any, name: str) -> bool:
+        return bool(node.HasParameter(name))
+
+    def read(self, node: Any, name: str) -> Any:
+        return self._parameter.named(name).read(node)
+
+    def validate(self, value: Any) -> None:
+        self._parameter.check(value)
+
+    def remove(self, node: Any, name: str) -> None:
+        node.UnsetParameter(name)
+        if _isNode(self._parameter.type):
+            node.RemoveNodeReferenceIDs(name)
+
+
+class _Cached:
+    """A parameter of a node, read again only when the node says that it was modified; as the real one, see its wrapper.py."""
+
+    def __init__(self, parameter: Parameter, node: Any) -> None:
+        self.parameter, self.node, self._writing = parameter, node, False
+        self._value = parameter.read(node)
+        this = weakref.ref(self)
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: this()._onModified())
+
+    def __del__(self) -> None:
+        self.node.RemoveObserver(self._tag)
+
+    def _onModified(self) -> None:
+        if not self._writing:
+            self._value = self.parameter.read(self.node)
+
+    def read(self) -> Any:
+        return self._value
+
+    def write(self, value: Any) -> None:
+        self._writing = True
+        try:
+            with slicer.util.NodeModify(self.node):
+                self.parameter.write(self.node, value)
+                self._value = self.parameter.read(self.node)
+        finally:
+            self._writing = False
+
+
+def _attribute(name: str) -> property:
+    return property(lambda self: self._values[name].read(), lambda self, value: self._values[name].write(value))
 
 
 def _declared(cls: type) -> list[Parameter]:
@@ -155,11 +211,11 @@ def parameterPack(cls: Any) -> Any:
 def _addPack(cls: Any, name: str, pack: Any, parameters: dict[str, Parameter]) -> None:
     members = {p.name: p.named(f"{name}.{p.name}") for p in pack._packParameters}
     parameters.update({p.name: p for p in members.values()})
-    view = type(pack.__name__, (), {short: _attribute(p) for short, p in members.items()})
+    view = type(pack.__name__, (), {short: _attribute(p.name) for short, p in members.items()})
 
     def getter(self: Any) -> Any:
         proxy = view()
-        proxy.parameterNode = self.parameterNode
+        proxy._values = self._values
         return proxy
 
     setattr(cls, name, property(getter))
@@ -174,10 +230,7 @@ class _Methods:
         self.parameterNode = parameterNode
         self._guiTags: dict[int, tuple[int, list[_Binding]]] = {}
         self._updatingGui = False
-        with slicer.util.NodeModify(parameterNode):
-            for name, parameter in self.allParameters.items():
-                if not _isNode(parameter.type) and parameter.default is not None and not parameterNode.HasParameter(name):
-                    parameterNode.SetParameter(name, parameter.encode(parameter.default))
+        self._values = {name: _Cached(parameter, parameterNode) for name, parameter in self.allParameters.items()}
 
     def _owner(self, name: str) -> tuple[Any, str]:
         *path, last = name.split(".")
@@ -262,7 +315,7 @@ def parameterNodeWrapper(cls: Any) -> Any:
             _addPack(cls, name, annotation, parameters)
         else:
             parameters[name] = Parameter(name, annotation, cls.__dict__.get(name, _MISSING))
-            setattr(cls, name, _attribute(parameters[name]))
+            setattr(cls, name, _attribute(name))
     cls.allParameters = parameters
     for name, member in vars(_Methods).items():
         if isinstance(member, types.FunctionType):
@@ -279,8 +332,9 @@ class _Binding:
 
     def push(self) -> None:
         """From the widget to the node."""
-        if not self.wrapper._updatingGui:
-            self.wrapper.setValue(self.name, self.connector.read())
+        with slicer.util.NodeModify(self.wrapper):
+            if not self.wrapper._updatingGui:
+                self.wrapper.setValue(self.name, self.connector.read())
 
     def pull(self) -> None:
         """From the node to the widget."""

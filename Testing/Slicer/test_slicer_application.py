@@ -1,0 +1,147 @@
+"""What differs in the application: a launcher starts its Python, it may have no window, scenes come from elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from surroundings import REPOSITORY
+from test_panel_montecarlo import writePhantomFolder
+
+from SynthDoseLib.mrml.forms import CASE_WORDS, PLAN_WORDS
+from SynthDoseLib.mrml.jobs import LAUNCHER, BackgroundRun
+
+WORKER = """
+import os, pathlib, signal, sys, time
+if sys.argv[2] == "stubborn":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+LAUNCHER_SCRIPT = """#!{python}
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # as CTK's launcher: it ends, and tells nobody
+sys.exit(subprocess.run([{python!r}, *sys.argv[1:]]).returncode)
+"""
+
+
+@pytest.fixture
+def launcher(tmp_path) -> Path:
+    path = tmp_path / "bin" / LAUNCHER
+    path.parent.mkdir()
+    path.write_text(LAUNCHER_SCRIPT.format(python=sys.executable), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the launcher is played by a script with a first line that names its interpreter")
+@pytest.mark.parametrize("end", ["cancel", "cancel stubborn", "close"])
+def test_the_interpreter_behind_slicers_launcher_ends_with_the_run(launcher, tmp_path, end):
+    note = tmp_path / "pid.txt"
+    mode = "stubborn" if end.endswith("stubborn") else "willing"
+    job = BackgroundRun([str(launcher), "-c", WORKER, str(note), mode], tmp_path / "log.txt")
+    begin = time.monotonic()
+    while not (note.exists() and note.read_text()) and time.monotonic() - begin < 10:
+        time.sleep(0.02)
+    worker = int(note.read_text())
+    assert worker != job._process.pid
+    begin = time.monotonic()
+    if end == "close":
+        job.close()
+    else:
+        job.cancel()
+        while job.poll().running:
+            time.sleep(0.02)
+        job.close()
+    assert time.monotonic() - begin < 1.0
+    assert not alive(worker)
+
+
+def test_results_are_loaded_without_a_main_window(host, scene, monkeypatch, tmp_path):
+    """With --no-main-window Slicer has no layout manager."""
+    import slicer
+
+    modules = {name: host.loadModule(REPOSITORY / "SynthDose" / f"{name}.py") for name in ("SynthDosePhantom", "SynthDose")}
+    monkeypatch.setattr(host, "hasMainWindow", False)
+    assert slicer.app.layoutManager() is None
+    logic = modules["SynthDosePhantom"].logic()
+    parameters = logic.getParameterNode()
+    (tmp_path / "people").mkdir()
+    writePhantomFolder(tmp_path / "people" / "person")
+    logic.task, logic._folder = "person", tmp_path / "people"
+    logic.loadResults(parameters)
+    assert parameters.phantom is not None
+    logic.showCurve(parameters)
+    assert parameters.curveChart is not None
+    logic.showTableInView(parameters.qualityTable)
+    case = modules["SynthDose"].logic()
+    case.showChart(case.getParameterNode())
+
+
+def test_what_a_scene_of_another_version_says_gives_way_to_defaults(host, scene, tmp_path):
+    import slicer
+
+    module = host.loadModule(REPOSITORY / "SynthDose" / "SynthDosePhantom.py")
+    node = module.logic().getParameterNode().parameterNode
+    for name, value in (("materials", "BY_MAGIC"), ("sex", "other"), ("age", "young"), ("weightKg", "-5"), ("personSeed", "7")):
+        node.SetParameter(name, value)
+    parameters = module.logic().getParameterNode()
+    tissues = module.pythonModule.Tissues
+    assert (parameters.materials, parameters.sex, parameters.age, parameters.weightKg) == (tissues.BY_HU, "female", 35.0, 60.3)
+    assert parameters.personSeed == 7  # what is known stays
+    node.SetParameter("sex", "other")
+    assert host.show(module).ui.sexBox.currentText == "female"
+    module.discard()
+    assert slicer.mrmlScene.GetSingletonNode("SynthDosePhantom", "vtkMRMLScriptedModuleNode") is node
+
+
+def test_widgets_are_told_apart_by_their_own_class_only():
+    """In PythonQt a QPushButton is no instance of QWidget (MeVisLab/pythonqt issue 358): isinstance knows no base classes."""
+    made = {
+        entry.get("class")
+        for path in (REPOSITORY / "SynthDose" / "Resources" / "UI").glob("*.ui")
+        for entry in ElementTree.parse(path).getroot().iter("widget")
+    }
+    asked = set()
+    for path in (*(REPOSITORY / "SynthDose").glob("*.py"), *(REPOSITORY / "SynthDoseLib" / "mrml").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asked |= set(re.findall(r"\b(?:qt|ctk|slicer)\.(q?[A-Zq]\w+|ctk\w+)", ast.unparse(node.args[1])))
+    assert asked >= {"QLineEdit", "QTextEdit"}
+    assert {name for name in asked if not name.startswith("vtk")} <= made
+
+
+@pytest.mark.parametrize(("module", "words"), [("SynthDose", PLAN_WORDS), ("SynthDoseMonteCarlo", CASE_WORDS)])
+def test_messages_name_the_fields_that_the_panel_has(module, words):
+    root = ElementTree.parse(REPOSITORY / "SynthDose" / "Resources" / "UI" / f"{module}.ui").getroot()
+    texts = {(entry[0].text or "") for entry in root.iter("property") if entry.get("name") == "text"}
+    labels = {re.sub(r"&(.)", r"\1", text).removesuffix(":") for text in texts}
+    assert set(words.values()) <= labels
+
+
+def test_a_refused_value_is_named_as_the_panel_names_it(host, scene):
+    module = host.loadModule(REPOSITORY / "SynthDose" / "SynthDose.py")
+    widget = host.show(module)
+
+    def refuse() -> None:
+        raise ValueError("[dose] voxel_mm is 0.1: too small. See [output] title.")
+
+    widget.attempt(refuse, "test")
+    assert widget.ui.statusLabel.text == "'Dose voxels' is 0.1: too small. See [output] title."
+    module.discard()
