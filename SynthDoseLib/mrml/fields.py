@@ -92,6 +92,15 @@ def forgetUnreadable(parametersClass: Any, node: Any) -> None:
                 serializer.remove(node, name)
 
 
+def catchUp(parameters: Any) -> None:
+    """Let a wrapper read its node again if that has other values: an import of a scene changes the node without an event."""
+    node = parameters.parameterNode
+    for name, parameter in parameters.allParameters.items():
+        if parameter.serializer.isIn(node, name) and parameters.getValue(name) != parameter.serializer.read(node, name):
+            node.Modified()
+            return
+
+
 class Used:
     """Parameters as they were when a calculation began, whatever the user changes meanwhile; nodes deleted since are None."""
 

@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from ..core import ProgressReport
-from .fields import Fields, Used, forgetUnreadable, inWords, plain
+from .fields import Fields, Used, catchUp, forgetUnreadable, inWords, plain
 from .forms import durationText
 from .jobs import BackgroundRun, RunState, failureText, verbCommand
 from .packages import PackageInstaller, Requirements
@@ -95,6 +95,7 @@ class JobLogic(ScriptedLoadableModuleLogic):
         forgetUnreadable(self.parametersClass, node)
         if self._parameters is None or self._parameters.parameterNode is not node:
             self._parameters = self.parametersClass(node)
+        catchUp(self._parameters)
         return self._parameters
 
     @property
