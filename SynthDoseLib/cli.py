@@ -86,7 +86,7 @@ def _verb(
         "--progress",
         choices=("text", "json", "slicer"),
         default="text",
-        help="progress on stderr for people, as JSON lines, or on stdout as Slicer's command line modules report it",
+        help="for people, as JSON lines, or as Slicer reads it",
     )
     parser.set_defaults(verb=function)
     return parser

@@ -221,6 +221,16 @@ def test_parameters_live_in_the_node_and_refuse_wrong_values(parameters, volume)
             setattr(p, name, value)
 
 
+def test_values_are_kept_until_the_node_says_that_it_was_modified(parameters):
+    """As `_CachedParameterWrapper` of Slicer's parameterNodeWrapper/wrapper.py."""
+    node = parameters.parameterNode
+    before = node.StartModify()
+    node.SetParameter("threshold", "5")
+    assert parameters.threshold == 200
+    node.EndModify(before)
+    assert parameters.threshold == 5
+
+
 def test_widgets_and_parameters_follow_each_other_until_disconnected(parameters, host):
     import ctk
     import qt
