@@ -83,10 +83,7 @@ def _verb(
         name, help=text, description=text, epilog=f"Example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--progress",
-        choices=("text", "json", "slicer"),
-        default="text",
-        help="for people, as JSON lines, or as Slicer reads it",
+        "--progress", choices=("text", "json", "slicer"), default="text", help="for people, JSON lines, or as Slicer reads it"
     )
     parser.set_defaults(verb=function)
     return parser
