@@ -372,8 +372,8 @@ def withFurtherKeys(values: Mapping[str, Any], text: str) -> dict[str, Any]:
             f"Further keys of the plan are not TOML: {error}. Write a table such as [dose] and keys below it."
         ) from error
     segmentation = further.get("segmentation")
-    for key in PERMISSIONS if isinstance(segmentation, Mapping) else ():
-        if segmentation.get(key):
+    for key in PERMISSIONS:
+        if isinstance(segmentation, Mapping) and segmentation.get(key):
             raise SynthDoseError(
                 f"Further keys of the plan: [segmentation] {key} is not taken from a scene. Find the organs in the module "
                 "SynthDose Segmentation, which asks for it, or write a plan file for 'synthdose run'."
