@@ -49,6 +49,13 @@ share of bremsstrahlung in these, and of bremsstrahlung and annihilation togethe
 
 ROWS_PER_SHAPE = 4
 
+USUAL_CUT, FINE_CUT = (0.08, 0.001), (0.012, 0.0003)
+FINE_UP_TO_MEV = 0.12
+"""Cut-offs of hard collisions (share of the energy; least, MeV): the fine ones where no electron has more energy than this.
+
+They make R90 of electrons of 20 to 100 keV 0.2 % longer, nearer to PENELOPE's, for a sixth more time; Y-90 would take twice.
+"""
+
 _LOWEST_ENERGY = 1e-3
 _POINTS_PER_E_FOLD = 48
 KAPPA_POINTS = 65
@@ -112,8 +119,8 @@ def build_electron_tables(
     *,
     first_moment: tuple[float, float] = (0.2, 0.06),
     energy_share: tuple[float, float] = (0.2, 0.12),
-    hard_share: float = 0.08,
-    hard_least_MeV: float = 0.001,
+    hard_share: float | None = None,
+    hard_least_MeV: float | None = None,
     hard_most_MeV: float = 0.2,
     photon_cut_MeV: float = 0.010,
     absorption_MeV: float = 0.001,
@@ -133,7 +140,8 @@ def build_electron_tables(
     energy_share : tuple of float
         Largest mean loss of these steps as a share of the energy.
     hard_share, hard_least_MeV, hard_most_MeV : float
-        Collisions that lose more than ``hard_share * E``, kept between the two limits, are simulated one by one.
+        Collisions that lose more than ``hard_share * E``, kept between the two limits, are simulated one by one; what is not
+        given is that of USUAL_CUT or FINE_CUT.
     photon_cut_MeV : float
         Smallest bremsstrahlung photon that is emitted as a particle.
     absorption_MeV : float
@@ -151,6 +159,9 @@ def build_electron_tables(
     ----------
     Berger, in Methods in Computational Physics 1 (1963) 135 (classes of condensed histories).
     """
+    usual_share, usual_least_MeV = FINE_CUT if max_energy_MeV <= FINE_UP_TO_MEV else USUAL_CUT
+    hard_share = usual_share if hard_share is None else hard_share
+    hard_least_MeV = usual_least_MeV if hard_least_MeV is None else hard_least_MeV
     first, last = np.log(_LOWEST_ENERGY), np.log(max(max_energy_MeV, 10 * _LOWEST_ENERGY)) + 1e-6
     points = int(np.ceil((last - first) * _POINTS_PER_E_FOLD)) + 2
     log_energy = np.linspace(first, last, points)
