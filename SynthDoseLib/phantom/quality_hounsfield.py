@@ -32,8 +32,8 @@ LEAST_BLOCKS, LEAST_PROMINENCE, LEAST_PEAK = 300, 0.03, 0.1
 SHIFTED_HU, SHIFTED_SHARE = (500.0, 1500.0), 0.2  # bone of so many HU is 5 % of a body
 FLOORS_HU = (-1000.0, -1024.0)  # where scanners and converters cut off on purpose
 SPIKE_SHARE, FLOOR_SHARE = 0.1, 0.03  # gas in bowel and throat is 1 % of a trunk, lungs are 10 %
-# noise of 200 HU leaves half of the gas above a floor at -1024 HU; the floor of a scale that is right lies below its gas
-GAS_HU, CUT_GAS_LIMITS_HU, CUT_GAS_SHARE = -900.0, (-1100.0, -1010.0), 0.7
+# the floor of a right scale lies below its gas: even noise of 100 HU leaves 60 % of that above -1024 HU
+GAS_HU, CUT_GAS_LIMITS_HU, CUT_GAS_SHARE = -900.0, (-1100.0, -1010.0), 0.6
 CUT_BONE_SHARE, BONE_HU = 0.02, 150.0
 FEW_VALUES, FEW_SHARE = 12, 0.6  # so few in so much of the body: tissues drawn with one value each
 ALIKE_SHARE = 0.7  # of neighbours with exactly one value; noise of 1 HU leaves 0.3

@@ -74,6 +74,20 @@ def test_a_slope_shows_where_air_has_been_cut_off():
     assert said(changed(round_ct(-103.0, 50.0, lung=-850.0), lambda hu: np.maximum(hu, -1000))) == []
 
 
+@pytest.mark.parametrize("noise", [5.0, 60.0])
+@pytest.mark.parametrize("floor", [-1024.0, -1050.0])
+def test_a_slope_shows_in_the_gas_of_the_body_where_a_floor_hides_the_air(floor, noise):
+    """Fat and muscle stay, 1.3 times, where those of other scans are, and bowel gas is too little to be seen as cut off."""
+    ct = round_ct(-95.0, 45.0, noise=noise)
+    _, j, i = np.ogrid[:40, :64, :64]
+    bubble = np.broadcast_to(np.hypot(i - 20, j - 31.5) * 4.0 < 12, GRID.shape)
+    ct = changed(ct, lambda hu: np.where(bubble, hu - np.median(hu[bubble]) - 1000, hu))
+    assert said(changed(ct, lambda hu: np.maximum(hu, floor))) == []
+    (finding,) = said(changed(ct, lambda hu: np.maximum(1.3 * hu, floor)))
+    assert finding.startswith("warning")
+    assert f"of the gas in the body has exactly {floor:.0f} HU" in finding
+
+
 @pytest.mark.parametrize("offset", [-1024, -100, 100, 1000, 1024])
 def test_a_wrong_intercept_is_found(offset):
     (finding,) = said(changed(round_ct(-103.0, 50.0, lung=-850.0), lambda hu: hu + offset))
