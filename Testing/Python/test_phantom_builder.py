@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SynthDoseLib.core import ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
-from SynthDoseLib.phantom import CalibrationRangeError, HUCalibration, add_box, build_phantom, find_body, organ_masses
+from SynthDoseLib.phantom import CalibrationRangeError, HUCalibration, add_box, body, build_phantom, find_body, organ_masses
 from SynthDoseLib.physics import get_material
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -317,3 +318,27 @@ def test_real_organs_have_the_volumes_of_the_tool_that_made_them_and_plausible_m
         # the tool's mean HU on Schneider's soft-tissue line; ICRU 44 has 1.05 for kidney, 1.06 for liver and spleen
         assert row.density_g_cm3 == pytest.approx(1.003 + 1.169e-3 * statistics[row.organ]["intensity"], rel=0.015)
         assert row.density_g_cm3 == pytest.approx(1.05, rel=0.04)
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (1.7, 2.9, 2.6), (4.8, 1.5, 2.0)])
+@pytest.mark.parametrize("radius", [3.0, 7.5])
+def test_a_ball_around_a_mask_is_what_the_distance_to_it_says(spacing, radius):
+    random = np.random.default_rng(5)
+    mask = ndimage.gaussian_filter(random.standard_normal((20, 25, 30)), 2) > 0.1
+    expected = ndimage.distance_transform_edt(~mask, sampling=spacing) <= radius
+    np.testing.assert_array_equal(body._within(mask, radius, np.array(spacing)), expected)
+    assert not body._within(np.zeros_like(mask), radius, np.array(spacing)).any()
+
+
+def test_the_body_of_a_large_image_takes_seconds():
+    """A cylinder with a lung and a couch in 512 x 512 x 100 voxels: a quarter of a whole body, for which 5 s are allowed."""
+    j, i = np.ogrid[:512, :512]
+    radius = np.hypot(j - 230.0, i - 256.0)
+    plane = np.where(radius < 180, np.where(radius < 60, -850.0, 0.0), -1000.0).astype(np.float32)
+    plane[440:443, 60:450] = 200.0
+    grid = VoxelGrid.from_spacing((100, 512, 512), (0.9, 0.9, 2.0))
+    ct = ImageVolume(grid, np.broadcast_to(plane, grid.shape), "CT", "HU")
+    begun = time.process_time()
+    found = find_body(ct)
+    assert time.process_time() - begun < 4  # 1 s, and more on a busy computer
+    np.testing.assert_array_equal(found[50], radius < 180)
