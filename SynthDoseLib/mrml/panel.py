@@ -360,6 +360,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onNodeRemoved(self, caller: Any, event: str) -> None:
         if self._parameterNode is not None and not caller.IsClosing():
+            catchUp(self._parameterNode)  # the event comes before the parameters let go of the node
             self.updateGui()
 
     def initializeParameterNode(self) -> None:
