@@ -61,6 +61,7 @@ def write_results(inputs: Path, out: Path) -> None:
     shutil.copy(inputs / "PLAN.toml", out / "plan.toml")
     write_volume(out / "ct.nrrd", ct.astype(np.float32), grid, unit="HU")
     write_volume(out / "dose_Gy.nrrd", dose.astype(np.float32), grid, unit="Gy")
+    write_volume(out / "density.nrrd", np.where(ct > -500, 1.0, 0.0).astype(np.float32), grid, unit="g/cm3")
     write_volume(out / "sigma_Gy.nrrd", (0.01 * dose).astype(np.float32), grid, unit="Gy")
     rows = ["organ,volume_ml,mass_g,mean_dose_Gy,sigma_Gy,min_Gy,max_Gy,d95_Gy,d50_Gy,d5_Gy,total_sigma_Gy"]
     curves = ["organ,dose_Gy,volume_fraction"]
