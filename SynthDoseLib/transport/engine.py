@@ -159,7 +159,7 @@ def prepare(
     with_map: bool = True,
 ) -> Job:
     """Check everything, compute the tables, and load the kernels; errors as `simulate`."""
-    organs = organ_indices(phantom, settings)
+    organs = in_background(lambda: organ_indices(phantom, settings), Reporter(progress, phantom, organs=()).idle)
     if settings.components and isinstance(source, ParticleListSource):
         raise SynthDoseError("components = true splits the dose by what a nuclide emits; a list of particles cannot be split.")
     reporter = Reporter(progress, phantom, organs)

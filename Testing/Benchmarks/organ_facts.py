@@ -35,10 +35,7 @@ def setups() -> list[Setup]:
         patient_like_setup("In-111", "gamma", "liver", others, 4.0, 24_000),
         patient_like_setup("In-111", "conversion electron", "tumour", ("liver",), 0.5, 15_000),
         patient_like_setup("Cu-67", "gamma", "marrow", ("cortex", "liver", "tumour"), 3.0, 24_000),
-        patient_like_setup("Cu-67", "beta-", "lung rim", ("lung core",), 1.0, 15_000),
         patient_like_setup("I-131", "gamma", "lung rim", ("lung core", "cortex", "liver"), 4.0, 16_000),
-        patient_like_setup("I-131", "beta-", "tumour", ("liver",), 1.0, 10_000),
-        megavolt_setup(4.0, 40_000),
         megavolt_setup(10.0, 25_000),
     ]
 
