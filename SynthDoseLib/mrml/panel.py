@@ -34,18 +34,23 @@ from .packages import PackageInstaller, Requirements
 POLL_MS = 50
 """How often a panel looks whether something has come; what has not changed is not shown again."""
 
+WIDEST_COLUMN = 210
+"""Pixels, so that a long name does not push the numbers beside it out of sight."""
+
 IMAGE_PACKAGES = frozenset({"numpy", "scipy", "SimpleITK", "pydicom", "tomlkit", "psutil"})
 """What reading images, segmentations and case files takes."""
 
 
 def showTable(view: Any, table: Any) -> None:
-    """Show a table node, or nothing, in a table view, with columns as wide as their contents."""
+    """Show a table node, or nothing, in a table view, with columns as wide as their contents but for very long ones."""
     rows = table.GetNumberOfRows() if table is not None else 0
     if view.mrmlTableNode() is table and view.property("shownRows") == rows:
         return  # else a user's own column widths would not last
     view.setMRMLTableNode(table)
     view.setProperty("shownRows", rows)
     view.resizeColumnsToContents()
+    for column in range(table.GetNumberOfColumns() if table is not None else 0):
+        view.setColumnWidth(column, min(view.columnWidth(column), WIDEST_COLUMN))
 
 
 class JobLogic(ScriptedLoadableModuleLogic):

@@ -66,6 +66,7 @@ def monteCarlo(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
     p = widget._parameterNode
     p.phantom, p.organWeights, p.histories = node, "liver = 1", 2_000_000
     run("runButton")
+    widget.ui.precisionButton.collapsed = True  # what is left has room for the results
     labels = labelMapFromSegmentationNode(organs, node)
     jumpSlices(scene, inner_point(labels.mask("liver"), labels.grid))
 
@@ -88,6 +89,7 @@ def radiomics(widget: Any, scene: Any, run: Callable[[str], None]) -> None:
     showImage(scene, p.image)
     run("runButton")
     run("ibsiButton")
+    widget.ui.settingsButton.collapsed = True
 
 
 PICTURES: dict[str, tuple[str, Callable[..., None]]] = {

@@ -60,6 +60,7 @@ def test_features_of_a_ball_come_into_a_table_with_their_record(host, scene, pan
     assert record["settings"]["log_sigma_mm"] == [3.0]
     assert p.featureTable.GetNodeReference("SynthDose.image") is p.image
     assert ui.featureTableView.rowCount == len(found)
+    assert ui.featureTableView.columnWidth(1) <= 210  # the longest name of a feature leaves room for its value
     host.screenshot(panel.parent, screenshots / "radiomics_panel.png")
 
 
