@@ -12,7 +12,7 @@ from vtk.util import numpy_support
 
 from ..core import LabelMap, Organ, SynthDoseError, VoxelGrid, resample
 from ..io.coding import snomed_of
-from ..io.text import clean_name, unique_names
+from ..io.text import clean_name, same_name_notes, unique_names
 from .anatomy import codedType, standardised
 from .volumes import gridFromVolumeNode, matrixFromVtk, sceneOrDefault, vtkFromMatrix, worldMatrix
 
@@ -149,7 +149,7 @@ def labelMapFromSegmentationNode(node: Any, reference: Any) -> LabelMap:
             f"The segmentation '{node.GetName()}' does not overlap the reference volume. Check that both belong to the same "
             "patient and frame of reference."
         )
-    notes = []
+    notes = list(same_name_notes(_givenNames(segmentation, ids), [organ.name for organ in organs.values()], "segments"))
     if resampled:
         notes.append(f"The segmentation '{node.GetName()}' was resampled to the image (nearest neighbour).")
     if overlaps:
@@ -187,8 +187,7 @@ def gridOfSegmentation(node: Any) -> VoxelGrid:
 
 def _organs(segmentation: Any, ids: tuple[str, ...]) -> dict[str, Organ]:
     organs: dict[str, Organ] = {}
-    # as they come out of a file again: one line, and nothing that a spreadsheet takes for a formula
-    names = unique_names([clean_name(segmentation.GetSegment(segmentID).GetName()) or segmentID for segmentID in ids])
+    names = unique_names(_givenNames(segmentation, ids))
     for index, (segmentID, name) in enumerate(zip(ids, names, strict=True), start=1):
         segment = segmentation.GetSegment(segmentID)
         tag = vtk.reference("")
@@ -196,6 +195,11 @@ def _organs(segmentation: Any, ids: tuple[str, ...]) -> dict[str, Organ]:
         red, green, blue = segment.GetColor()
         organs[segmentID] = Organ(index, name, code, (red, green, blue))
     return organs
+
+
+def _givenNames(segmentation: Any, ids: tuple[str, ...]) -> list[str]:
+    """Names as they come out of a file again: one line, and nothing that a spreadsheet takes for a formula."""
+    return [clean_name(segmentation.GetSegment(segmentID).GetName()) or segmentID for segmentID in ids]
 
 
 def _setReferenceGeometry(segmentation: Any, grid: VoxelGrid) -> None:

@@ -154,7 +154,9 @@ def test_no_segments_and_no_overlap_are_refused(scene, obliqueGrid):
 def test_repeated_names_get_a_number(scene, obliqueGrid):
     node = segmentationNodeFromLabelMap(labels(obliqueGrid), "Organs", scene)
     node.GetSegmentation().GetSegment("spleen").SetName("liver")
-    assert [o.name for o in labelMapFromSegmentationNode(node, obliqueGrid).organs] == ["liver", "liver_2"]
+    back = labelMapFromSegmentationNode(node, obliqueGrid)
+    assert [o.name for o in back.organs] == ["liver", "liver_2"]
+    assert "2 segments are named 'liver'" in back.notes[0]
 
 
 def test_terminology_is_in_slicers_own_form(scene):
