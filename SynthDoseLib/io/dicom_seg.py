@@ -60,13 +60,13 @@ def read_dicom_seg(
     header = read_dataset(path, pixels=False)
     require_decoder(header, path)
     _require_whole(path, header)
-    _require_frames_in_place(path, header)
     try:
         with lenient():
             dataset = highdicom.seg.segread(path)
             descriptions = [dataset.get_segment_description(n) for n in dataset.segment_numbers]
     except Exception as error:  # highdicom and the decoders raise whatever they like
         raise SynthDoseError(f"{path} cannot be read as DICOM SEG; it is damaged ({clean_text(error, 160)}).") from error
+    _require_frames_in_place(path, dataset)
     notes = list(compare_frames(path, clean_text(header.get("FrameOfReferenceUID")), frame_of_reference, accept_other_frame))
     given = [_name(d) for d in descriptions]
     names = unique_names(given)

@@ -183,7 +183,7 @@ def move(dataset, by):
         (lambda d: move(d, [0, 0, 3e6]), "none is that large"),
         (lambda d: move(d, [0, 0, 1.234]), "regular volume"),
         (lambda d: move(d, [4000, 0, 0]), "regular volume"),
-        (lambda d: move(d, None), "does not say where all of its"),
+        (lambda d: move(d, None), "cannot be read as DICOM SEG"),
         (lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.3.4.5"), "no decoder for that is installed"),
     ],
 )
