@@ -64,8 +64,19 @@ class RunState:
 
 
 def pythonExecutable() -> str:
-    """Return the plain Python interpreter: PythonSlicer inside Slicer, this one elsewhere."""
-    return shutil.which(LAUNCHER) or sys.executable
+    """Return the plain Python interpreter: PythonSlicer inside Slicer, this one elsewhere.
+
+    Raises
+    ------
+    SynthDoseError
+        If there is no PythonSlicer and this program is not Python: Slicer would start a second Slicer.
+    """
+    found = shutil.which(LAUNCHER) or sys.executable
+    if not Path(found).stem.lower().startswith("python"):
+        raise SynthDoseError(
+            f"Slicer's Python ({LAUNCHER}) is not on the search path. Start Slicer by its own icon or launcher."
+        )
+    return found
 
 
 def verbCommand(arguments: Sequence[str], python: str | None = None) -> list[str]:

@@ -475,7 +475,7 @@ class JobPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             lambda: tuple(self.logic.loadResults(self._parameterNode)), f"{self.moduleName} could not load its results"
         )
         if notes is not None:
-            self.ui.logEdit.appendPlainText("\n".join(notes))
+            self.ui.logEdit.appendPlainText(inWords("\n".join(notes), self.logic.planWords))
             self.showProgress(1)
             self.showStatus(self.logic.done())
 

@@ -14,8 +14,9 @@ import pytest
 from surroundings import REPOSITORY
 from test_panel_montecarlo import writePhantomFolder
 
+from SynthDoseLib.core import SynthDoseError
 from SynthDoseLib.mrml.forms import CASE_WORDS, PLAN_WORDS
-from SynthDoseLib.mrml.jobs import LAUNCHER, BackgroundRun
+from SynthDoseLib.mrml.jobs import LAUNCHER, BackgroundRun, pythonExecutable
 
 WORKER = """
 import os, pathlib, signal, sys, time
@@ -39,6 +40,16 @@ def launcher(tmp_path) -> Path:
     path.write_text(LAUNCHER_SCRIPT.format(python=sys.executable), encoding="utf-8")
     path.chmod(0o755)
     return path
+
+
+def test_slicer_is_never_started_in_place_of_its_python(launcher, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/opt/Slicer/bin/SlicerApp-real")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SynthDoseError, match="PythonSlicer"):
+        pythonExecutable()
+    if os.name != "nt":
+        monkeypatch.setenv("PATH", str(launcher.parent))
+        assert pythonExecutable() == str(launcher)
 
 
 def alive(pid: int) -> bool:
