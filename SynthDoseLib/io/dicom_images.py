@@ -146,6 +146,7 @@ def read_native_slices(
     declared = number(headers[0].get("NumberOfSlices") if kind == "PT" else headers[0].get("ImagesInAcquisition"))
     if declared is not None and 1 < len(frames) < declared:
         notes.append(f"The header speaks of {declared:.0f} slices, {len(frames)} are there: the ends may be missing.")
+    notes += _numbering(frames)
     given = dict(overrides or {})
     acquired_at, time_notes = reference_moment(headers, kind)
     acquired_at = given.get("acquired_at", acquired_at)
@@ -172,6 +173,17 @@ def read_native_slices(
         tuple(dict.fromkeys(str(f.file.path) for f in frames)),
         (*notes, *time_notes, *nuclide_notes, *unit_notes, *stack.notes, *decay_notes),
     )
+
+
+def _numbering(frames: Sequence[Frame]) -> list[str]:
+    """A note if images that are numbered one after the other do not begin with 1: those before may be missing."""
+    numbers = sorted(f.placement.number or 0 for f in frames)
+    if len(frames) < 2 or numbers[0] < 2 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return []
+    return [
+        f"The slices are numbered {numbers[0]} to {numbers[-1]}: if the series began with 1, {numbers[0] - 1} of one end are "
+        "missing."
+    ]
 
 
 def _load(path: Path, files: Sequence[DicomFile], frames: Sequence[Frame], kind: str) -> _Stack:

@@ -238,6 +238,15 @@ def test_a_missing_slice_is_named_by_its_place(ct, series, gone):
         read_image(series[0].parent)
 
 
+def test_a_first_slice_that_is_missing_shows_in_the_numbers(ct, series):
+    assert not read_image(series[0].parent).notes
+    first = min(series, key=lambda path: pydicom.dcmread(path).InstanceNumber)
+    first.unlink()
+    (said,) = read_image(series[0].parent).notes
+    assert said.startswith("The slices are numbered 2 to 6: ")
+    assert said.endswith("1 of one end are missing.")
+
+
 def test_every_second_slice_missing_in_part_of_the_series_is_found_by_the_numbers(tmp_path):
     image = ct_image()
     grid = VoxelGrid.from_spacing((12, 20, 24), (1, 1, 2))
