@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from ..core import PARTICLES, SynthDoseError
@@ -57,6 +56,8 @@ def count_notes(path: Path, count: int, header_count: int | None) -> tuple[str, 
 
 def require_memory(path: Path, count: int) -> None:
     """Raise `SynthDoseError` if a list of `count` particles does not fit into free memory."""
+    import psutil  # Slicer does not have it, and everything that reads images comes through this package
+
     needed, free = count * _BYTES_PER_PARTICLE, psutil.virtual_memory().available * _MEMORY_SHARE
     if needed > free:
         raise SynthDoseError(

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from .segmentations import segmentationNodeFromLabelMap
-from .time_points import noteHeader
-from .volumes import sceneOrDefault, volumeNodeFromImage
-
 SAMPLE_NAME = "SynthDose synthetic patient"
 SAMPLE_HOURS = (4.0, 24.0, 96.0)
 SPACING_MM = 6.0
@@ -51,6 +47,10 @@ def sampleNodes(patient: Any, scans: Any, scene: Any = None) -> SampleNodes:
     scans : phantom.synthetic_time.SyntheticTimePoints
     scene : vtkMRMLScene, optional
     """
+    from .segmentations import segmentationNodeFromLabelMap  # readers of images come with these: not when Slicer starts
+    from .time_points import noteHeader
+    from .volumes import sceneOrDefault, volumeNodeFromImage
+
     scene = sceneOrDefault(scene)
     ct = volumeNodeFromImage(patient.ct, "Synthetic patient CT", scene)
     segmentation = segmentationNodeFromLabelMap(patient.organ_labels, "Synthetic patient organs", scene)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from surroundings import REPOSITORY
+from surroundings import HERE, REPOSITORY
 from test_panel_montecarlo import writePhantomFolder
 
 from SynthDoseLib.core import SynthDoseError
@@ -31,6 +32,53 @@ import signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # as CTK's launcher: it ends, and tells nobody
 sys.exit(subprocess.run([{python!r}, *sys.argv[1:]]).returncode)
 """
+
+
+FRESH = """
+import sys
+from pathlib import Path
+here, modules, missing = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
+sys.path.insert(0, str(here))
+
+class Without:  # a finder of modules that does not know some of them
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in missing else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+from slicerhost import install, observerErrors
+host = install()
+import slicer
+names = [path.stem for path in sorted(modules.glob("SynthDose*.py"))]
+with observerErrors():
+    loaded = {name: host.loadModule(modules / f"{name}.py") for name in names}
+    slicer.app.startupCompleted.emit()
+    assert slicer.modules.sampleDataSources["SynthDose"]
+    assert not {"pydicom", "SimpleITK", "SynthDoseLib.io"} & set(sys.modules), "they would slow down every start of Slicer"
+    for name in names:
+        host.show(loaded[name])
+    ui = host.show(loaded["SynthDose"]).ui
+    ui.sampleButton.click()
+    assert ui.statusLabel.text.startswith("A synthetic patient is loaded"), ui.statusLabel.text
+    assert ui.runButton.enabled
+print(len(names))
+"""
+
+
+def test_a_slicer_without_further_packages_starts_opens_every_panel_and_has_its_sample():
+    """Of what we need, Slicer brings numpy, scipy, SimpleITK and pydicom; the rest comes when a calculation is started."""
+    brought = {"numpy", "scipy", "simpleitk", "pydicom"}
+    files = sorted((REPOSITORY / "SynthDose" / "Resources").glob("requirements*.txt"))
+    wanted = {line.partition(">=")[0].strip().lower() for file in files for line in file.read_text().splitlines()}
+    missing = sorted(wanted - brought | {"torch", "radiomics", "openjpeg", "libjpeg", "llvmlite"})
+    assert {"psutil", "tomlkit", "numba", "monai", "highdicom"} <= set(missing)
+    command = [sys.executable, "-c", FRESH, str(HERE), str(REPOSITORY / "SynthDose"), ",".join(missing)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("5")
 
 
 @pytest.fixture
