@@ -16,6 +16,7 @@ from ..core import SynthDoseError
 _FLOAT_TYPES = {16: "f4", 64: "f8"}  # NIfTI datatype codes of float32 and float64
 _BLOCK = 1 << 22
 _DEFLATE_LIMIT = 1100  # deflate makes nothing smaller than by 1032
+_MOST_BEFORE_VOXELS = 1 << 24  # header and extensions
 _NIFTI2_LENGTH = {order: struct.pack(f"{order}i", 540) for order in "<>"}
 
 
@@ -100,7 +101,7 @@ def write_as_nifti1(path: Path, target: Path) -> None:
             offset = struct.unpack_from(f"{order}q", old, 168)[0]
             bits = struct.unpack_from(f"{order}h", old, 14)[0]
             axes = dimensions[1 : dimensions[0] + 1] if 1 <= dimensions[0] <= 7 else ()
-            if not axes or min(axes) < 1 or max(axes) > 32767 or offset < 540 or bits < 1:
+            if not axes or min(axes) < 1 or max(axes) > 32767 or not 540 <= offset <= _MOST_BEFORE_VOXELS or bits < 1:
                 raise SynthDoseError(f"{path}: its NIfTI-2 header is damaged, or an axis has more than 32767 voxels.")
             left = math.prod(axes) * bits // 8
             if left > path.stat().st_size * _DEFLATE_LIMIT:

@@ -143,7 +143,15 @@ def _convert_list(hint: Any, arguments: tuple[Any, ...], value: Any, where: str)
     any_length = arguments[-1] is Ellipsis
     if not isinstance(value, list | tuple) or (not any_length and len(value) != len(arguments)):
         raise SynthDoseError(f"{where} has to be {_describe(hint)}; found {value!r}.")
-    return tuple(_convert(arguments[0] if any_length else arguments[n], item, where) for n, item in enumerate(value))
+    items = []
+    for n, item in enumerate(value):
+        try:
+            items.append(_convert(arguments[0] if any_length else arguments[n], item, where))
+        except SynthDoseError as error:
+            if where.startswith("[[") and len(value) > 1:
+                raise SynthDoseError(f"{error} (Table {n + 1} of {len(value)}.)") from error
+            raise
+    return tuple(items)
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:

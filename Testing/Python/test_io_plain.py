@@ -249,6 +249,11 @@ def test_labels_and_damage_in_nifti_2(tmp_path, grid):
     path.write_bytes(gzip.compress(bytes(header)))
     with pytest.raises(SynthDoseError, match="more than 32767"):
         read_image(path)
+    header[:] = whole
+    struct.pack_into("<q", header, 168, 2**62)  # where the voxels begin
+    path.write_bytes(gzip.compress(bytes(header)))
+    with pytest.raises(SynthDoseError, match="header is damaged"):
+        read_image(path)
 
 
 def test_a_nifti_whose_voxel_sizes_disagree_is_refused(tmp_path):

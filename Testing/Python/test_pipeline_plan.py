@@ -63,6 +63,7 @@ def test_a_written_plan_reads_back_the_same(tmp_path):
         ("[dose]", "[phantom.patient]\nheight_m = true\n[dose]", r"^\[phantom\.patient\] height_m has to be a number"),
         ("[dose]", "[[dosimetry.previous]]\nfactor = 'x'\n[dose]", r"^\[\[dosimetry\.previous\]\] factor has to be a number"),
         ("[dose]", "[[output]]\n[dose]", r"^\[output\] has to be a table"),
+        ("[dose]", "[[organ_activity]]\norgan = 5\n[dose]", r"^\[\[organ_activity\]\] organ has.*\(Table 2 of 2\.\)$"),
         ("tia_MBq_s = 1", "tia_MBq_s = [1]", r"^\[\[organ_activity\]\] tia_MBq_s has to be a number"),
         ("histories = 1000", "relative_sigma = 0.01", "needs organs"),
         ("histories = 1000", 'histories = 1\nengine = "kernels"', "Allowed: monte-carlo"),
