@@ -133,16 +133,19 @@ def scan(path: Path) -> Scan:
         return Scan([DicomFile(path, read_dataset(path, pixels=False))], [])
     found: list[DicomFile] = []
     skipped: list[tuple[Path, str]] = []
-    others: list[Path] = []
+    others: list[tuple[Path, str]] = []
     for folder, subfolders, names in os.walk(path):
         subfolders.sort()
         for name in sorted(names):
             candidate = Path(folder) / name
-            if name.startswith(".") or name.upper() == "DICOMDIR" or not candidate.is_file():
+            if name.startswith(".") or name.upper() == "DICOMDIR":
+                continue
+            if not candidate.is_file():
+                others.append((candidate, "(a link that leads nowhere)"))
                 continue
             try:
                 if not is_dicom_file(candidate):
-                    others.append(candidate)
+                    others.append((candidate, "(no DICOM file)" if candidate.stat().st_size else "(0 bytes)"))
                     continue
                 file = DicomFile(candidate, read_dataset(candidate, pixels=False))
             except OSError as error:
@@ -155,9 +158,7 @@ def scan(path: Path) -> Scan:
             else:
                 found.append(file)
     kinds = {(file.path.parent, file.path.suffix.lower()) for file in found}
-    for candidate in others:
-        if (candidate.parent, candidate.suffix.lower()) in kinds:
-            skipped.append((candidate, "(0 bytes)" if candidate.stat().st_size == 0 else "(no DICOM file)"))
+    skipped += [(other, why) for other, why in others if (other.parent, other.suffix.lower()) in kinds]
     return Scan(found, sorted(skipped))
 
 

@@ -329,11 +329,20 @@ def spoil(files: list[Path], way: str) -> None:
         last.write_text("<html>404</html>")
     elif way == "cut":
         last.write_bytes(last.read_bytes()[:600])
+    elif way == "link":
+        last.unlink()
+        last.symlink_to("nowhere")
 
 
 @pytest.mark.parametrize(
     ("way", "why"),
-    [("empty", "(0 bytes)"), ("zeros", "(no DICOM file)"), ("text", "(no DICOM file)"), ("cut", "ends within its header")],
+    [
+        ("empty", "(0 bytes)"),
+        ("zeros", "(no DICOM file)"),
+        ("text", "(no DICOM file)"),
+        ("cut", "ends within its header"),
+        ("link", "leads nowhere"),
+    ],
 )
 def test_files_of_a_series_that_cannot_be_used_are_named_and_never_passed_over(tmp_path, way, why):
     files = write_dicom_series(tmp_path / "ct", ImageVolume(grid(), hounsfield(grid()), "CT", "HU"))
