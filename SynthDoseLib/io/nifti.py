@@ -106,7 +106,10 @@ def write_as_nifti1(path: Path, target: Path) -> None:
             left = math.prod(axes) * bits // 8
             if left > path.stat().st_size * _DEFLATE_LIMIT:
                 raise SynthDoseError(f"{path} is incomplete: its header declares {left / 1e6:.0f} MB of voxels. Copy it again.")
-            written.write(_nifti1_header(old, order, dimensions))
+            try:
+                written.write(_nifti1_header(old, order, dimensions))
+            except OverflowError as error:
+                raise SynthDoseError(f"{path}: its NIfTI-2 header is damaged ({error}). Copy or export it again.") from error
             stream.read(offset - 540)
             while left > 0 and (block := stream.read(min(_BLOCK, left))):
                 written.write(block)

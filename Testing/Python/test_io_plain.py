@@ -254,6 +254,11 @@ def test_labels_and_damage_in_nifti_2(tmp_path, grid):
     path.write_bytes(gzip.compress(bytes(header)))
     with pytest.raises(SynthDoseError, match="header is damaged"):
         read_image(path)
+    header[:] = whole
+    struct.pack_into("<d", header, 112, 1e200)  # voxel size
+    path.write_bytes(gzip.compress(bytes(header)))
+    with pytest.raises(SynthDoseError, match="header is damaged"):
+        read_image(path)
 
 
 def test_a_nifti_whose_voxel_sizes_disagree_is_refused(tmp_path):
