@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 from ..core import Progress, ProgressReport, SynthDoseError, silent
 from .text import clean_text
 
@@ -216,6 +214,8 @@ def _is_alive(owner: _Owner) -> bool | None:
     """Whether a process lives; None if that cannot be told from here, or its number may have been given to another."""
     if owner.place != _place():
         return None
+    import psutil  # here, because a fresh Slicer lacks it, and 'synthdose check' comes through this package
+
     try:
         process = psutil.Process(owner.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -228,6 +228,8 @@ def _is_alive(owner: _Owner) -> bool | None:
 
 
 def _this_process() -> _Owner:
+    import psutil
+
     return _Owner(
         os.getpid(),
         platform.node(),

@@ -47,6 +47,8 @@ _PACKAGES = (
     ("SimpleITK", "SimpleITK", "images", True, "pip install SimpleITK"),
     ("pydicom", "pydicom", "DICOM", True, "pip install pydicom"),
     ("highdicom", "highdicom", "DICOM segmentations", True, "pip install highdicom"),
+    ("tomlkit", "tomlkit", "plan files", True, "pip install tomlkit"),
+    ("psutil", "psutil", "free memory, stopping a run", True, "pip install psutil"),
     ("matplotlib", "matplotlib", "pictures of the report", True, "pip install matplotlib"),
     ("Jinja2", "jinja2", "report", True, "pip install Jinja2"),
     ("torch", "torch", "segmentation by networks", False, "pip install torch==2.13.0 (in Slicer: the PyTorch extension)"),
@@ -113,8 +115,10 @@ def _shipped_files() -> Finding:
 
 
 def _memory() -> Finding:
-    import psutil
-
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return Finding("Memory", "note", "not known without psutil")
     memory = psutil.virtual_memory()
     detail = f"{memory.available / 2**30:.1f} GB free of {memory.total / 2**30:.1f} GB"
     if memory.available < 4 * 2**30:

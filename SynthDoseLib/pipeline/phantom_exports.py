@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import tomlkit
 
 from ..core import ImageVolume, LabelMap, SynthDoseError, VoxelPhantom
 from ..io import read_image, write_dicom_seg, write_dicom_series, write_volume
@@ -98,6 +97,8 @@ def _write_case(folder: Path, phantom: VoxelPhantom) -> None:
         "run": {"histories": CASE_HISTORIES, "seed": 1},
     }
     text = "# Made by 'synthdose phantom': change [source] and [run], then 'synthdose simulate case.toml --out DIR'.\n"
+    import tomlkit
+
     (folder / "case.toml").write_text(text + tomlkit.dumps(case), encoding="utf-8")
 
 

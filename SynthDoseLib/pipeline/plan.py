@@ -11,8 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from ..core import SynthDoseError
 from .activity_plan import ActivityPlan, KineticsPlan, OrganActivityPlan, check_time_points, check_used
 from .clinical_plan import DosimetryPlan
@@ -206,6 +204,8 @@ def plan_from_values(values: Mapping[str, Any], data_folder: Path) -> RunPlan:
 
 def resolved_text(plan: RunPlan) -> str:
     """TOML of a plan with all its defaults: what it takes to repeat the run."""
+    import tomlkit  # a fresh Slicer lacks it, and 'synthdose check' has to say so
+
     return f"{RESOLVED}\n{tomlkit.dumps(_to_toml(dataclasses.asdict(plan)))}"
 
 

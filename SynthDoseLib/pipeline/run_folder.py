@@ -17,7 +17,6 @@ import numpy as np
 from ..core import Progress, SynthDoseError, atomic_path, sha256_of, silent
 from ..io.folder import prepare_output_folder
 from ..io.sole_use import holds_anything, sole_use
-from ..transport import part_name
 from .engine_plan import ENGINES
 
 FINISHED = "provenance.json"
@@ -29,8 +28,9 @@ RESOLVED = "# Plan of this run as SynthDose resolved it, with all defaults."
 UNFINISHED = ".transport-state.npz"
 """State of the transport while it goes on."""
 
-CHECKPOINT = (".transport.json", ".transport.npz", UNFINISHED, part_name(UNFINISHED))
-"""The transported dose, kept until the run is finished."""
+CHECKPOINT = (".transport.json", ".transport.npz", UNFINISHED, f"{UNFINISHED}.part")
+"""The transported dose, kept until the run is finished; the last name is `transport.part_name` of the one before it, which is
+not asked here: the dose engine takes a second to import, and plans are read without it."""
 
 RESULTS = (
     FINISHED, *CHECKPOINT, "plan.toml", "results.json", "phantom.json",

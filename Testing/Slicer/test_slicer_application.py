@@ -34,7 +34,7 @@ sys.exit(subprocess.run([{python!r}, *sys.argv[1:]]).returncode)
 """
 
 
-FRESH = """
+WITHOUT = """
 import sys
 from pathlib import Path
 here, modules, missing = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
@@ -49,6 +49,10 @@ class Without:  # a finder of modules that does not know some of them
         return getattr(self.finder, name)
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+"""Hides packages of the test environment that Slicer does not have."""
+
+FRESH = """
 from slicerhost import install, observerErrors
 host = install()
 import slicer
@@ -67,18 +71,38 @@ with observerErrors():
 print(len(names))
 """
 
+CHECK = """
+from SynthDoseLib.cli import main
+status = main(["check"])
+print("dose engine" if "SynthDoseLib.transport" in sys.modules else "light", status)
+"""
 
-def test_a_slicer_without_further_packages_starts_opens_every_panel_and_has_its_sample():
-    """Of what we need, Slicer brings numpy, scipy, SimpleITK and pydicom; the rest comes when a calculation is started."""
+
+def inFreshSlicer(code: str) -> str:
+    """Run code where only those packages are that Slicer brings; return the last line of its output."""
     brought = {"numpy", "scipy", "simpleitk", "pydicom"}
     files = sorted((REPOSITORY / "SynthDose" / "Resources").glob("requirements*.txt"))
     wanted = {line.partition(">=")[0].strip().lower() for file in files for line in file.read_text().splitlines()}
     missing = sorted(wanted - brought | {"torch", "radiomics", "openjpeg", "libjpeg", "llvmlite"})
     assert {"psutil", "tomlkit", "numba", "monai", "highdicom"} <= set(missing)
-    command = [sys.executable, "-c", FRESH, str(HERE), str(REPOSITORY / "SynthDose"), ",".join(missing)]
+    command = [sys.executable, "-c", WITHOUT + code, str(HERE), str(REPOSITORY / "SynthDose"), ",".join(missing)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("5")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_a_slicer_without_further_packages_starts_opens_every_panel_and_has_its_sample():
+    """Of what we need, Slicer brings numpy, scipy, SimpleITK and pydicom; the rest comes when a calculation is started."""
+    assert inFreshSlicer(FRESH) == "5"
+
+
+def test_the_check_of_the_setup_runs_before_anything_is_installed():
+    """It is what says which packages are missing; the versions it prints here are those of the test environment."""
+    assert inFreshSlicer(CHECK) == "light 0"
+    from SynthDoseLib.pipeline.run_folder import CHECKPOINT, UNFINISHED
+    from SynthDoseLib.transport import part_name
+
+    assert CHECKPOINT[-2:] == (UNFINISHED, part_name(UNFINISHED))
 
 
 @pytest.fixture
