@@ -33,11 +33,11 @@ if not hasattr(configparser, "SafeConfigParser"):
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
-del sys.modules["sitecustomize"]
+ours = sys.modules.pop("sitecustomize")
 try:
     import sitecustomize
 except ImportError:
-    pass
+    sys.modules["sitecustomize"] = ours
 '''
 
 

@@ -44,19 +44,20 @@ def test_a_setup_script_of_the_old_names_is_built(tmp_path):
     assert list((tmp_path / "packages").glob("builds_as_pyradiomics_does-7.1*"))
 
 
-def test_the_old_names_are_there_and_the_hidden_sitecustomize_runs(tmp_path):
-    for name, text in (("ours", OLD_NAMES), ("theirs", "import os; os.environ['THEIRS'] = 'ran'")):
+@pytest.mark.parametrize("hidden", [True, False])
+def test_the_old_names_are_there_and_a_hidden_sitecustomize_runs(tmp_path, hidden):
+    without = "import configparser\nif hasattr(configparser, 'SafeConfigParser'): del configparser.SafeConfigParser\n"
+    for name, text in (("ours", without + OLD_NAMES), ("theirs", "import os; os.environ['THEIRS'] = 'ran'")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sitecustomize.py").write_text(text, encoding="utf-8")
     read = "import configparser, io, json, os, sys; p = configparser.SafeConfigParser(); p.readfp(io.StringIO('[a]\\nb = 1'))"
     tell = "print(json.dumps([p.get('a', 'b'), os.environ.get('THEIRS'), sys.path]))"
-    paths = [str(tmp_path / "ours"), str(tmp_path / "theirs")]
-    without = "import configparser\nif hasattr(configparser, 'SafeConfigParser'): del configparser.SafeConfigParser\n"
-    (tmp_path / "ours" / "sitecustomize.py").write_text(without + OLD_NAMES, encoding="utf-8")
+    paths = [str(tmp_path / "ours"), *([str(tmp_path / "theirs")] if hidden else [])]
     done = subprocess.run(
         [sys.executable, "-c", f"{read}; {tell}"], check=True, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )  # fmt: skip
     value, theirs, path = json.loads(done.stdout)
-    assert (value, theirs) == ("1", "ran")
+    assert (value, theirs) == ("1", "ran" if hidden else None)
+    assert "sitecustomize" not in done.stderr
     assert str(tmp_path / "ours") not in [str(Path(folder)) for folder in path]
