@@ -83,13 +83,14 @@ class Fields:
 
 def forgetUnreadable(parametersClass: Any, node: Any) -> None:
     """Take values out of a parameter node that the wrapper refuses, as from a scene of another version: defaults stand in."""
-    for name, parameter in parametersClass.allParameters.items():
-        serializer = parameter.serializer
-        if serializer.isIn(node, name):
-            try:
-                serializer.validate(serializer.read(node, name))
-            except (ValueError, TypeError, KeyError):
-                serializer.remove(node, name)
+    with slicer.util.NodeModify(node):  # whoever watches the node sees it when it is whole
+        for name, parameter in parametersClass.allParameters.items():
+            serializer = parameter.serializer
+            if serializer.isIn(node, name):
+                try:
+                    serializer.validate(serializer.read(node, name))
+                except (ValueError, TypeError, KeyError):
+                    serializer.remove(node, name)
 
 
 def catchUp(parameters: Any) -> None:
