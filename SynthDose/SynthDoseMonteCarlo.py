@@ -343,11 +343,11 @@ class SynthDoseMonteCarloLogic(JobLogic):
 
     def gas(self, dose: Any, phantom: Any) -> Any:
         """Voxels of a dose that are gas of the phantom, None if that is gone."""
+        from SynthDoseLib.core import gas_voxels
         from SynthDoseLib.mrml import imageFromVolumeNode, isPhantom
-        from SynthDoseLib.mrml.volumes import gasVoxels
 
         density = imageFromVolumeNode(phantom) if isPhantom(phantom) else None
-        return gasVoxels(density.values) if density is not None and density.grid.matches(dose.grid) else None
+        return gas_voxels(density.values) if density is not None and density.grid.matches(dose.grid) else None
 
     def readDose(self, folder: pathlib.Path, decaysMBqs: float, per: str, prefix: str = "") -> Any:
         """Dose of a result folder, times the decays if they are known."""

@@ -8,7 +8,7 @@ from .materials import DENSEST_G_CM3, SYMBOLS, Material, atomic_number
 from .particles import ParticleList
 from .progress import Progress, ProgressReport, silent
 from .provenance import computer, versions
-from .resample import overlap_fraction, resample, resample_labels, resample_mean
+from .resample import overlap_fraction, resample, resample_labels, resample_mean, voxels_inside
 from .volumes import DoseMap, ImageVolume, LabelMap, Organ, OrganDose, VoxelPhantom, gas_voxels, label_counts, organ_table
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "silent",
     "user_path",
     "versions",
+    "voxels_inside",
 ]

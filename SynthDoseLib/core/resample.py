@@ -117,12 +117,12 @@ def resample_labels(labels: LabelMap, target: VoxelGrid) -> LabelMap:
 
 def _cut_notes(labels: LabelMap, target: VoxelGrid) -> tuple[str, ...]:
     """A note that names the organs of which a share has no place on another grid."""
-    inside = resample(np.ones(target.shape, np.uint8), target, labels.grid, linear=False)
+    inside = voxels_inside(labels.grid, target)
     if inside.all():
         return ()
     count = len(labels.organs) and 1 + max(organ.index for organ in labels.organs)
     total = np.bincount(labels.labels.ravel(), minlength=count)
-    lost = np.bincount(labels.labels[inside == 0], minlength=count)
+    lost = np.bincount(labels.labels[~inside], minlength=count)
     cut = [
         f"{organ.name} {lost[organ.index] / total[organ.index]:.1%}"
         for organ in labels.organs
@@ -134,6 +134,11 @@ def _cut_notes(labels: LabelMap, target: VoxelGrid) -> tuple[str, ...]:
     return (
         f"Cut by the border of the image, with so much of them outside: {listed}. Their doses are those of the part inside.",
     )
+
+
+def voxels_inside(grid: VoxelGrid, other: VoxelGrid) -> NDArray[np.bool_]:
+    """Boolean array (nk, nj, ni) of the voxels of `grid` whose centres lie inside another grid."""
+    return resample(np.ones(other.shape, np.uint8), other, grid, linear=False) > 0
 
 
 def overlap_fraction(first: VoxelGrid, second: VoxelGrid) -> float:

@@ -220,12 +220,14 @@ class VoxelPhantom:
         return gas_voxels(self.density_g_cm3, self.labels)
 
 
-def gas_voxels(density_g_cm3: NDArray[np.float32], labels: LabelMap) -> NDArray[np.bool_]:
+def gas_voxels(density_g_cm3: NDArray[np.floating[Any]], labels: LabelMap | None = None) -> NDArray[np.bool_]:
     """Boolean array (nk, nj, ni) of the voxels of the body that are gas, whose dose is none to tissue.
 
     Gas is what is lighter than 0.1 g/cm3, in lungs than 0.02 g/cm3; the vacuum outside the body is not. Lungs that no label
-    names (lung_left, lungs …) lose what is lighter than a third of inflated lung.
+    names (lung_left, lungs …) lose what is lighter than a third of inflated lung. Without labels everything may be lung.
     """
+    if labels is None:
+        return np.asarray((density_g_cm3 > 0) & (density_g_cm3 < GAS_IN_LUNG_G_CM3))
     gas = np.asarray((density_g_cm3 > 0) & (density_g_cm3 < GAS_G_CM3))
     return gas & ~((density_g_cm3 >= GAS_IN_LUNG_G_CM3) & _lungs(labels)) if gas.any() else gas
 

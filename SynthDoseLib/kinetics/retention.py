@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..core import ImageVolume, resample
+from ..core import ImageVolume, voxels_inside
 
 MARGIN = 1.05  # calibrations are known to some per cent
 
@@ -78,5 +78,5 @@ def _total(image: ImageVolume, seen_by: ImageVolume | None = None) -> float:
     """Activity, Bq; of the part that another image shows, too, if there is one."""
     values = image.values
     if seen_by is not None and not seen_by.grid.matches(image.grid):
-        values = values * resample(np.ones(seen_by.grid.shape, np.uint8), seen_by.grid, image.grid, linear=False)
+        values = values * voxels_inside(image.grid, seen_by.grid)
     return float(values.sum(dtype=np.float64)) * image.grid.voxel_volume_ml

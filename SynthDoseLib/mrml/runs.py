@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid, inner_point
+from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid, gas_voxels, inner_point
 from ..io import read_labels, read_volume
 from .display import highDose
 from .hierarchy import arrangeRun, noteModality
 from .run_tables import QUALITY_ATTRIBUTE, activityChart, qualityVerdict, referTo, runTables
 from .segmentations import segmentationNodeFromLabelMap
 from .tables import dvhChartNode, dvhCurves, dvhTableNode, readCsv
-from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, gasVoxels, modalityOf, sceneOrDefault, volumeNodeFromImage
+from .volumes import SIGMA_REFERENCE, doseVolumeFromDose, modalityOf, sceneOrDefault, volumeNodeFromImage
 
 REST = "rest_of_body"
 
@@ -254,7 +254,9 @@ def _gas(folder: Path, grid: VoxelGrid, labels: LabelMap | None) -> NDArray[np.b
     if not path.is_file():
         return None
     density, found, _ = read_volume(path)
-    return gasVoxels(density, labels) if found.matches(grid) else None
+    if not found.matches(grid):
+        return None
+    return gas_voxels(density, labels if labels is not None and labels.labels.shape == grid.shape else None)
 
 
 def _hottest(dose: DoseMap, gas: NDArray[np.bool_] | None) -> tuple[float, float, float]:

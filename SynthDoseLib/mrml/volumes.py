@@ -12,8 +12,7 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
-from ..core import DoseMap, ImageVolume, LabelMap, SynthDoseError, VoxelGrid
-from ..core.volumes import GAS_G_CM3, GAS_IN_LUNG_G_CM3
+from ..core import DoseMap, ImageVolume, SynthDoseError, VoxelGrid
 from .display import doseColourNode, doseDisplayRange, highDose
 
 SIGMA_REFERENCE = "SynthDose.sigmaVolume"
@@ -257,7 +256,7 @@ def doseVolumeFromDose(dose: DoseMap, name: str = "Dose", scene: Any = None, *, 
     scene : vtkMRMLScene, optional
         The application's scene if not given.
     gas : ndarray of bool, (nk, nj, ni) of `dose`, optional
-        Voxels of gas, see `gasVoxels`; the values are not changed.
+        Voxels of gas, see `core.gas_voxels`; the values are not changed.
 
     Returns
     -------
@@ -310,23 +309,6 @@ def _showRange(node: Any, values: NDArray[Any], gas: NDArray[np.bool_] | None) -
     display.SetWindowLevelMinMax(0.0, shown.upper)
     display.SetThreshold(shown.lower, max(float(highest), shown.upper))
     node.SetAttribute(HIGH_DOSE_ATTRIBUTE, repr(shown.upper))
-
-
-def gasVoxels(density_g_cm3: NDArray[np.floating[Any]], labels: LabelMap | None = None) -> NDArray[np.bool_]:
-    """Return which voxels of a phantom are gas, as `VoxelPhantom.gas` does; without labels, what is too light for a lung.
-
-    Parameters
-    ----------
-    density_g_cm3 : ndarray, (nk, nj, ni)
-        0 outside the body, which is not gas.
-    labels : LabelMap on the same grid, optional
-        Says what is lung.
-    """
-    light = (density_g_cm3 > 0) & (density_g_cm3 < GAS_IN_LUNG_G_CM3)
-    if labels is None or labels.labels.shape != density_g_cm3.shape:
-        return light
-    lungs = np.isin(labels.labels, [organ.index for organ in labels.organs if "lung" in organ.name.lower()])
-    return light | ((density_g_cm3 > 0) & (density_g_cm3 < GAS_G_CM3) & ~lungs)
 
 
 def saveImage(image: ImageVolume, path: str | Path) -> None:

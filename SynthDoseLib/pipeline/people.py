@@ -18,7 +18,7 @@ from ..io.sole_use import holds_anything, sole_use
 from ..phantom import PersonPlan, StylisedPerson, growth_z, person_ct, sample_plan, stylised_person, z_to_percentile
 from .phantom_exports import check_exports, export_phantom
 from .quality_report import grid_and_materials
-from .run_folder import write_json
+from .run_folder import require_folder, write_json
 
 INDEX_JSON, INDEX_CSV, PERSON_JSON = "cohort.json", "cohort.csv", "phantom.json"
 KIND = "stylised people"
@@ -135,8 +135,7 @@ def make_people(request: PeopleRequest, out: Path, *, resume: bool = False, prog
         raise SynthDoseError(f"Voxels have to be from 1 to 8 mm; found {request.voxel_mm:g}.")
     check_exports(request.exports)
     request.plan(0)  # what is impossible for everybody is refused before anything is written
-    if out.exists() and not out.is_dir():
-        raise SynthDoseError(f"{out} is a file; --out has to name a folder.")
+    require_folder(out)
     with sole_use(out, progress) as use:
         _claim(out, request, resume)
         return _make_all(request, out, resume, use.watched(progress))

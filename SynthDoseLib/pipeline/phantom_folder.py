@@ -19,7 +19,7 @@ from ..phantom import PhantomQuality, assess_phantom, assign_tissues, regrid_pha
 from .phantom_exports import check_exports, export_phantom
 from .plan import ImagePlan, PhantomPlan, SegmentationPlan, check_phantom
 from .quality_report import PHANTOM_JSON, QUALITY_PAGE, phantom_record, write_phantom_json, write_quality_page
-from .run_folder import hash_files, require_writable
+from .run_folder import hash_files, require_folder, require_writable
 from .stations import (
     cubic_grid,
     describe_masses,
@@ -163,8 +163,7 @@ def _timed(seconds: dict[str, float], stage: str, progress: Progress) -> Iterato
 
 
 def _claim(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise SynthDoseError(f"{out} is a file; --out has to name a folder.")
+    require_folder(out)
     if out.is_dir() and any(out.iterdir()):
         if not (out / PHANTOM_JSON).is_file():
             raise SynthDoseError(f"{out} holds other files. Choose an empty or new folder, so that nothing of yours is lost.")

@@ -67,8 +67,7 @@ def claimed(
         `resume` nor `overwrite` is set), or may not be written to.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise SynthDoseError(f"{folder} is a file; --out has to name a folder.")
+    require_folder(folder)
     require_writable(folder)
     with sole_use(folder, progress) as use:
         if holds_anything(folder):
@@ -81,6 +80,12 @@ def claimed(
                     f"{folder} holds an earlier run. Choose another folder, --resume to go on with it, or --overwrite."
                 )
         yield folder, use.watched(progress)
+
+
+def require_folder(path: Path) -> None:
+    """Raise `SynthDoseError` if there is something else than a folder at `path`, which need not exist."""
+    if path.exists() and not path.is_dir():
+        raise SynthDoseError(f"{path} is a file; --out has to name a folder.")
 
 
 def require_writable(folder: Path) -> None:

@@ -22,6 +22,7 @@ from ..segmentation.bundle_writer import ModelCard, write_bundle, write_hashes
 from ..segmentation.recipe import TrainingRecipe, read_recipe, training_template
 from ..segmentation.training import History, TrainedNetwork, TrainingCase, train_network
 from .cohort import cohort_words, read_cohort, split_cohort
+from .run_folder import require_folder
 
 if TYPE_CHECKING:
     import torch
@@ -117,8 +118,7 @@ def train_segmentation(job: TrainingJob, progress: Progress = silent) -> str:
         For a bad configuration, cohort, starting bundle, or folder, or one that another process works in.
     """
     recipe = _recipe(job)
-    if job.out.exists() and not job.out.is_dir():
-        raise SynthDoseError(f"{job.out} is a file; --out has to name a folder.")
+    require_folder(job.out)
     with sole_use(job.out, progress) as use:
         _claim(job)
         return _train(job, recipe, use.watched(progress))

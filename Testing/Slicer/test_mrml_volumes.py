@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SynthDoseLib.core import DoseMap, ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid
+from SynthDoseLib.core import DoseMap, ImageVolume, LabelMap, Organ, SynthDoseError, VoxelGrid, gas_voxels
 from SynthDoseLib.mrml import (
     doseColourNode,
     doseVolumeFromDose,
@@ -128,18 +128,17 @@ def test_a_dose_volume_is_told_as_one_by_slicerrt_and_knows_its_standard_error(s
 def test_gas_sets_no_colours_and_is_hidden_where_it_is_hotter_than_any_tissue(scene):
     """A voxel of air takes nearly no energy, but divided by its mass that can be a dose beyond that of every organ."""
     from SynthDoseLib.mrml.isodoses import PERCENT, showIsodoses
-    from SynthDoseLib.mrml.volumes import gasVoxels
 
     grid = VoxelGrid.from_spacing((20, 20, 20), (2.0, 2.0, 2.0))
     _, j, i = np.indices(grid.shape)
     density = np.where(i < 2, 0.0, np.where((i - 10) ** 2 + (j - 10) ** 2 < 9, 0.0012, 1.0)).astype(np.float32)
     density[:, :3, 12:] = 0.05  # a thin lung
-    gas = gasVoxels(density)
+    gas = gas_voxels(density)
     assert gas.sum() == (density == np.float32(0.0012)).sum()
     lung = np.zeros(grid.shape, np.uint16)
     lung[:, :3, 12:] = 1
     for name, more in (("lung_left", 0), ("colon", lung.sum())):
-        assert gasVoxels(density, LabelMap(grid, lung, (Organ(1, name),))).sum() == gas.sum() + more
+        assert gas_voxels(density, LabelMap(grid, lung, (Organ(1, name),))).sum() == gas.sum() + more
     dose = np.where(gas, 500.0, np.linspace(1, 2, 20)[i]).astype(np.float32)
     node = doseVolumeFromDose(DoseMap(grid, dose, 0.1 * dose), "Dose", scene, gas=gas)
     display = node.GetDisplayNode()
